@@ -1,0 +1,4 @@
+//! The vlbr command.
+#![forbid(unsafe_code)]
+
+fn main() {}

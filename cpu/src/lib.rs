@@ -1,0 +1,2 @@
+//! A logical processor.
+#![forbid(unsafe_code)]

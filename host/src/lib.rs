@@ -1,0 +1,2 @@
+//! Linux as host: perf's LBR driver.
+#![forbid(unsafe_code)]

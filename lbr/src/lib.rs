@@ -1,0 +1,2 @@
+//! Intel Last Branch Record device: legacy and architectural.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Performance monitoring events, counters and overflow.
+#![forbid(unsafe_code)]

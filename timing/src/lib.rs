@@ -1,0 +1,2 @@
+//! Timing models (definitions only so far).
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! VMX names and structures (definitions only so far).
+#![forbid(unsafe_code)]
