@@ -1,2 +1,15 @@
-//! A logical processor.
+//! A logical processor: instruction bytes decoded once into blocks, *steps* (how a block retired
+//! and how it was left), and the hot loop that drives LBR and counters from them.
 #![forbid(unsafe_code)]
+
+mod block;
+mod classify;
+mod code;
+mod intern;
+mod step;
+
+pub use block::{Block, BlockError, Mode, ModeSource, Terminator};
+pub use classify::{BranchInstruction, classify};
+pub use code::{BlockId, Code, CodeError, StepId};
+pub use intern::Interner;
+pub use step::{Exit, Step, StepError, Target};
