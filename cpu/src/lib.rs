@@ -6,6 +6,7 @@ mod block;
 mod classify;
 mod code;
 mod intern;
+pub mod run;
 mod step;
 
 pub use block::{Block, BlockError, Mode, ModeSource, Terminator};

@@ -1,0 +1,18 @@
+//! The hot loop: steps of one thread through an LBR stack and a sampling counter.
+//!
+//! What a step does to both is looked up, not computed: [`Plan`] holds one word a step under the
+//! filter in force. Records are kept as references to the steps that made them and are resolved
+//! when somebody looks, which is exact because a step's record never changes. A run may start
+//! before its predecessor has ended: what lies in the stack at its start is then a symbolic
+//! [`EntryRef`], resolved later by [`Stack::resolve`]. So the chunks of a trace run in parallel
+//! with one result.
+
+mod lane;
+mod plan;
+mod store;
+mod view;
+
+pub use lane::{Lane, RunError, RunTotals, Sample, Samples, Schedule, StepIds};
+pub use plan::{Op, Plan, PlanError};
+pub use store::{Deferred, Eager, RawRecord, Store};
+pub use view::{EntryKind, EntryRef, MAX_DEPTH, Stack};

@@ -1,0 +1,267 @@
+//! The hot loop against a literal walk over the same steps.
+
+use proptest::prelude::*;
+use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
+use vlbr_cpu::run::{
+    Deferred, Eager, EntryKind, EntryRef, Lane, Op, Plan, RawRecord, Samples, Schedule, Stack,
+    StepIds,
+};
+use vlbr_cpu::{Block, Code, Exit, Interner, Mode, Step, StepId, Target};
+use vlbr_pmu::EventSelect;
+
+fn target(address: u64, cpl: Cpl) -> Target {
+    Target {
+        address,
+        cs_base: 0,
+        code_size: CodeSize::Bits64,
+        cpl,
+    }
+}
+
+/// Steps of every kind: sequential, each branch class, cut blocks with events, empty blocks.
+fn code() -> Code {
+    let mut interner = Interner::new();
+    let user = Mode::user64(0);
+    let kernel = Mode {
+        cpl: Cpl::Ring0,
+        ..user
+    };
+    let bodies: [&[u8]; 8] = [
+        &[0x90; 40],
+        &[0x90, 0x90, 0x74, 0x10],
+        &[0x90, 0xeb, 0x10],
+        &[0x90, 0x90, 0x90, 0xe8, 0, 1, 0, 0],
+        &[0xff, 0xd0],
+        &[0x90, 0xc3],
+        &[0x0f, 0x05],
+        &[0x90, 0x90, 0x48, 0xcf],
+    ];
+    for (index, bytes) in bodies.iter().enumerate() {
+        for mode in [user, kernel] {
+            let address = 0x1000 * (index as u64 + 1);
+            let block = Block::decode(address, mode, bytes).unwrap();
+            let id = interner.block(block.clone()).unwrap();
+            let whole = block.instructions();
+            if let Some(branch) = block.branch() {
+                let cpl = match branch.class {
+                    BranchClass::Far(FarKind::Syscall) => Cpl::Ring0,
+                    BranchClass::Far(_) => Cpl::Ring3,
+                    _ => mode.cpl,
+                };
+                let to = target(branch.target.unwrap_or(0x9000), cpl);
+                let exit = Exit::Taken {
+                    target: to,
+                    mispredicted: false,
+                    in_tx: false,
+                };
+                interner
+                    .step(Step {
+                        block: id,
+                        retired: whole,
+                        exit,
+                    })
+                    .unwrap();
+            }
+            if block.branch().is_none_or(|b| b.class == BranchClass::Jcc) {
+                let step = Step {
+                    block: id,
+                    retired: whole,
+                    exit: Exit::Sequential,
+                };
+                interner.step(step).unwrap();
+            }
+            for retired in [0, whole / 2, whole] {
+                let to = target(0xf000, Cpl::Ring0);
+                let exit = Exit::Event {
+                    kind: FarKind::Interrupt,
+                    target: to,
+                    in_tx: false,
+                };
+                interner
+                    .step(Step {
+                        block: id,
+                        retired,
+                        exit,
+                    })
+                    .unwrap();
+            }
+        }
+    }
+    interner.into_code()
+}
+
+fn verdict(code: &Code, step: StepId, call_stack: bool) -> Op {
+    match code.transfer(step).map(|t| t.class) {
+        None => Op::Ignore,
+        Some(BranchClass::NearRelCall | BranchClass::NearIndCall) => Op::Push,
+        Some(BranchClass::NearRet) if call_stack => Op::Pop,
+        Some(_) if call_stack => Op::Ignore,
+        Some(BranchClass::Jcc) => Op::Ignore,
+        Some(_) => Op::Push,
+    }
+}
+
+type Seen = (StepId, u16, bool, u64, Vec<EntryRef>);
+
+/// One instruction at a time.
+fn literal(
+    code: &Code,
+    steps: &[StepId],
+    event: EventSelect,
+    call_stack: bool,
+    depth: u8,
+    schedule: Schedule,
+) -> (Vec<Seen>, Stack) {
+    let mut stack = Stack::empty(depth);
+    let mut until = schedule.first;
+    let (mut seen, mut instructions) = (Vec::new(), 0_u64);
+    for &id in steps {
+        let step = code.step(id);
+        let is_event = matches!(step.exit, Exit::Event { .. });
+        let mut overflow_at_end = false;
+        let all = event.increment(
+            step.retired,
+            code.is_user(id),
+            code.retires_branch(id),
+            code.transfer(id),
+        );
+        let per_instruction = event.event == vlbr_pmu::Event::Instructions;
+        for done in 1..=step.retired {
+            instructions += 1;
+            let counts = if per_instruction {
+                all != 0
+            } else {
+                all != 0 && done == step.retired
+            };
+            if counts {
+                until -= 1;
+                if until == 0 {
+                    until = schedule.period;
+                    if done == step.retired && !is_event {
+                        overflow_at_end = true;
+                    } else {
+                        seen.push((id, done, false, instructions, stack.entries().to_vec()));
+                    }
+                }
+            }
+        }
+        match verdict(code, id, call_stack) {
+            Op::Push => stack.push(EntryRef::step(id)),
+            Op::Pop => stack.pop(),
+            Op::Ignore => {}
+        }
+        if overflow_at_end {
+            seen.push((
+                id,
+                step.retired,
+                true,
+                instructions,
+                stack.entries().to_vec(),
+            ));
+        }
+    }
+    (seen, stack)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_split_into_runs_equals_the_literal_walk(
+        picks in prop::collection::vec(0usize..1000, 0..600),
+        cuts in prop::collection::vec(0usize..600, 0..4),
+        event in prop::sample::select(vec!["instructions", "instructions:u", "branches:k",
+            "br_inst_retired.near_taken", "branches"]),
+        call_stack in any::<bool>(),
+        depth in prop::sample::select(vec![1u8, 4, 8, 16, 32]),
+        period in 1u64..60,
+        wide in any::<bool>(),
+    ) {
+        let code = code();
+        let event = EventSelect::parse(event).unwrap();
+        let steps: Vec<StepId> =
+            picks.iter().map(|p| StepId((p % code.steps().len()) as u32)).collect();
+        let schedule = Schedule { period, first: period };
+        let (expected, end) = literal(&code, &steps, event, call_stack, depth, schedule);
+
+        let mut index = 0;
+        let plan = Plan::new(&code, depth, Some(event), |_| {
+            // Transfers come in the order of the steps that have one.
+            while code.transfer(StepId(index)).is_none() { index += 1; }
+            index += 1;
+            verdict(&code, StepId(index - 1), call_stack)
+        }).unwrap();
+        let map: Vec<StepId> = (0..code.steps().len() as u32).map(StepId).collect();
+        let mut bounds: Vec<usize> = cuts.iter().map(|c| c % (steps.len() + 1)).collect();
+        bounds.extend([0, steps.len()]);
+        bounds.sort_unstable();
+
+        let (mut lane, mut samples) = (Lane::new(), Samples::default());
+        let (mut carry, mut seen, mut instructions) = (Stack::empty(depth), Vec::new(), 0);
+        let mut sampler = vlbr_pmu::Sampler::new(period.try_into().unwrap());
+        for pair in bounds.windows(2) {
+            let narrow: Vec<u16> = steps[pair[0]..pair[1]].iter().map(|s| s.0 as u16).collect();
+            let broad: Vec<u32> = steps[pair[0]..pair[1]].iter().map(|s| s.0).collect();
+            let ids = if wide { StepIds::U32(&broad) } else { StepIds::U16(&narrow) };
+            let counted = lane.count(&plan, &map, ids).unwrap();
+            samples.clear();
+            let schedule = Schedule { period, first: sampler.remaining() };
+            let (totals, end) =
+                lane.run(&plan, &map, ids, Some(schedule), &mut Deferred, &mut samples).unwrap();
+            prop_assert_eq!((counted.instructions, counted.events), (totals.instructions, totals.events));
+            for (sample, entries) in samples.iter() {
+                let entries = entries.iter().map(|&e| carry.resolve_entry(e)).collect();
+                seen.push((sample.step, sample.retired, sample.after_exit,
+                    instructions + sample.instructions, entries));
+            }
+            prop_assert_eq!(end.net(), totals.pushes as i64 - totals.pops as i64);
+            prop_assert_eq!(sampler.advance(totals.events), samples.len() as u64);
+            carry = carry.resolve(&end);
+            instructions += totals.instructions;
+        }
+        prop_assert_eq!(seen, expected);
+        prop_assert_eq!(carry.entries(), end.entries());
+        prop_assert_eq!(carry.net(), end.net());
+    }
+
+    #[test]
+    fn eager_records_are_what_the_references_name(picks in prop::collection::vec(0usize..1000, 1..300)) {
+        let code = code();
+        let steps: Vec<u16> = picks.iter().map(|p| (p % code.steps().len()) as u16).collect();
+        let plan = Plan::new(&code, 32, None, |_| Op::Push).unwrap();
+        let map: Vec<StepId> = (0..code.steps().len() as u32).map(StepId).collect();
+        let records: Vec<RawRecord> = map.iter().map(|&id| RawRecord {
+            from: u64::from(id.0) + 1, to: code.transfer(id).map_or(0, |t| t.to), info: 7,
+        }).collect();
+        let mut eager = Eager::new(&records);
+        let (totals, end) = Lane::new()
+            .run(&plan, &map, StepIds::U16(&steps), None, &mut eager, &mut Samples::default())
+            .unwrap();
+        for (back, entry) in end.entries().iter().enumerate() {
+            if let EntryKind::Step(id) = entry.kind() {
+                prop_assert_eq!(eager.record(totals.pushes as usize, back), records[id.0 as usize]);
+            }
+        }
+    }
+}
+
+#[test]
+fn ids_outside_the_table_are_refused() {
+    let code = code();
+    let plan = Plan::new(&code, 32, None, |_| Op::Push).unwrap();
+    let mut lane = Lane::new();
+    for ids in [StepIds::U16(&[0, 9]), StepIds::U32(&[0, 9])] {
+        let result = lane.run(
+            &plan,
+            &[StepId(0)],
+            ids,
+            None,
+            &mut Deferred,
+            &mut Samples::default(),
+        );
+        assert!(result.is_err());
+        assert!(lane.count(&plan, &[StepId(0)], ids).is_err());
+    }
+    let unknown = [StepId(1 << 20)];
+    assert!(lane.count(&plan, &unknown, StepIds::U16(&[0])).is_err());
+}
