@@ -1,2 +1,6 @@
 //! Traces in and out: the native format, recorders, readers and exporters.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod perfdata;
+pub mod qemu;
+pub mod synthetic;
