@@ -1,0 +1,1 @@
+//! A second, slow, literal reading of the rules.
