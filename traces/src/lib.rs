@@ -1,6 +1,9 @@
 //! Traces in and out: the native format, recorders, readers and exporters.
 #![deny(unsafe_code)]
 
+pub mod assemble;
+pub mod explain;
 pub mod perfdata;
 pub mod qemu;
 pub mod synthetic;
+pub mod symbols;

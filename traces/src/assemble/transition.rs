@@ -1,0 +1,259 @@
+//! What happened between two executed blocks.
+
+use rustc_hash::FxHashMap;
+use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
+use vlbr_cpu::{Block, BlockId, Terminator};
+
+use super::mode::{Entry, Kind, is_high};
+use super::raw::RawBlock;
+
+/// A decoded block and its id in the code of the trace.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) id: BlockId,
+    pub(super) block: Block,
+    /// Real-mode segment unknown: addresses are compared modulo 64 KiB.
+    pub(super) guessed_segment: bool,
+}
+
+impl Decoded {
+    /// Linear address of effective address `address`.
+    pub(super) fn linear(&self, address: u64) -> u64 {
+        let mode = self.block.mode();
+        let linear = mode.cs_base.wrapping_add(address);
+        match mode.code_size {
+            CodeSize::Bits64 => linear,
+            CodeSize::Bits32 | CodeSize::Bits16 => linear & 0xffff_ffff,
+        }
+    }
+
+    pub(super) fn start(&self) -> u64 {
+        self.linear(self.block.address())
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.linear(self.block.end())
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.linear(self.block.last_address())
+    }
+
+    /// Whether the direct branch at the end goes to linear address `linear`.
+    pub(super) fn targets(&self, linear: u64) -> bool {
+        let Some(target) = self.block.branch().and_then(|branch| branch.target) else {
+            return false;
+        };
+        if self.guessed_segment {
+            target & 0xffff == linear & 0xffff && linear.abs_diff(self.end()) < 0x1_0000
+        } else {
+            self.linear(target) == linear
+        }
+    }
+
+    /// Index of the instruction at linear address `linear`, if it is one of this block.
+    pub(super) fn index_of(&self, linear: u64) -> Option<u16> {
+        let mut address = self.block.address();
+        for (index, &length) in (0u16..).zip(self.block.lengths()) {
+            if self.linear(address) == linear {
+                return Some(index);
+            }
+            address = address.wrapping_add(u64::from(length));
+        }
+        None
+    }
+
+    pub(super) fn class(&self) -> Option<BranchClass> {
+        self.block.branch().map(|branch| branch.class)
+    }
+
+    /// Whether the block ends in `rt_sigreturn`, as the signal trampolines of C libraries do:
+    /// `mov $15, %eax` (or `%rax`) and SYSCALL.
+    pub(super) fn is_sigreturn(&self) -> bool {
+        const LONG: &[u8] = &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+        const SHORT: &[u8] = &[0xb8, 15, 0, 0, 0, 0x0f, 0x05];
+        let bytes = self.block.bytes();
+        bytes.ends_with(LONG) || bytes.ends_with(SHORT)
+    }
+}
+
+/// Handlers that events were seen to go to, by linear address; the value says whether one of them
+/// struck inside a block, which only exceptions do.
+pub(super) type Handlers = FxHashMap<u64, bool>;
+
+/// What lies between a block and the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transition {
+    /// This many instructions retired, no branch was taken.
+    Sequential(u16),
+    /// The branch at the end was taken.
+    Taken(Entry),
+    /// A repeat of the REP string instruction at the end: nothing retired yet.
+    Repeat,
+    /// The block was left before anything retired, and is run again.
+    Restart,
+    /// The branch at the end entered the unrecorded kernel, which returned to the next block.
+    Kernel,
+    /// Something took over; how much had retired before is not known yet.
+    Event,
+    /// An indirect branch went to where signals were delivered before: a call of the handler, or
+    /// one more signal.
+    MaybeEvent,
+}
+
+/// Whether a far class can lower the privilege.
+fn far_return(kind: FarKind) -> bool {
+    matches!(
+        kind,
+        FarKind::Sysret | FarKind::Sysexit | FarKind::Iret | FarKind::Ret
+    )
+}
+
+/// Classifies the way from `previous`, which ran at `cpl`, to `next`.
+pub(super) fn classify(
+    kind: Kind,
+    handlers: &Handlers,
+    previous: &Decoded,
+    next: &RawBlock<'_>,
+) -> Transition {
+    let block = &previous.block;
+    let n = block.instructions();
+    let to = next.start;
+    let class = match block.terminator() {
+        Terminator::Sequential => None,
+        Terminator::Branch(branch) => Some(branch.class),
+    };
+    let system = kind == Kind::System;
+    match class {
+        None => {
+            if to == previous.end() {
+                return Transition::Sequential(n);
+            }
+            if block.ends_in_rep_string() && to == previous.last() {
+                return if next.lengths.len() == 1 {
+                    Transition::Repeat
+                } else {
+                    // The next block holds the string instruction and more: it retires there.
+                    cut(n - 1)
+                };
+            }
+            inside(previous, to)
+        }
+        Some(BranchClass::Jcc) => {
+            if to == previous.end() {
+                Transition::Sequential(n)
+            } else if previous.targets(to) {
+                Transition::Taken(Entry::Near)
+            } else {
+                inside(previous, to)
+            }
+        }
+        Some(BranchClass::NearRelJmp | BranchClass::NearRelCall | BranchClass::NearRelCallZero) => {
+            if previous.targets(to) {
+                Transition::Taken(Entry::Near)
+            } else {
+                inside(previous, to)
+            }
+        }
+        Some(BranchClass::NearIndJmp | BranchClass::NearIndCall | BranchClass::NearRet) => {
+            let cpl = block.mode().cpl;
+            let next_cpl = match next.mode {
+                Some(mode) => mode.cpl,
+                None if system && is_high(to) => Cpl::Ring0,
+                None => cpl,
+            };
+            // A near branch keeps the privilege level.
+            if next_cpl != cpl {
+                Transition::Event
+            } else if !handlers.contains_key(&to) {
+                Transition::Taken(Entry::Near)
+            } else if system {
+                Transition::Event
+            } else {
+                Transition::MaybeEvent
+            }
+        }
+        Some(BranchClass::Far(far)) => match far {
+            FarKind::Jmp | FarKind::Call | FarKind::Ret if !system => Transition::Taken(Entry::Far),
+            _ if !system => Transition::Kernel,
+            FarKind::SoftwareInterrupt if to == previous.end() => Transition::Sequential(n),
+            FarKind::SoftwareInterrupt => Transition::Taken(Entry::Far),
+            _ if handlers.contains_key(&to) => Transition::Event,
+            _ if far_return(far) => Transition::Taken(Entry::FarReturn),
+            _ => Transition::Taken(Entry::Far),
+        },
+    }
+}
+
+/// The next block is where none should be: inside `previous`, or anywhere.
+fn inside(previous: &Decoded, to: u64) -> Transition {
+    previous.index_of(to).map_or(Transition::Event, cut)
+}
+
+fn cut(retired: u16) -> Transition {
+    if retired == 0 {
+        Transition::Restart
+    } else {
+        Transition::Sequential(retired)
+    }
+}
+
+/// Where in a block an event struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Struck {
+    /// After this many instructions, the branch at the end not taken if it is among them.
+    After(u16),
+    /// At the target of the branch at the end, linear.
+    At(u64),
+}
+
+/// Where an event behind or inside `previous` struck if execution later goes on at linear address
+/// `resume`; `None` if it cannot go on there. The second value says whether the address alone
+/// proves it: an indirect branch can go anywhere at the same privilege.
+pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Struck, bool)> {
+    let block = &previous.block;
+    let n = block.instructions();
+    if let Some(index) = previous.index_of(resume) {
+        return Some((Struck::After(index), true));
+    }
+    let end = resume == previous.end();
+    match previous.class() {
+        None | Some(BranchClass::Jcc) if end => Some((Struck::After(n), true)),
+        None => None,
+        Some(
+            BranchClass::Jcc
+            | BranchClass::NearRelJmp
+            | BranchClass::NearRelCall
+            | BranchClass::NearRelCallZero,
+        ) => previous
+            .targets(resume)
+            .then_some((Struck::At(resume), true)),
+        Some(BranchClass::NearIndJmp | BranchClass::NearIndCall | BranchClass::NearRet) => {
+            let same_half = is_high(resume) == is_high(previous.start());
+            (same_half || kind != Kind::System).then_some((Struck::At(resume), false))
+        }
+        Some(BranchClass::Far(_)) => Some((Struck::At(resume), false)),
+    }
+}
+
+/// Where an event is taken to have struck as long as no return shows it. `exception` says whether
+/// the handler is known to serve exceptions, which strike before an instruction.
+pub(super) fn fallback(previous: &Decoded, exception: bool) -> Struck {
+    let block = &previous.block;
+    let n = block.instructions();
+    let before_last = Struck::After(n.saturating_sub(1));
+    if exception {
+        return before_last;
+    }
+    match block.branch() {
+        None if block.ends_in_rep_string() => before_last,
+        None => Struck::After(n),
+        Some(branch) => match (branch.class, branch.target) {
+            (BranchClass::Jcc, _) => Struck::After(n),
+            (_, Some(target)) => Struck::At(previous.linear(target)),
+            // The target is unknown, so the branch is left out: control is shown to leave before
+            // it.
+            (_, None) => before_last,
+        },
+    }
+}
