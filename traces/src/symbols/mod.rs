@@ -1,0 +1,13 @@
+//! Names for addresses: ELF files through the mappings of a process, and kernel symbol lists.
+
+mod elf;
+mod error;
+mod kallsyms;
+mod symbolizer;
+mod table;
+
+pub use elf::{CodeBytes, ElfImage, ElfSegment};
+pub use error::SymbolError;
+pub use kallsyms::read_kallsyms;
+pub use symbolizer::{Resolved, Symbolizer};
+pub use table::{Binding, Symbol, SymbolTable, SymbolTableBuilder, demangle};
