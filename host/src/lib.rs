@@ -1,2 +1,4 @@
-//! Linux as host: perf's LBR driver.
+//! Linux as host. So far: perf's LBR driver as far as an event's branch filter goes.
 #![forbid(unsafe_code)]
+
+pub mod perf;

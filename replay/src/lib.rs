@@ -1,2 +1,9 @@
-//! A trace through an emulated processor under a perf event; corpora and their golden results.
+//! A trace through an emulated processor under a perf event: samples, exact profiles, comparisons,
+//! and corpora with their golden results.
 #![forbid(unsafe_code)]
+
+mod device;
+mod edges;
+
+pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
+pub use edges::{Edge, EdgeProfile, Range};

@@ -1,0 +1,302 @@
+//! Arguments of the command.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Record programs without LBR hardware, replay them through an emulated Last Branch Record.
+#[derive(Debug, Parser)]
+#[command(name = "vlbr", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Record what a program or a whole guest executes.
+    Record(RecordArgs),
+    /// Replay a trace through the LBR of a processor and sample it.
+    Replay(ReplayArgs),
+    /// Say what a trace or a perf.data file holds.
+    Info(InfoArgs),
+    /// Convert a `qemu -d in_asm,exec,nochain` log into a trace, or rewrite a trace.
+    Convert(ConvertArgs),
+    /// Compare two traces, profiles or perf.data files.
+    Diff(DiffArgs),
+    /// Check a folder of traces against its golden results.
+    #[command(subcommand)]
+    Corpus(CorpusCommand),
+    /// Golden scenarios.
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
+    /// Say which consecutive LBR entries of a perf.data file the code explains.
+    Explain(ExplainArgs),
+    /// List the processors there are.
+    List(ListArgs),
+}
+
+/// Output for people or for machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    /// Tables.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Recorders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// QEMU if it is there, else ptrace.
+    #[default]
+    Auto,
+    /// QEMU's user or system emulation with the recording plugin.
+    Qemu,
+    /// Single-stepping; no other tool needed.
+    Ptrace,
+}
+
+/// `vlbr record`
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// Recorder.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) engine: EngineArg,
+    /// Record data addresses as well.
+    #[arg(long)]
+    pub(crate) mem: bool,
+    /// Output file.
+    #[arg(short, long, default_value = "trace.vlt", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Overwrite the output file.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Compression level of the trace, 1 to 19.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) level: i32,
+    /// Record a whole guest instead of a program.
+    #[arg(long, requires = "kernel", conflicts_with = "program")]
+    pub(crate) system: bool,
+    /// Kernel image of the guest.
+    #[arg(long, requires = "system", value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk of the guest.
+    #[arg(long, requires = "system", value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line of the guest.
+    #[arg(long, requires = "system", value_name = "ARGS")]
+    pub(crate) append: Option<String>,
+    /// Memory of the guest, in MiB.
+    #[arg(short, long, requires = "system", default_value_t = 512, value_name = "MIB")]
+    pub(crate) memory: u32,
+    /// vCPUs of the guest.
+    #[arg(long, requires = "system", default_value_t = 1)]
+    pub(crate) smp: u32,
+    /// Uncompressed kernel with symbols, or a kallsyms listing, for the guest's symbols.
+    #[arg(long, requires = "system", value_name = "FILE")]
+    pub(crate) symbols: Option<PathBuf>,
+    /// Another argument for QEMU, may be repeated.
+    #[arg(long, requires = "system", value_name = "ARG", allow_hyphen_values = true)]
+    pub(crate) qemu_arg: Vec<String>,
+    /// Program and its arguments.
+    #[arg(trailing_var_arg = true, required_unless_present = "system", value_name = "PROG")]
+    pub(crate) program: Vec<std::ffi::OsString>,
+}
+
+/// How to replay.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Processor, see `vlbr list`; or a TOML file of your own.
+    #[arg(long, default_value = "skylake", value_name = "NAME")]
+    pub(crate) cpu: String,
+    /// Options of the device (open points, quirks), a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) options: Option<PathBuf>,
+    /// Sample any taken branch, as `perf record -b`.
+    #[arg(short = 'b', long, conflicts_with_all = ["branch_filter", "call_graph"])]
+    pub(crate) branch_any: bool,
+    /// Branch filter, perf's names: any any_call any_ret ind_call call cond ind_jmp u k save_type...
+    #[arg(short = 'j', long, value_name = "FILTER,...", conflicts_with = "call_graph")]
+    pub(crate) branch_filter: Option<String>,
+    /// Record call stacks with the LBR's call-stack mode; `lbr` is the only mode.
+    #[arg(long, value_name = "MODE", value_parser = ["lbr"])]
+    pub(crate) call_graph: Option<String>,
+    /// Event to sample on: instructions, branches, br_inst_retired.near_taken; modifiers u, k.
+    #[arg(short, long)]
+    pub(crate) event: Option<String>,
+    /// Events between two samples.
+    #[arg(short, long, value_name = "PERIOD")]
+    pub(crate) count: Option<NonZeroU64>,
+    /// Start when control first reaches this symbol (or 0xADDRESS).
+    #[arg(long, value_name = "SYM")]
+    pub(crate) from: Option<String>,
+    /// Stop when control then reaches this symbol (or 0xADDRESS).
+    #[arg(long, value_name = "SYM")]
+    pub(crate) to: Option<String>,
+    /// Threads to use; 0 takes all cores.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) jobs: usize,
+    /// Replay what lies before the damage of a damaged trace.
+    #[arg(long)]
+    pub(crate) salvage: bool,
+}
+
+/// Formats of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReplayFormat {
+    /// perf.data.
+    PerfData,
+    /// Text as `perf script -F comm,tid,time,event,ip,brstack` prints it.
+    PerfScript,
+    /// BOLT's pre-aggregated profile, from the samples.
+    Bolt,
+    /// BOLT's pre-aggregated profile of the whole trace.
+    BoltExact,
+    /// Folded call stacks for flame graphs (with --call-graph lbr).
+    Folded,
+    /// JSON: the summary and every sample.
+    Json,
+}
+
+/// `vlbr replay`
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Trace.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Output file; without it a table is printed (`-` writes text formats to stdout).
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Output format; perf-data with -o, else a table.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ReplayFormat>,
+    /// Write FROM, TO and INFO of every record at once instead of a reference to it.
+    #[arg(long)]
+    pub(crate) eager: bool,
+    /// Edges in the table.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) top: usize,
+}
+
+/// `vlbr info`
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Trace or perf.data file.
+    pub(crate) file: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+    /// Describe what lies before the damage of a damaged trace.
+    #[arg(long)]
+    pub(crate) salvage: bool,
+}
+
+/// `vlbr convert`
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// QEMU log or trace.
+    pub(crate) input: PathBuf,
+    /// Trace to write.
+    pub(crate) output: PathBuf,
+    /// ELF file with the code, for a log without in_asm.
+    #[arg(long, value_name = "ELF")]
+    pub(crate) binary: Option<PathBuf>,
+    /// Overwrite the output file.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Compression level, 1 to 19.
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) level: i32,
+    /// Keep what lies before the damage of a damaged trace.
+    #[arg(long)]
+    pub(crate) salvage: bool,
+}
+
+/// `vlbr diff`
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Trace, perf.data file or pre-aggregated profile.
+    pub(crate) a: PathBuf,
+    /// Trace, perf.data file or pre-aggregated profile.
+    pub(crate) b: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+    /// Functions in the table.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) top: usize,
+    /// Exit with status 1 if the edge overlap is below this share (0 to 1).
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) at_least: Option<f64>,
+}
+
+/// `vlbr corpus`
+#[derive(Debug, Subcommand)]
+pub(crate) enum CorpusCommand {
+    /// Replay every trace under every configuration and compare with the golden results.
+    Check(CorpusArgs),
+    /// Write the golden results anew.
+    Bless(CorpusArgs),
+    /// List traces and configurations.
+    List(CorpusArgs),
+}
+
+/// Arguments of the corpus commands.
+#[derive(Debug, Args)]
+pub(crate) struct CorpusArgs {
+    /// Folder with a `corpus.toml`.
+    pub(crate) dir: PathBuf,
+    /// Threads to use; 0 takes all cores.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    pub(crate) jobs: usize,
+    /// Only part I of N.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<String>,
+    /// Write a JUnit report.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+}
+
+/// `vlbr scenario`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScenarioCommand {
+    /// Run scenario files, or all below folders.
+    Run {
+        /// Files or folders.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: TextOrJson,
+    },
+}
+
+/// `vlbr explain`
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// perf.data file.
+    pub(crate) file: PathBuf,
+    /// The ELF file its entries lie in.
+    #[arg(long, value_name = "ELF")]
+    pub(crate) binary: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+}
+
+/// `vlbr list`
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+}
