@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod explain;
+pub mod export;
 pub mod perfdata;
 pub mod qemu;
 pub mod synthetic;
