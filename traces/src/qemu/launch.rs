@@ -61,8 +61,7 @@ impl SystemOptions {
 }
 
 /// Command that runs a program under user emulation for `session`. Standard streams, environment and
-/// directory are the caller's. Guest addresses equal host addresses (`-B 0`), which the plugin needs
-/// to follow exec and to read the guest's mappings.
+/// directory are the caller's.
 ///
 /// # Errors
 /// [`Error::QemuMissing`], [`Error::PluginMissing`], [`Error::ProgramMissing`],
@@ -73,7 +72,7 @@ pub fn user_command(session: &Session, options: &UserOptions) -> Result<Command,
     let plugin = options.plugin.clone().map_or_else(find_plugin, Ok)?;
     let mut command = Command::new(qemu);
     command
-        .args(["-B", "0", "-plugin"])
+        .arg("-plugin")
         .arg(session.plugin_argument(&plugin));
     command.args(&options.extra);
     let mut arguments = program.arguments.into_iter();

@@ -61,7 +61,7 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
 
 /// File mappings of a maps text, neighbours of the same file and running offset joined. Lines that
 /// do not parse or name no file are skipped.
-pub(super) fn parse(text: &[u8]) -> Vec<Mapping> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for mapping in text.split(|&b| b == b'\n').filter_map(parse_line) {
         if let Some(last) = mappings.last_mut()

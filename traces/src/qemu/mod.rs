@@ -27,6 +27,7 @@ pub use error::{Error, SinkError};
 pub use launch::{SystemOptions, UserOptions, system_command, user_command};
 pub use locate::{PLUGIN_FILE, find_plugin, find_program, find_qemu};
 pub use maps::Mapping;
+pub(crate) use maps::parse as parse_maps;
 pub use session::{GuestEnd, Lost, Outcome, Progress, Session, SessionOptions};
 pub use sink::{
     Batch, Event, EventKind, MemoryAccess, Origin, PortSize, ProcessEnd, ProcessId, ProcessInfo,
