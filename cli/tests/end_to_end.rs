@@ -1,0 +1,76 @@
+//! The checks in `e2e/`: the command with the real QEMU, perf, BOLT, llvm-profgen and clang.
+//!
+//! Each script prints PASS and FAIL lines. A script whose tools are missing is skipped with a
+//! message, unless `CI=true`: there it fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Once;
+
+/// Status with which a script says that a tool it needs is missing.
+const SKIPPED: i32 = 77;
+
+/// The recording plugin lies beside the command; `cargo test` does not build it by itself.
+fn build_plugin(vlbr: &Path) {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let profile = vlbr.parent().expect("the command lies in a folder");
+        let name = profile.file_name().expect("named after the profile");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--locked",
+            "-p",
+            "vlbr-qemu-plugin",
+            "--target-dir",
+        ]);
+        cargo.arg(profile.parent().expect("below the target folder"));
+        if name == "release" {
+            cargo.arg("--release");
+        }
+        assert!(
+            cargo.status().expect("cargo runs").success(),
+            "the plugin does not build"
+        );
+    });
+}
+
+fn run(script: &str) {
+    let vlbr = Path::new(env!("CARGO_BIN_EXE_vlbr"));
+    build_plugin(vlbr);
+    let scripts: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "e2e"].iter().collect();
+    let output = Command::new(scripts.join(script))
+        .env("VLBR", vlbr)
+        .env("OUT", Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{script}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    match output.status.code() {
+        Some(0) => assert!(text.contains("PASS"), "{script} checked nothing"),
+        Some(SKIPPED) => eprintln!("{script} was skipped"),
+        _ => panic!("{script} failed: {}", output.status),
+    }
+}
+
+#[test]
+fn perf_shows_stacks_reports_history_and_call_graphs_with_symbols() {
+    run("perf.sh");
+}
+
+#[test]
+fn sqlite_is_sampled_accurately_and_optimised_by_bolt_and_clang() {
+    run("sqlite.sh");
+}
+
+#[test]
+fn recorders_agree_and_bad_endings_say_one_clear_line() {
+    run("recorders.sh");
+}
+
+#[test]
+fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
+    run("system.sh");
+}

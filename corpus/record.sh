@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Records the corpus anew, each trace with the command that README.md's table states, and then blesses
+# the results. The programs are built first. Usage: record.sh [TRACE...], e.g. record.sh lua gpl/boot
+# Needs what .ci/run installs, and musl-tools and chibicc.
+set -euo pipefail
+export LC_ALL=C
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+target=${CARGO_TARGET_DIR:-$root/target}
+vlbr=${VLBR:-$target/release/vlbr}
+work=$target/corpus
+for tool in "$vlbr" qemu-x86_64 qemu-system-x86_64 musl-gcc chibicc cpio busybox; do
+    command -v "$tool" >/dev/null || { echo "record.sh: $tool is missing" >&2; exit 1; }
+done
+[[ $# -gt 0 ]] || set -- recurse threads lua zstd sqlite stepped logged gpl/chibicc gpl/boot
+
+"$here/programs/build" "$work"
+cp "$here/programs/workload.lua" "$work/"
+cd "$work"
+
+record() { "$vlbr" record --force --level 19 -o "$here/$trace.vlt" "$@"; }
+for trace in "$@"; do
+    echo "== $trace"
+    case $trace in
+    recurse) record --engine qemu -- ./recurse 10 ;;
+    threads) record --engine qemu -- ./threads 10000 ;;
+    lua) record --engine qemu -- ./lua workload.lua 1 ;;
+    zstd) record --engine qemu -- ./zstd_round 64 ;;
+    sqlite) record --engine qemu -- ./sqlite 8 ;;
+    stepped) record --engine ptrace -- ./small ;;
+    logged)
+        qemu-x86_64 -d in_asm,exec,nochain -D small.log ./small || true
+        "$vlbr" convert --force --level 19 small.log "$here/logged.vlt"
+        ;;
+    gpl/chibicc)
+        lua=$("$root/e2e/sources/source-dir" lua-src)/lua-5.4.8
+        cp "$lua"/*.h "$lua/lzio.c" .
+        record --engine qemu -- chibicc '-D__builtin_va_list=char*' -I/usr/include/x86_64-linux-musl -I. \
+            -cc1 -cc1-input lzio.c -cc1-output lzio.s lzio.c
+        ;;
+    gpl/boot)
+        kernel=$("$here/fetch-kernel" "$work/kernel")
+        "$here/boot-initramfs" "$work" initrd.gz
+        "$here/kallsyms" "$kernel" initrd.gz kallsyms.txt
+        record --system --kernel "$kernel" --initrd initrd.gz -m 512 --symbols kallsyms.txt \
+            --append "console=ttyS0 quiet panic=-1 nokaslr"
+        ;;
+    *) echo "record.sh: no trace '$trace'" >&2; exit 2 ;;
+    esac
+done
+"$vlbr" corpus bless "$here"
+du -ch "$here"/*.vlt "$here"/gpl/*.vlt | tail -n 1

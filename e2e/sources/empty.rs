@@ -1,0 +1,1 @@
+//! Empty: the package exists only so that cargo fetches the sources its manifest names.
