@@ -5,6 +5,8 @@ pub mod assemble;
 pub mod explain;
 pub mod export;
 pub mod perfdata;
+pub mod ptrace;
 pub mod qemu;
 pub mod synthetic;
 pub mod symbols;
+pub mod vlt;

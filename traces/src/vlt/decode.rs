@@ -1,0 +1,358 @@
+//! Decoding chunks and their side streams.
+
+use vlbr_cpu::StepId;
+use vlbr_cpu::run::StepIds;
+
+use super::bytes::Fields;
+use super::chunk::{CHUNK_HEADER, ChunkHeader, Counts, Encoding};
+use super::error::{Damage, VltError};
+use super::frame::{FRAME_HEADER, FrameHeader, check_crc, kind};
+use super::packed::{decompress_into, new_decompressor};
+use super::side::{
+    self, MachineAccess, MemoryAccesses, Position, Timestamp, decode_machine, decode_times,
+};
+use super::trace::{ChunkInfo, SideInfo, Trace};
+
+/// Memory for decoding, used again for every chunk. Each thread has its own.
+#[derive(Default)]
+pub struct ChunkBuffer {
+    payload: Vec<u8>,
+    map_raw: Vec<u8>,
+    map: Vec<StepId>,
+    /// Words, for the alignment of the 16-bit or 32-bit ids in them.
+    ids: Vec<u32>,
+    times: Vec<u32>,
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl std::fmt::Debug for ChunkBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChunkBuffer")
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChunkBuffer {
+    /// Nothing allocated yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes allocated.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.payload.capacity()
+            + self.map_raw.capacity()
+            + 4 * (self.map.capacity() + self.ids.capacity() + self.times.capacity())
+    }
+}
+
+/// A decoded chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// The different steps in it, ascending. Local ids are indices into this.
+    pub map: &'a [StepId],
+    /// The steps in the order of execution, as local ids, each below `map.len()`.
+    pub ids: StepIds<'a>,
+}
+
+impl Chunk<'_> {
+    /// The steps in the order of execution.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = StepId> {
+        (0..self.ids.len()).map(|index| self.map[self.ids.local(index)])
+    }
+}
+
+/// Memory for decoding side streams.
+#[derive(Debug, Default)]
+pub struct SideBuffer {
+    payload: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Trace {
+    /// Decodes chunk `index`, which must be below the number of chunks.
+    ///
+    /// # Errors
+    /// The chunk is damaged, or the file changed since it was opened.
+    pub fn decode<'b>(
+        &self,
+        index: usize,
+        buffer: &'b mut ChunkBuffer,
+    ) -> Result<Chunk<'b>, VltError> {
+        let info = self.chunk_info(index)?;
+        self.decode_at(info, buffer)
+            .map_err(|damage| damage.at(info.offset))
+    }
+
+    fn chunk_info(&self, index: usize) -> Result<&ChunkInfo, VltError> {
+        self.chunks().get(index).ok_or_else(|| {
+            Damage::NoSuch {
+                what: "chunk",
+                index: index as u64,
+                count: self.chunks().len() as u64,
+            }
+            .at(0)
+        })
+    }
+
+    fn decode_at<'b>(
+        &self,
+        info: &ChunkInfo,
+        buffer: &'b mut ChunkBuffer,
+    ) -> Result<Chunk<'b>, Damage> {
+        self.read_frame(kind::CHUNK, info.offset, info.length, &mut buffer.payload)?;
+        let mut fields = Fields::new(&buffer.payload, "chunk");
+        let header = ChunkHeader::decode(fields.bytes(CHUNK_HEADER)?)?;
+        if (header.steps, header.distinct) != (info.steps, info.distinct) {
+            return Err(Damage::Malformed("chunk: changed since it was opened"));
+        }
+        let stored_map = fields.bytes(header.map_stored as usize)?;
+        let stored_ids = fields.bytes(fields.left())?;
+        let decompressor = match &mut buffer.decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(new_decompressor("chunk")?),
+        };
+
+        buffer.map_raw.resize(header.map_raw as usize, 0);
+        decompress_into(decompressor, "step map", stored_map, &mut buffer.map_raw)?;
+        read_map(
+            &buffer.map_raw,
+            header.distinct,
+            info.steps_known,
+            &mut buffer.map,
+        )?;
+
+        let steps = header.steps as usize;
+        let distinct = buffer.map.len();
+        let words = match header.encoding {
+            Encoding::Narrow => steps.div_ceil(2),
+            Encoding::Wide => steps,
+        };
+        if buffer.ids.len() < words {
+            buffer.ids.resize(words, 0);
+        }
+        let ids = match header.encoding {
+            Encoding::Narrow => {
+                let ids = &mut bytemuck::cast_slice_mut::<u32, u16>(&mut buffer.ids)[..steps];
+                let bytes = bytemuck::cast_slice_mut(ids);
+                decompress_into(decompressor, "step sequence", stored_ids, bytes)?;
+                if cfg!(target_endian = "big") {
+                    ids.iter_mut().for_each(|id| *id = u16::from_le(*id));
+                }
+                let highest = ids.iter().fold(0, |high: u16, &id| high.max(id));
+                check_highest(steps, highest.into(), distinct)?;
+                StepIds::U16(ids)
+            }
+            Encoding::Wide => {
+                let ids = &mut buffer.ids[..steps];
+                let bytes = bytemuck::cast_slice_mut(ids);
+                decompress_into(decompressor, "step sequence", stored_ids, bytes)?;
+                if cfg!(target_endian = "big") {
+                    ids.iter_mut().for_each(|id| *id = u32::from_le(*id));
+                }
+                let highest = ids.iter().fold(0, |high: u32, &id| high.max(id));
+                check_highest(steps, highest, distinct)?;
+                StepIds::U32(ids)
+            }
+        };
+        Ok(Chunk {
+            map: &buffer.map,
+            ids,
+        })
+    }
+
+    /// Decodes chunk `index` and checks that its steps sum to what its header says.
+    ///
+    /// # Errors
+    /// As [`Trace::decode`], and sums that do not match.
+    pub fn check_chunk(&self, index: usize, buffer: &mut ChunkBuffer) -> Result<(), VltError> {
+        let info = *self.chunk_info(index)?;
+        let mut times = std::mem::take(&mut buffer.times);
+        let chunk = self.decode(index, buffer)?;
+        times.clear();
+        times.resize(chunk.map.len(), 0);
+        match chunk.ids {
+            StepIds::U16(ids) => ids.iter().for_each(|&id| times[usize::from(id)] += 1),
+            StepIds::U32(ids) => ids.iter().for_each(|&id| times[id as usize] += 1),
+        }
+        let mut counts = Counts::default();
+        let summed = chunk
+            .map
+            .iter()
+            .zip(&times)
+            .try_for_each(|(&step, &times)| counts.add(self.code(), step, times));
+        buffer.times = times;
+        if summed.is_some() && counts == info.counts {
+            return Ok(());
+        }
+        Err(Damage::CountMismatch {
+            what: "instructions, branches or transfers of the chunk (instructions shown)",
+            stated: info.counts.instructions.total(),
+            found: counts.instructions.total(),
+        }
+        .at(info.offset))
+    }
+
+    /// The data accesses of chunk `index`, decoded before as `chunk`; `None` if they were not
+    /// recorded.
+    ///
+    /// # Errors
+    /// The stream is damaged.
+    pub fn memory_accesses<'b>(
+        &self,
+        index: usize,
+        chunk: &Chunk<'b>,
+        buffer: &'b mut SideBuffer,
+    ) -> Result<Option<MemoryAccesses<'b>>, VltError> {
+        let Some((info, count)) = self.read_side(index, side::MEMORY, u32::MAX, buffer)? else {
+            return Ok(None);
+        };
+        MemoryAccesses::new(&buffer.raw, count, chunk.ids)
+            .map(Some)
+            .map_err(|damage| damage.at(info.offset))
+    }
+
+    /// The MSR, port and CPUID accesses of chunk `index`; none if they were not recorded.
+    ///
+    /// # Errors
+    /// The stream is damaged.
+    pub fn machine_accesses(
+        &self,
+        index: usize,
+        buffer: &mut SideBuffer,
+    ) -> Result<Vec<(Position, MachineAccess)>, VltError> {
+        let steps = self.chunk_info(index)?.steps;
+        match self.read_side(index, side::MACHINE, side::MAX_ENTRIES, buffer)? {
+            None => Ok(Vec::new()),
+            Some((info, count)) => {
+                decode_machine(&buffer.raw, count, steps).map_err(|damage| damage.at(info.offset))
+            }
+        }
+    }
+
+    /// The times of chunk `index`; none if they were not recorded.
+    ///
+    /// # Errors
+    /// The stream is damaged.
+    pub fn timestamps(
+        &self,
+        index: usize,
+        buffer: &mut SideBuffer,
+    ) -> Result<Vec<Timestamp>, VltError> {
+        let steps = self.chunk_info(index)?.steps;
+        match self.read_side(index, side::TIMES, side::MAX_ENTRIES, buffer)? {
+            None => Ok(Vec::new()),
+            Some((info, count)) => {
+                decode_times(&buffer.raw, count, steps).map_err(|damage| damage.at(info.offset))
+            }
+        }
+    }
+
+    /// Reads and decompresses a side stream into `buffer.raw`; returns where it is and its count.
+    fn read_side(
+        &self,
+        chunk: usize,
+        tag: u16,
+        most: u32,
+        buffer: &mut SideBuffer,
+    ) -> Result<Option<(SideInfo, u32)>, VltError> {
+        self.chunk_info(chunk)?;
+        let Ok(at) = self
+            .sides
+            .binary_search_by_key(&(chunk as u32, tag), |s| (s.chunk, s.tag))
+        else {
+            return Ok(None);
+        };
+        let info = self.sides[at];
+        self.unpack_side(&info, most, buffer)
+            .map(|count| Some((info, count)))
+            .map_err(|damage| damage.at(info.offset))
+    }
+
+    fn unpack_side(
+        &self,
+        info: &SideInfo,
+        most: u32,
+        buffer: &mut SideBuffer,
+    ) -> Result<u32, Damage> {
+        self.read_frame(kind::SIDE, info.offset, info.length, &mut buffer.payload)?;
+        let mut fields = Fields::new(&buffer.payload, "side stream");
+        fields.bytes(6)?;
+        if fields.u16()? != side::ENCODING {
+            return Err(Damage::Malformed("side stream: unknown encoding"));
+        }
+        let (count, size) = (fields.u32()?, fields.u32()?);
+        for (what, size, limit) in [
+            ("side stream", size, side::MAX_RAW),
+            ("side stream entries", count, most),
+        ] {
+            if size > limit {
+                return Err(Damage::Oversized {
+                    what,
+                    size: size.into(),
+                    limit: limit.into(),
+                });
+            }
+        }
+        buffer.raw.resize(size as usize, 0);
+        let mut decompressor = new_decompressor("side stream")?;
+        let stored = fields.bytes(fields.left())?;
+        decompress_into(&mut decompressor, "side stream", stored, &mut buffer.raw)?;
+        Ok(count)
+    }
+
+    /// Reads the payload of a frame found when the trace was opened, and checks it again.
+    fn read_frame(
+        &self,
+        kind: u16,
+        offset: u64,
+        length: u32,
+        payload: &mut Vec<u8>,
+    ) -> Result<(), Damage> {
+        let mut bytes = [0; FRAME_HEADER];
+        self.source.read_exact_at(offset, &mut bytes)?;
+        let header = FrameHeader::decode(&bytes)?;
+        if header.kind != kind || header.length != length {
+            return Err(Damage::Malformed("frame: changed since it was opened"));
+        }
+        payload.resize(length as usize, 0);
+        self.source
+            .read_exact_at(offset + FRAME_HEADER as u64, payload)?;
+        check_crc("payload", header.payload_crc, payload)
+    }
+}
+
+/// Ascending step numbers, as distances.
+fn read_map(
+    raw: &[u8],
+    distinct: u32,
+    steps_known: u32,
+    map: &mut Vec<StepId>,
+) -> Result<(), Damage> {
+    let mut fields = Fields::new(raw, "step map");
+    map.clear();
+    let mut next: u64 = 0;
+    for _ in 0..distinct {
+        let step = next
+            .checked_add(fields.varint()?)
+            .filter(|&step| step < steps_known.into())
+            .ok_or(Damage::Malformed("step map: step not in the code table"))?;
+        map.push(StepId(step as u32));
+        next = step + 1;
+    }
+    fields.finish()
+}
+
+fn check_highest(steps: usize, highest: u32, distinct: usize) -> Result<(), Damage> {
+    if steps == 0 || (highest as usize) < distinct {
+        return Ok(());
+    }
+    Err(Damage::NoSuch {
+        what: "local step",
+        index: highest.into(),
+        count: distinct as u64,
+    })
+}
