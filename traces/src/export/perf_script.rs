@@ -7,7 +7,7 @@ use std::io::Write;
 
 use super::sink::{ExportError, SampleSink};
 use crate::perfdata::{
-    BranchEntry, BranchSampleType, BranchType, CONTEXT_KERNEL, FileInfo, Mapping, SampleRecord,
+    BranchEntry, BranchSampleType, BranchType, FileInfo, Mapping, SampleRecord,
     TaskId,
 };
 
@@ -88,6 +88,8 @@ pub struct PerfScriptSink<W> {
     build_id_in_mmap: bool,
     /// By thread. perf takes an unnamed thread's name from its process.
     comms: BTreeMap<u32, String>,
+    /// End and file offset by process and start address.
+    mapped: BTreeMap<(u32, u64), (u64, u64)>,
 }
 
 impl<W: Write> PerfScriptSink<W> {
@@ -105,17 +107,15 @@ impl<W: Write> PerfScriptSink<W> {
             branch_stack: !info.branch_sample_type.is_empty(),
             build_id_in_mmap: info.build_id_in_mmap,
             comms: BTreeMap::new(),
+            mapped: BTreeMap::new(),
         }
     }
 
     /// The columns before the event, of any record.
     fn start(&mut self, task: TaskId, cpu: u32, time_ns: u64) -> Result<(), ExportError> {
         if self.fields.comm {
-            let comm = self
-                .comms
-                .get(&task.tid)
-                .or_else(|| self.comms.get(&task.pid))
-                .map_or("", String::as_str);
+            let known = self.comms.get(&task.tid).or_else(|| self.comms.get(&task.pid));
+            let comm = known.cloned().unwrap_or_else(|| format!(":{}", task.tid as i32));
             if self.fields.ip && self.callchain {
                 write!(self.out, "{comm} ")?;
             } else {
@@ -158,22 +158,32 @@ impl<W: Write> PerfScriptSink<W> {
         Ok(())
     }
 
-    /// The frames perf resolves: with a call-stack LBR the sampled address, then each call's FROM.
+    /// The frames perf resolves. With a call-stack LBR these are the newest TO, which is the start
+    /// of the running function, and each call's FROM.
     fn chain(&mut self, sample: &SampleRecord<'_>) -> Result<(), ExportError> {
         writeln!(self.out)?;
-        let context = |address: u64| address >= CONTEXT_KERNEL.wrapping_sub(0xfff);
-        let chain = sample.callchain.unwrap_or_default();
-        if self.call_stack && !sample.kernel {
-            writeln!(self.out, "\t{:16x}", sample.ip)?;
-            for entry in sample.branches {
-                writeln!(self.out, "\t{:16x}", entry.from)?;
+        let context = |address: u64| address > u64::MAX - 4095;
+        let frames: Vec<u64> = match sample.branches.first() {
+            Some(newest) if self.call_stack && !sample.kernel => {
+                std::iter::once(newest.to).chain(sample.branches.iter().map(|e| e.from)).collect()
             }
-        } else {
-            for &address in chain.iter().filter(|&&address| !context(address)) {
-                writeln!(self.out, "\t{address:16x}")?;
+            _ => {
+                let chain = sample.callchain.unwrap_or_default();
+                chain.iter().copied().filter(|&address| !context(address)).collect()
             }
+        };
+        for address in frames {
+            let shown = self.file_offset(sample.pid, address).unwrap_or(address);
+            writeln!(self.out, "\t{shown:16x}")?;
         }
         Ok(())
+    }
+
+    /// perf prints user frames of call chains as offsets in the mapped file.
+    fn file_offset(&self, pid: u32, address: u64) -> Option<u64> {
+        let (&(_, start), &(end, pgoff)) =
+            self.mapped.range((pid, 0)..=(pid, address)).next_back()?;
+        (address < end).then(|| (address - start).wrapping_add(pgoff))
     }
 
     fn entry(&mut self, entry: &BranchEntry) -> Result<(), ExportError> {
@@ -233,6 +243,9 @@ impl<W: Write> SampleSink for PerfScriptSink<W> {
     ) -> Result<(), ExportError> {
         let comm: String = comm.chars().filter(|c| !c.is_control()).take(15).collect();
         self.comms.insert(task.tid, comm.clone());
+        if exec {
+            self.mapped.retain(|&(pid, _), _| pid != task.pid);
+        }
         if self.fields.task_events {
             self.start(task, 0, time_ns)?;
             let exec = if exec { " exec" } else { "" };
@@ -246,6 +259,9 @@ impl<W: Write> SampleSink for PerfScriptSink<W> {
     }
 
     fn mapping(&mut self, mapping: &Mapping, time_ns: u64) -> Result<(), ExportError> {
+        if !mapping.kernel {
+            self.mapped.insert((mapping.pid, mapping.start), (mapping.end(), mapping.pgoff));
+        }
         if !self.fields.mmap_events {
             return Ok(());
         }
@@ -307,6 +323,12 @@ impl<W: Write> SampleSink for PerfScriptSink<W> {
     fn fork(&mut self, parent: TaskId, child: TaskId, time_ns: u64) -> Result<(), ExportError> {
         if let Some(comm) = self.comms.get(&parent.tid).cloned() {
             self.comms.insert(child.tid, comm);
+        }
+        if parent.pid != child.pid {
+            let of_parent = self.mapped.range((parent.pid, 0)..=(parent.pid, u64::MAX));
+            let copies: Vec<_> =
+                of_parent.map(|(&(_, start), &place)| ((child.pid, start), place)).collect();
+            self.mapped.extend(copies);
         }
         self.task_event("FORK", parent, child, time_ns)
     }
