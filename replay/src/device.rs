@@ -2,14 +2,16 @@
 
 use rustc_hash::FxHashMap;
 use thiserror::Error;
-use vlbr_arch::{Cycles, DebugCtl, LbrFormat, LbrSelect, Msr, Transfer};
+use vlbr_arch::{
+    BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrFormat, LbrSelect, Msr, Transfer,
+};
 use vlbr_cpu::run::{Op, Plan, PlanError};
 use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_host::perf::{
     BranchType as SoftwareType, FilterError, HardwareFilter, LbrFilter, branch_type,
     perf_branch_type, stand_in,
 };
-use vlbr_lbr::{GpFault, Lbr, Options, Profile, Quirk, Verdict};
+use vlbr_lbr::{GpFault, Lbr, Options, Profile, Quirk, Record, Verdict};
 use vlbr_pmu::EventSelect;
 use vlbr_traces::perfdata::{
     BranchEntry, BranchFlags, BranchPrivilege, BranchSampleType, BranchType,
@@ -103,21 +105,27 @@ impl ProgrammedLbr {
         }
     }
 
-    /// Whether the record of a transfer depends on more than the transfer and the registers, so
-    /// that every transfer must go through the device in order.
+    /// Whether records of `code` depend on more than their transfer and the registers, so that
+    /// every transfer must go through the device in order.
     #[must_use]
-    pub fn needs_order(&self) -> bool {
+    pub fn needs_order(&self, code: &Code) -> bool {
         let options = self.lbr.options();
         let quirks = options.quirks.unwrap_or(self.lbr.profile().quirks());
         let call_stack = match self.filter.hardware() {
             HardwareFilter::Select(select) => select.contains(LbrSelect::EN_CALLSTACK),
-            HardwareFilter::Ctl(ctl) => ctl.contains(vlbr_arch::LbrCtl::CALL_STACK),
+            HardwareFilter::Ctl(ctl) => ctl.contains(LbrCtl::CALL_STACK),
             HardwareFilter::None => false,
         };
+        let has = |kind: FarKind| {
+            (0..code.steps().len() as u32)
+                .filter_map(|index| code.transfer(StepId(index)))
+                .any(|transfer| transfer.class == BranchClass::Far(kind))
+        };
         quirks.contains(Quirk::DuplicateTop)
-            || quirks.contains(Quirk::DoubleAbort)
-            || quirks.contains(Quirk::RsmGarbage)
             || (call_stack && (options.callstack_saturate || !options.pops_clear_slots))
+            || (quirks.contains(Quirk::DoubleAbort) && has(FarKind::TsxAbort))
+            // These change the registers: #DB clears the enable, SMI and RSM save and restore it.
+            || [FarKind::DebugException, FarKind::Smi, FarKind::Rsm].into_iter().any(has)
     }
 
     /// What each step of `code` does under the filter, counting `event`.
@@ -150,11 +158,29 @@ impl ProgrammedLbr {
     }
 
     /// The record of one transfer as the device makes it and perf reads it.
-    /// Linux `intel_pmu_lbr_read_64`, `intel_pmu_store_lbr`, `intel_pmu_lbr_filter`.
     fn entry(&self, transfer: &Transfer, code: Option<&[u8]>) -> RenderedEntry {
         let mut lbr = self.lbr.clone();
         lbr.retire(transfer, Cycles::new(0));
         let record = lbr.stack().next().unwrap_or_default();
+        let code = if self.lbr.profile().is_arch() && record.from == MASKED {
+            None
+        } else {
+            code
+        };
+        let kind = branch_type(
+            record.from,
+            record.to,
+            record.abort,
+            code,
+            transfer.from_size,
+        );
+        self.read(&record, kind)
+    }
+
+    /// What perf reads and keeps of `record`, whose instruction has the type `kind`.
+    /// Linux `intel_pmu_lbr_read_64`, `intel_pmu_store_lbr`, `intel_pmu_lbr_filter`.
+    #[must_use]
+    pub fn read(&self, record: &Record, kind: SoftwareType) -> RenderedEntry {
         let sample_type = self.filter.sample_type();
         let profile = self.lbr.profile();
         let quirks = self.lbr.options().quirks.unwrap_or(profile.quirks());
@@ -172,24 +198,9 @@ impl ProgrammedLbr {
         let unwanted = has_info
             && sample_type.contains(BranchSampleType::NO_FLAGS | BranchSampleType::NO_CYCLES);
         let flags = has_flags && !unwanted;
-        let code = if profile.is_arch() && record.from == MASKED {
-            None
-        } else {
-            code
-        };
-        let kind = if self.filter.software_filters() {
-            branch_type(
-                record.from,
-                record.to,
-                record.abort,
-                code,
-                transfer.from_size,
-            )
-        } else {
-            SoftwareType::NONE
-        };
-        let saved = sample_type.contains(BranchSampleType::TYPE_SAVE);
-        let privilege = if !sample_type.contains(BranchSampleType::PRIV_SAVE) {
+        let filters = self.filter.software_filters();
+        let saved = filters && sample_type.contains(BranchSampleType::TYPE_SAVE);
+        let privilege = if !filters || !sample_type.contains(BranchSampleType::PRIV_SAVE) {
             BranchPrivilege::UNKNOWN
         } else if kind.contains(SoftwareType::KERNEL) {
             BranchPrivilege::KERNEL
@@ -221,8 +232,25 @@ impl ProgrammedLbr {
                     ..BranchFlags::default()
                 },
             },
-            keep: !self.filter.software_filters() || self.filter.keeps(kind, record.in_tx),
+            keep: !filters || self.filter.keeps(kind, record.in_tx),
         }
+    }
+
+    /// perf's type of the record of each step, by FROM and TO: for records that do not come by
+    /// way of [`ProgrammedLbr::render`].
+    #[must_use]
+    pub fn types(&self, code: &Code) -> FxHashMap<(u64, u64), SoftwareType> {
+        let bytes = BytesAt::new(code);
+        let mut types = FxHashMap::default();
+        for id in (0..code.steps().len() as u32).map(StepId) {
+            if let Some(transfer) = code.transfer(id) {
+                let at = bytes.of(code, id);
+                let (from, to) = (transfer.from, transfer.to);
+                let kind = branch_type(from, to, transfer.tx_abort, at, transfer.from_size);
+                types.entry((from, to)).or_insert(kind);
+            }
+        }
+        types
     }
 }
 

@@ -4,6 +4,21 @@
 
 mod device;
 mod edges;
+mod engine;
+mod exact;
+mod feed;
+mod ordered;
+mod output;
+mod region;
+mod session;
 
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};
+pub use engine::{ChunkResult, EngineError, EngineOptions, ThreadState, run};
+pub use exact::exact_profile;
+pub use feed::{Feed, Tasks};
+pub use output::{Format, describe, export, file_info};
+pub use region::Region;
+pub use session::{
+    Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals, step_counts,
+};

@@ -1,0 +1,305 @@
+//! A trace's chunks through the hot loop, on any number of threads with one result.
+
+use rayon::prelude::*;
+use thiserror::Error;
+use vlbr_cpu::StepId;
+use vlbr_cpu::run::{
+    Deferred, Eager, EntryRef, Lane, Plan, RawRecord, RunError, RunTotals, Sample, Samples,
+    Schedule, Stack, StepIds,
+};
+use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
+
+use crate::region::Region;
+
+/// Why a replay ended early.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The trace is damaged.
+    #[error(transparent)]
+    Trace(#[from] VltError),
+    /// A chunk names steps that do not exist.
+    #[error("chunk {chunk}: {source}")]
+    Run {
+        /// Index of the chunk.
+        chunk: usize,
+        /// What is wrong.
+        source: RunError,
+    },
+    /// No threads can be had.
+    #[error("starting {0} threads: {1}")]
+    Threads(usize, String),
+}
+
+/// One chunk's result, its references resolved.
+#[derive(Debug)]
+pub struct ChunkResult<'a> {
+    /// Index of the chunk.
+    pub chunk: usize,
+    /// Index of its thread.
+    pub thread: usize,
+    /// Instructions of the trace retired before it, in file order.
+    pub before: u64,
+    /// Its sums.
+    pub totals: RunTotals,
+    samples: &'a Samples,
+    start: &'a Stack,
+}
+
+impl ChunkResult<'_> {
+    /// Number of samples.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Calls `each` with every sample and its entries, youngest first. `net` of the sample counts
+    /// from the start of its thread.
+    ///
+    /// # Errors
+    /// The first error of `each`.
+    pub fn for_each<E>(
+        &self,
+        mut each: impl FnMut(&Sample, &[EntryRef]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut resolved = Vec::new();
+        for (sample, entries) in self.samples.iter() {
+            resolved.clear();
+            resolved.extend(entries.iter().map(|&entry| self.start.resolve_entry(entry)));
+            let sample = Sample {
+                net: sample.net.wrapping_add(self.start.net()),
+                ..*sample
+            };
+            each(&sample, &resolved)?;
+        }
+        Ok(())
+    }
+}
+
+/// State of one thread of the trace between its chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadState {
+    /// Its LBR stack.
+    pub stack: Stack,
+    /// Its sums.
+    pub totals: RunTotals,
+    until_sample: u64,
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions<'a> {
+    /// Events between two samples; `None`: no samples.
+    pub period: Option<u64>,
+    /// Part of the trace.
+    pub region: Region,
+    /// Threads; 0 means all cores.
+    pub jobs: usize,
+    /// Write whole records eagerly: FROM, TO and INFO by step.
+    pub eager: Option<&'a [RawRecord]>,
+}
+
+/// One worker's buffers.
+struct Worker {
+    buffer: ChunkBuffer,
+    lane: Lane,
+    samples: Samples,
+    records: Vec<RawRecord>,
+    result: Option<(RunTotals, Stack)>,
+}
+
+/// Runs the chunks of `trace` in file order, each thread on its own LBR and counter, and hands the
+/// results to `consume` in file order. Returns the state of each thread at its end.
+///
+/// # Errors
+/// Damage, or the first error of `consume`.
+pub fn run<E: From<EngineError>>(
+    trace: &Trace,
+    plan: &Plan,
+    options: EngineOptions<'_>,
+    mut consume: impl FnMut(ChunkResult<'_>) -> Result<(), E>,
+) -> Result<Vec<ThreadState>, E> {
+    let initial = ThreadState {
+        stack: Stack::empty(plan.depth()),
+        totals: RunTotals::default(),
+        until_sample: options.period.unwrap_or(0),
+    };
+    let mut threads = vec![initial; trace.threads().len()];
+    let jobs = if options.jobs == 0 {
+        rayon::current_num_threads()
+    } else {
+        options.jobs
+    };
+    let pool = match jobs {
+        1 => None,
+        _ => Some(
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(jobs)
+                .build()
+                .map_err(|error| EngineError::Threads(jobs, error.to_string()))?,
+        ),
+    };
+    let mut workers: Vec<Worker> = (0..jobs)
+        .map(|_| Worker {
+            buffer: ChunkBuffer::default(),
+            lane: Lane::new(),
+            samples: Samples::default(),
+            records: Vec::new(),
+            result: None,
+        })
+        .collect();
+    let chunks: Vec<usize> = options.region.chunks(trace.chunks().len()).collect();
+    let mut before = 0;
+    for wave in chunks.chunks(jobs) {
+        let schedules = schedules(trace, plan, &options, &threads, wave, &mut workers)?;
+        let each = |(worker, (&chunk, schedule)): (&mut Worker, (&usize, &Option<Schedule>))| {
+            worker.run(trace, plan, &options, chunk, *schedule)
+        };
+        let jobs_of_wave = workers.iter_mut().zip(wave.iter().zip(&schedules));
+        match &pool {
+            None => jobs_of_wave
+                .map(each)
+                .collect::<Result<(), EngineError>>()?,
+            Some(pool) => {
+                let list: Vec<_> = jobs_of_wave.collect();
+                pool.install(|| {
+                    list.into_par_iter()
+                        .map(each)
+                        .collect::<Result<(), EngineError>>()
+                })?;
+            }
+        }
+        for (worker, &chunk) in workers.iter_mut().zip(wave) {
+            let Some((totals, end)) = worker.result.take() else {
+                continue;
+            };
+            let thread = trace.chunks()[chunk].thread.0 as usize;
+            let state = &mut threads[thread];
+            consume(ChunkResult {
+                chunk,
+                thread,
+                before,
+                totals,
+                samples: &worker.samples,
+                start: &state.stack,
+            })?;
+            before += totals.instructions;
+            state.advance(&totals, &end, options.period);
+        }
+    }
+    Ok(threads)
+}
+
+/// When each chunk of a wave samples first. A chunk behind another one of the same thread in the
+/// same wave needs to know how many events that one counts: the chunk headers say, and where a
+/// chunk is run in part only, a counting pass does.
+fn schedules(
+    trace: &Trace,
+    plan: &Plan,
+    options: &EngineOptions<'_>,
+    threads: &[ThreadState],
+    wave: &[usize],
+    workers: &mut [Worker],
+) -> Result<Vec<Option<Schedule>>, EngineError> {
+    let Some(period) = options.period else {
+        return Ok(vec![None; wave.len()]);
+    };
+    let mut due: Vec<u64> = threads.iter().map(|thread| thread.until_sample).collect();
+    let mut schedules = Vec::with_capacity(wave.len());
+    for (position, (&chunk, worker)) in wave.iter().zip(workers).enumerate() {
+        let thread = trace.chunks()[chunk].thread;
+        let slot = &mut due[thread.0 as usize];
+        schedules.push(Some(Schedule {
+            period,
+            first: *slot,
+        }));
+        let needed = wave[position + 1..]
+            .iter()
+            .any(|&later| trace.chunks()[later].thread == thread);
+        if needed {
+            let events = worker.count(trace, plan, options, chunk)?;
+            *slot = after(*slot, events, period);
+        }
+    }
+    Ok(schedules)
+}
+
+/// Events until the next sample, after `events` more.
+fn after(until: u64, events: u64, period: u64) -> u64 {
+    if events < until {
+        until - events
+    } else {
+        period - (events - until) % period
+    }
+}
+
+impl ThreadState {
+    fn advance(&mut self, totals: &RunTotals, end: &Stack, period: Option<u64>) {
+        self.stack = self.stack.resolve(end);
+        self.totals.instructions += totals.instructions;
+        self.totals.events += totals.events;
+        self.totals.pushes += totals.pushes;
+        self.totals.pops += totals.pops;
+        if let Some(period) = period {
+            self.until_sample = after(self.until_sample, totals.events, period);
+        }
+    }
+}
+
+impl Worker {
+    fn count(
+        &mut self,
+        trace: &Trace,
+        plan: &Plan,
+        options: &EngineOptions<'_>,
+        index: usize,
+    ) -> Result<u64, EngineError> {
+        let chunk = trace.decode(index, &mut self.buffer)?;
+        let (start, end) = options.region.steps(index, chunk.ids.len());
+        let counted = self
+            .lane
+            .count(plan, chunk.map, chunk.ids.slice(start, end));
+        Ok(counted
+            .map_err(|source| EngineError::Run {
+                chunk: index,
+                source,
+            })?
+            .events)
+    }
+
+    fn run(
+        &mut self,
+        trace: &Trace,
+        plan: &Plan,
+        options: &EngineOptions<'_>,
+        index: usize,
+        schedule: Option<Schedule>,
+    ) -> Result<(), EngineError> {
+        let chunk = trace.decode(index, &mut self.buffer)?;
+        let (start, end) = options.region.steps(index, chunk.ids.len());
+        let ids: StepIds<'_> = chunk.ids.slice(start, end);
+        let map: &[StepId] = chunk.map;
+        self.samples.clear();
+        let (lane, samples) = (&mut self.lane, &mut self.samples);
+        let result = match options.eager {
+            None => lane.run(plan, map, ids, schedule, &mut Deferred, samples),
+            Some(records) => {
+                self.records.clear();
+                self.records
+                    .extend(map.iter().map(|step| records[step.0 as usize]));
+                lane.run(
+                    plan,
+                    map,
+                    ids,
+                    schedule,
+                    &mut Eager::new(&self.records),
+                    samples,
+                )
+            }
+        };
+        self.result = Some(result.map_err(|source| EngineError::Run {
+            chunk: index,
+            source,
+        })?);
+        Ok(())
+    }
+}
