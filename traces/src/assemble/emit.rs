@@ -1,6 +1,6 @@
 //! Writing steps into the chunk under construction.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use vlbr_arch::{CodeSize, FarKind};
 use vlbr_cpu::{Block, CodeError, Exit, Interner, Mode, Step, StepId, Target};
@@ -20,9 +20,11 @@ impl Assembler {
         Ok(kernel)
     }
 
-    pub(super) fn interner(&self) -> MutexGuard<'_, Interner> {
+    pub(super) fn interner(&self) -> RwLockWriteGuard<'_, Interner> {
         // Every change of an interner leaves it whole.
-        self.interner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.interner
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add_block(

@@ -1,6 +1,6 @@
 //! The assembler of one stream.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock};
 
 use thiserror::Error;
 use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
@@ -47,7 +47,7 @@ pub struct Assembled {
 #[derive(Debug)]
 pub struct Assembler {
     pub(super) kind: Kind,
-    pub(super) interner: Arc<Mutex<Interner>>,
+    pub(super) interner: Arc<RwLock<Interner>>,
     limit: u64,
     pub(super) lanes: Lanes,
     /// Index of the current state's lane.
@@ -73,7 +73,7 @@ pub struct Assembler {
 impl Assembler {
     /// An assembler whose chunks hold at most `limit` instructions (at least 8192).
     #[must_use]
-    pub fn new(kind: Kind, interner: Arc<Mutex<Interner>>, limit: u64) -> Self {
+    pub fn new(kind: Kind, interner: Arc<RwLock<Interner>>, limit: u64) -> Self {
         let space = match kind {
             Kind::User { space } => space,
             Kind::System => 0,

@@ -1,6 +1,6 @@
 //! The rules of the module, one by one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock};
 
 use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind, Transfer};
 use vlbr_cpu::{Block, Exit, Interner, Mode, ModeSource};
@@ -22,7 +22,7 @@ const REP: &[u8] = &[0x90, 0xf3, 0xa4];
 /// A stream under test.
 struct Stream {
     table: RawTable,
-    interner: Arc<Mutex<Interner>>,
+    interner: Arc<RwLock<Interner>>,
     assembler: Assembler,
 }
 
@@ -45,7 +45,7 @@ fn far(kind: FarKind) -> BranchClass {
 
 impl Stream {
     fn new(kind: Kind) -> Self {
-        let interner = Arc::new(Mutex::new(Interner::new()));
+        let interner = Arc::new(RwLock::new(Interner::new()));
         Self {
             table: RawTable::new(),
             assembler: Assembler::new(kind, Arc::clone(&interner), 1 << 20),
@@ -84,7 +84,7 @@ impl Stream {
 
     fn transfers(&mut self) -> Vec<Transfer> {
         let chunk = self.assembler.seal();
-        let interner = self.interner.lock().unwrap();
+        let interner = self.interner.read().unwrap();
         let code = interner.code();
         chunk
             .steps
@@ -95,7 +95,7 @@ impl Stream {
 
     fn steps(&mut self) -> Vec<Seen> {
         let chunk = self.assembler.seal();
-        let interner = self.interner.lock().unwrap();
+        let interner = self.interner.read().unwrap();
         let code = interner.code();
         let steps: Vec<Seen> = chunk
             .steps
@@ -608,7 +608,7 @@ fn modes_what_was_recorded_is_taken() {
     s.run_raw(0x1100, &[0xeb, 0x00], &[2], Some(mode(Cpl::Ring1, 7)));
     s.run_raw(0x1102, &[0x90], &[1], Some(mode(Cpl::Ring1, 7)));
     s.finish();
-    let interner = s.interner.lock().unwrap();
+    let interner = s.interner.read().unwrap();
     let block = &interner.code().blocks()[0];
     assert_eq!(block.address(), 0x1000);
     let mode = block.mode();
@@ -626,7 +626,7 @@ fn modified_code_makes_other_blocks() {
         s.run(0x1000, &code);
     }
     s.finish();
-    let interner = s.interner.lock().unwrap();
+    let interner = s.interner.read().unwrap();
     assert_eq!(interner.code().blocks().len(), 2);
 }
 
@@ -652,7 +652,7 @@ fn an_unknown_block_is_an_error() {
 
 #[test]
 fn chunks_hold_no_more_than_their_limit_and_lose_nothing() {
-    let interner = Arc::new(Mutex::new(Interner::new()));
+    let interner = Arc::new(RwLock::new(Interner::new()));
     let mut assembler = Assembler::new(Kind::User { space: 0 }, interner, 10_000);
     let mut table = RawTable::new();
     let id = table
@@ -705,7 +705,7 @@ fn the_fast_path_and_the_slow_path_agree() {
         })
         .collect();
     let run = |parts: usize| {
-        let interner = Arc::new(Mutex::new(Interner::new()));
+        let interner = Arc::new(RwLock::new(Interner::new()));
         let mut assembler = Assembler::new(Kind::User { space: 0 }, Arc::clone(&interner), 1 << 30);
         for part in ids.chunks(parts) {
             assert_eq!(assembler.push(&table, part), Ok(part.len()));
