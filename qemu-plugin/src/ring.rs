@@ -14,6 +14,9 @@ use crate::sys;
 pub(crate) const MAX_VCPUS: usize = 1 << 16;
 
 const HEADER: usize = 4096;
+const STAGE_WORDS: usize = 1024;
+const STAGE: usize = 4096;
+const DATA: usize = HEADER + 4 * STAGE_WORDS;
 const CURSOR: usize = 128;
 const READ: usize = 256;
 const STOP: usize = 264;
@@ -22,15 +25,23 @@ const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 const HANG_UP_CHECK: Duration = Duration::from_millis(50);
 
-/// The part of the shared header that the hot path uses, at `CURSOR`. Only this process writes it.
+/// The writer's part of the shared header, at `CURSOR`.
+///
+/// Words go to a stage that stays in this core's first-level cache, and from there to the ring in one
+/// copy: writing straight into the ring would wait, at every line, for the reader's core to give it
+/// back. The stage is shared too, so that a killed process leaves it to the reader.
 #[repr(C)]
 struct Cursor {
-    /// Address of the next word.
+    /// Address of the next word in the stage.
     next: AtomicU64,
-    /// Address at which the slow path must look again.
+    /// Address behind the stage.
     end: AtomicU64,
-    /// Address of word 0.
-    base: AtomicU64,
+    /// Address of the stage, set when the header is complete.
+    stage: AtomicU64,
+    /// Words in the ring since the start.
+    written: AtomicU64,
+    /// Value of `written` for which the stage's words come next.
+    stage_follows: AtomicU64,
     closed: AtomicU32,
 }
 
@@ -38,8 +49,6 @@ struct Cursor {
 struct Stream {
     header: *mut u8,
     words: u64,
-    /// Words written in finished laps.
-    laps: u64,
     id: u32,
     tid: u32,
 }
@@ -71,13 +80,13 @@ pub(crate) fn push<const N: usize>(vcpu: c_uint, words: [u32; N]) {
     };
     let cursor = slot.load(Ordering::Relaxed);
     if !cursor.is_null() {
-        // SAFETY: a non-null pointer is the header of a ring that stays mapped until this thread,
-        // the only user of this slot, ends it.
+        // SAFETY: a non-null pointer is in the header of a ring that stays mapped until this
+        // thread, the only user of this slot, ends it.
         let cursor = unsafe { &*cursor };
         let next = cursor.next.load(Ordering::Relaxed);
         if cursor.end.load(Ordering::Relaxed).wrapping_sub(next) >= 4 * N as u64 {
             for (index, &word) in words.iter().enumerate() {
-                // SAFETY: `next .. end` is mapped room of this ring that nobody reads.
+                // SAFETY: `next .. end` is mapped room of the stage.
                 unsafe {
                     ptr::with_exposed_provenance_mut::<u32>(next as usize)
                         .add(index)
@@ -88,42 +97,42 @@ pub(crate) fn push<const N: usize>(vcpu: c_uint, words: [u32; N]) {
             return;
         }
     }
-    push_slowly(vcpu, &words);
+    push_slowly(vcpu, words);
 }
 
+// By value: a reference would make the hot path spill the word to its stack frame first.
 #[cold]
 #[inline(never)]
-fn push_slowly(vcpu: c_uint, words: &[u32]) {
+fn push_slowly<const N: usize>(vcpu: c_uint, words: [u32; N]) {
     let vcpu = vcpu as usize;
-    for &word in words {
-        if !make_room(vcpu) {
-            return;
-        }
-        // SAFETY: `make_room` leaves a cursor with at least one free word.
-        unsafe {
-            let cursor = &*CURSORS[vcpu].load(Ordering::Relaxed);
-            let next = cursor.next.load(Ordering::Relaxed);
-            ptr::with_exposed_provenance_mut::<u32>(next as usize).write(word);
-            cursor.next.store(next + 4, Ordering::Release);
-        }
+    if !make_room(vcpu) {
+        return;
+    }
+    // SAFETY: `make_room` leaves a cursor with an empty stage, larger than any record.
+    unsafe {
+        let cursor = &*CURSORS[vcpu].load(Ordering::Relaxed);
+        let next = cursor.next.load(Ordering::Relaxed);
+        let place = ptr::with_exposed_provenance_mut::<u32>(next as usize);
+        ptr::copy_nonoverlapping(words.as_ptr(), place, N);
+        cursor
+            .next
+            .store(next + 4 * words.len() as u64, Ordering::Release);
     }
 }
 
-/// Makes sure of a ring with room for a word. False if nothing is recorded any more.
+/// Makes sure of a ring with an empty stage. False if nothing is recorded any more.
 fn make_room(vcpu: usize) -> bool {
     if !control::recording() || REFUSED[vcpu].load(Ordering::Relaxed) {
         return false;
     }
-    let mut stream = STREAMS[vcpu].load(Ordering::Relaxed);
+    let stream = STREAMS[vcpu].load(Ordering::Relaxed);
     if stream.is_null() {
-        let Some(opened) = open(vcpu) else {
-            REFUSED[vcpu].store(true, Ordering::Relaxed);
-            return false;
-        };
-        stream = opened;
+        let opened = open(vcpu);
+        REFUSED[vcpu].store(!opened, Ordering::Relaxed);
+        return opened;
     }
     // SAFETY: the stream belongs to this thread until it ends it; the header is mapped with it.
-    unsafe { (*stream).make_room() }
+    unsafe { (*stream).empty_stage() }
 }
 
 impl Stream {
@@ -142,84 +151,92 @@ impl Stream {
         unsafe { &*self.header.add(STOP).cast::<AtomicU32>() }.load(Ordering::Acquire) != 0
     }
 
-    /// Room for at least one word at the cursor.
-    fn make_room(&mut self) -> bool {
+    /// Moves the stage's words into the ring. False if the reader is gone.
+    fn empty_stage(&self) -> bool {
         let cursor = self.cursor();
-        let base = cursor.base.load(Ordering::Relaxed);
-        let mut next = cursor.next.load(Ordering::Relaxed);
-        if next != cursor.end.load(Ordering::Relaxed) {
-            return true;
-        }
-        let ring_end = base + 4 * self.words;
-        if next == ring_end {
-            // The reader takes both addresses for the same place.
-            cursor.next.store(base, Ordering::Release);
-            next = base;
-            self.laps += self.words;
-        }
-        let written = self.laps + (next - base) / 4;
-        let Some(free) = self.wait_for_room(written) else {
+        let stage = cursor.stage.load(Ordering::Relaxed);
+        let count = (cursor.next.load(Ordering::Relaxed) - stage) / 4;
+        let written = cursor.written.load(Ordering::Relaxed);
+        if !self.wait_for_room(written, count) {
             return false;
-        };
-        let end = (next + 4 * free).min(ring_end);
-        self.cursor().end.store(end, Ordering::Relaxed);
+        }
+        let offset = written % self.words;
+        let first = count.min(self.words - offset) as usize;
+        // SAFETY: stage and ring are `STAGE_WORDS` and `words` long and do not overlap; `count`
+        // words from `offset` on, with the wrap, are free.
+        unsafe {
+            let stage = self.header.add(STAGE).cast::<u32>();
+            let ring = self.header.add(DATA).cast::<u32>();
+            ptr::copy_nonoverlapping(stage, ring.add(offset as usize), first);
+            ptr::copy_nonoverlapping(stage.add(first), ring, count as usize - first);
+        }
+        // In this order a process killed between any two stores leaves no word twice: the stage
+        // counts only while `stage_follows` equals `written`.
+        cursor.written.store(written + count, Ordering::Release);
+        cursor.next.store(stage, Ordering::Release);
+        cursor
+            .stage_follows
+            .store(written + count, Ordering::Release);
         true
     }
 
     fn free(&self, written: u64) -> u64 {
-        (self.words - 1).saturating_sub(written.saturating_sub(self.read()))
+        self.words
+            .saturating_sub(written.saturating_sub(self.read()))
     }
 
-    /// Free words, at least one; a full ring waits until an eighth of it is free. `None` if the
-    /// reader is gone.
-    fn wait_for_room(&self, written: u64) -> Option<u64> {
+    /// Waits until `count` words are free, and once it has to wait, until an eighth of the ring is.
+    /// False if the reader is gone.
+    fn wait_for_room(&self, written: u64, count: u64) -> bool {
         if self.stopped() {
-            return None;
+            return false;
         }
-        let free = self.free(written);
-        if free > 0 {
-            return Some(free);
+        if self.free(written) >= count {
+            return true;
         }
+        let wanted = count.max(self.words / 8);
         let mut pause = FIRST_PAUSE;
         let mut checked = Instant::now();
         loop {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
             if self.stopped() || !control::recording() {
-                return None;
+                return false;
             }
-            let free = self.free(written);
-            if free >= self.words / 8 {
-                return Some(free);
+            if self.free(written) >= wanted {
+                return true;
             }
             if checked.elapsed() >= HANG_UP_CHECK {
                 checked = Instant::now();
                 if control::lock().hung_up() {
                     control::stop_recording();
-                    return None;
+                    return false;
                 }
             }
         }
     }
 }
 
-fn open(vcpu: usize) -> Option<*mut Stream> {
-    let RingPlace {
+/// Opens the stream of a vCPU, in its thread.
+fn open(vcpu: usize) -> bool {
+    let place = u32::try_from(vcpu)
+        .ok()
+        .and_then(|vcpu| control::lock().open_stream(vcpu));
+    let Some(RingPlace {
         stream: id,
         words,
         path,
-    } = {
-        let mut control = control::lock();
-        control.open_stream(u32::try_from(vcpu).ok()?)?
+    }) = place
+    else {
+        return false;
     };
-    let length = HEADER + 4 * words as usize;
     let file = OpenOptions::new().read(true).write(true).open(&path);
     let header = file.ok().map(|file| {
         // SAFETY: a new mapping at an address of the kernel's choice.
         unsafe {
             sys::mmap(
                 ptr::null_mut(),
-                length,
+                length(u64::from(words)),
                 sys::PROT_READ_WRITE,
                 sys::MAP_SHARED,
                 file.as_raw_fd(),
@@ -231,26 +248,31 @@ fn open(vcpu: usize) -> Option<*mut Stream> {
         Some(header) if header.addr() != usize::MAX => header.cast::<u8>(),
         _ => {
             control::lock().note_lost(&format!("vCPU {vcpu}: no ring"));
-            return None;
+            return false;
         }
     };
-    // SAFETY: the mapping is `length` bytes long.
-    let base = unsafe { header.add(HEADER) }.expose_provenance() as u64;
+    // SAFETY: the mapping is longer.
+    let stage = unsafe { header.add(STAGE) }.expose_provenance() as u64;
     let stream = Stream {
         header,
         words: u64::from(words),
-        laps: 0,
         id,
         tid: sys::gettid(),
     };
     let cursor = stream.cursor();
-    cursor.next.store(base, Ordering::Relaxed);
-    cursor.end.store(base, Ordering::Relaxed);
-    cursor.base.store(base, Ordering::Release);
+    cursor.next.store(stage, Ordering::Relaxed);
+    cursor
+        .end
+        .store(stage + 4 * STAGE_WORDS as u64, Ordering::Relaxed);
+    cursor.stage.store(stage, Ordering::Release);
     CURSORS[vcpu].store(ptr::from_ref(cursor).cast_mut(), Ordering::Relaxed);
-    let stream = Box::into_raw(Box::new(stream));
-    STREAMS[vcpu].store(stream, Ordering::Release);
-    Some(stream)
+    STREAMS[vcpu].store(Box::into_raw(Box::new(stream)), Ordering::Release);
+    true
+}
+
+/// Bytes of a ring file.
+fn length(words: u64) -> usize {
+    DATA + 4 * words as usize
 }
 
 /// Takes a stream out of its slot, closed if `closed`, and unmaps it.
@@ -267,7 +289,7 @@ fn release(vcpu: usize, closed: bool) {
         stream.cursor().closed.store(1, Ordering::Release);
     }
     // SAFETY: mapped in `open` with this length; nobody holds the cursor any more.
-    unsafe { sys::munmap(stream.header.cast(), HEADER + 4 * stream.words as usize) };
+    unsafe { sys::munmap(stream.header.cast(), length(stream.words)) };
 }
 
 /// A vCPU begins.

@@ -435,8 +435,7 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
                 self.reader = BufReader::new(socket);
                 return true;
             }
-            let alive = Path::new("/proc").join(self.pid.to_string()).exists();
-            if self.shared.closing() || !alive {
+            if self.shared.closing() || !is_alive(self.pid) {
                 return false;
             }
             socket = self
@@ -449,7 +448,7 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
     }
 
     fn finish(self) {
-        let fallback = if self.shared.closing() {
+        let fallback = if self.shared.closing() && is_alive(self.pid) {
             ProcessEnd::Detached
         } else {
             ProcessEnd::Killed
@@ -475,6 +474,18 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
             self.shared.fail(Error::Sink(error));
         }
     }
+}
+
+/// Whether a process exists and is no zombie. proc(5), `/proc/pid/stat`.
+fn is_alive(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        // The name in parentheses may hold anything; the state follows it.
+        let after_name = stat.rsplit(|&byte| byte == b')').next().unwrap_or_default();
+        !matches!(
+            after_name.trim_ascii_start().first(),
+            Some(b'Z' | b'X') | None
+        )
+    })
 }
 
 /// The image that an exec of this pid replaced.

@@ -24,22 +24,27 @@
 //!
 //! # Ring
 //!
-//! A file made by the recorder: a header page, then `words` × `u32`. Header fields by offset:
+//! A file made by the recorder: a header page, a stage of 1024 `u32`, then `words` × `u32`, the ring.
+//! Header fields by offset:
 //!
 //! | offset | written by | field |
 //! |---|---|---|
 //! | 0 | recorder | `u64` magic `VLBRRING` |
 //! | 8 | recorder | `u32` protocol version, `u32` words |
-//! | 128 | plugin | `u64` cursor: address, in the plugin's process, of the next word to write |
-//! | 136 | plugin | `u64` end of the room the plugin knows to be free (its own use) |
-//! | 144 | plugin | `u64` address of word 0; cursor − this = 4 × (words written mod `words`) |
-//! | 152 | plugin | `u32` closed: the thread is over |
-//! | 256 | recorder | `u64` words read since the start |
+//! | 128 | plugin | `u64` address, in the plugin's process, of the next word to write in the stage |
+//! | 136 | plugin | `u64` address behind the stage |
+//! | 144 | plugin | `u64` address of the stage, 0 until the fields are set |
+//! | 152 | plugin | `u64` words put into the ring since the start |
+//! | 160 | plugin | `u64` ring count that the stage follows |
+//! | 168 | plugin | `u32` closed: the thread is over |
+//! | 256 | recorder | `u64` words read from the ring since the start |
 //! | 264 | recorder | `u32` stop: nobody reads any more |
 //!
-//! At most `words` − 1 words are unread, so that a full ring differs from an empty one. The cursor is
-//! moved by one store after each record: whatever the plugin has written is there even if the process
-//! is killed at the next instruction.
+//! The plugin writes into the stage, moves the cursor by one store after each record, and copies the
+//! stage into the ring when it is full; then it stores the ring count, the cursor, and the count the
+//! stage follows, in this order. When a thread or process is over, the recorder reads the ring and
+//! then, if the stage follows the ring's count, the stage: whatever was written is there even if the
+//! process is killed between any two instructions.
 //!
 //! A word below 2³¹ is the id of a block about to execute. Else it is the head of a record that
 //! belongs to the last block: bits 30:28 kind, 27:16 instruction index, 15:0 detail, and a fixed
@@ -59,10 +64,22 @@ pub const VERSION: u32 = 1;
 pub const MAX_PAYLOAD: u32 = 32 << 20;
 /// Ring magic.
 pub const RING_MAGIC: u64 = u64::from_le_bytes(*b"VLBRRING");
-/// Bytes before the first word of a ring.
+/// Bytes before the stage.
 pub const RING_HEADER: u64 = 4096;
-/// Offset of the cursor; `end`, `base` and `closed` follow it.
+/// Words of the stage.
+pub const STAGE_WORDS: u64 = 1024;
+/// Bytes before the first word of the ring.
+pub const RING_DATA: u64 = RING_HEADER + 4 * STAGE_WORDS;
+/// Offset of the cursor in the stage.
 pub const RING_CURSOR: u64 = 128;
+/// Offset of the stage's address.
+pub const RING_STAGE: u64 = 144;
+/// Offset of the count of words in the ring.
+pub const RING_WRITTEN: u64 = 152;
+/// Offset of the count that the stage follows.
+pub const RING_STAGE_FOLLOWS: u64 = 160;
+/// Offset of the flag that the thread is over.
+pub const RING_CLOSED: u64 = 168;
 /// Offset of the recorder's read count.
 pub const RING_READ: u64 = 256;
 /// Offset of the recorder's stop flag.

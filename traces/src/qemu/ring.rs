@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::protocol::{RING_CURSOR, RING_HEADER, RING_MAGIC, RING_READ, RING_STOP, VERSION};
+use super::protocol::{
+    RING_CLOSED, RING_CURSOR, RING_DATA, RING_HEADER, RING_MAGIC, RING_READ, RING_STAGE,
+    RING_STAGE_FOLLOWS, RING_STOP, RING_WRITTEN, STAGE_WORDS, VERSION,
+};
 
 /// A ring. Its file is removed with it.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl Ring {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        let length = RING_HEADER + 4 * u64::from(words);
+        let length = RING_DATA + 4 * u64::from(words);
         file.set_len(length)?;
         let mut header = [0; 16];
         header[..8].copy_from_slice(&RING_MAGIC.to_le_bytes());
@@ -65,50 +68,87 @@ impl Ring {
 
     /// Whether the thread is over. Ask before [`Ring::available`]: what it wrote last is then seen.
     pub(super) fn closed(&self) -> bool {
-        self.header_u32(RING_CURSOR + 24).load(Ordering::Acquire) != 0
+        self.header_u32(RING_CLOSED).load(Ordering::Acquire) != 0
     }
 
-    /// Words written and not yet taken.
+    /// Words in the ring that are not yet taken.
     ///
     /// # Errors
-    /// The writer's cursor lies outside the ring.
+    /// The writer's count is impossible.
     pub(super) fn available(&self) -> Result<u64, String> {
-        let base = self.header_u64(RING_CURSOR + 16).load(Ordering::Acquire);
-        if base == 0 {
-            return Ok(0);
-        }
-        let cursor = self.header_u64(RING_CURSOR).load(Ordering::Acquire);
-        let distance = cursor.wrapping_sub(base);
-        if !distance.is_multiple_of(4) || distance / 4 > self.words {
+        let written = self.header_u64(RING_WRITTEN).load(Ordering::Acquire);
+        let available = written.wrapping_sub(self.read);
+        if available > self.words {
+            let (read, words) = (self.read, self.words);
             return Err(format!(
-                "ring cursor {cursor:#x} lies outside the ring at {base:#x}"
+                "ring of {words} words: {written} written, {read} read"
             ));
         }
-        Ok((distance / 4 + self.words - self.read % self.words) % self.words)
+        Ok(available)
     }
 
     /// Moves up to `limit` of `available` words to the end of `into` and frees their room.
     pub(super) fn take(&mut self, available: u64, limit: usize, into: &mut Vec<u32>) {
-        let mut left = available.min(limit as u64).min(self.words - 1);
+        let mut left = available.min(limit as u64).min(self.words);
         while left > 0 {
             let offset = self.read % self.words;
             let count = left.min(self.words - offset);
-            into.reserve(count as usize);
             // SAFETY: `offset + count <= words`, so the source lies in the map. These words lie
-            // before the cursor that `available` loaded with Acquire and behind the read count, so
-            // the writer, which stores them before a Release of the cursor and never enters unread
-            // words, does not touch them until the store below. `reserve` made room for `count`.
-            unsafe {
-                let data = self.map.as_ptr().add(RING_HEADER as usize).cast::<u32>();
-                let end = into.as_mut_ptr().add(into.len());
-                std::ptr::copy_nonoverlapping(data.add(offset as usize), end, count as usize);
-                into.set_len(into.len() + count as usize);
-            }
+            // before the count that `available` loaded with Acquire and behind the read count: the
+            // writer stored them before its Release and does not touch them until the store below.
+            unsafe { self.copy(RING_DATA + 4 * offset, count as usize, into) };
             self.read += count;
             left -= count;
         }
         self.header_u64(RING_READ)
             .store(self.read, Ordering::Release);
+    }
+
+    /// The words of the stage, when the ring is empty and the writer is over or was told to stop:
+    /// what the writer has not moved into the ring. `None` if it moved them just now, so that the
+    /// ring must be looked at again.
+    ///
+    /// # Errors
+    /// The writer's addresses are impossible.
+    pub(super) fn take_stage(&mut self, into: &mut Vec<u32>) -> Result<Option<()>, String> {
+        let stage = self.header_u64(RING_STAGE).load(Ordering::Acquire);
+        if stage == 0 {
+            return Ok(Some(()));
+        }
+        let next = self.header_u64(RING_CURSOR).load(Ordering::Acquire);
+        let length = next.wrapping_sub(stage);
+        if !length.is_multiple_of(4) || length > 4 * STAGE_WORDS {
+            return Err(format!("stage at {stage:#x} cannot end at {next:#x}"));
+        }
+        let follows = self.header_u64(RING_STAGE_FOLLOWS).load(Ordering::Acquire);
+        let old = into.len();
+        if follows == self.read {
+            // SAFETY: the stage lies in the map. If the writer moved on meanwhile, which only one
+            // that outlives the recording can, the check below drops what was copied.
+            unsafe { self.copy(RING_HEADER, (length / 4) as usize, into) };
+        }
+        let written = self.header_u64(RING_WRITTEN).load(Ordering::Acquire);
+        if written != self.read {
+            into.truncate(old);
+            return Ok(None);
+        }
+        Ok(Some(()))
+    }
+
+    /// Appends `count` words at byte `offset` of the map to `into`.
+    ///
+    /// # Safety
+    /// The words lie in the map, and the writer leaves them alone.
+    unsafe fn copy(&self, offset: u64, count: usize, into: &mut Vec<u32>) {
+        into.reserve(count);
+        // SAFETY: the caller's; the map is page aligned and `offset` a multiple of 4; `reserve`
+        // made room for `count`.
+        unsafe {
+            let source = self.map.as_ptr().add(offset as usize).cast::<u32>();
+            let end = into.as_mut_ptr().add(into.len());
+            std::ptr::copy_nonoverlapping(source, end, count);
+            into.set_len(into.len() + count);
+        }
     }
 
     /// Tells the writer that nobody reads any more.

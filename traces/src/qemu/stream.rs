@@ -206,6 +206,13 @@ enum Stop {
     Sink(SinkError),
 }
 
+/// What one look at a ring came to.
+enum Step {
+    Read,
+    Empty,
+    Done(StreamEnd),
+}
+
 impl<S: Sink> StreamReader<'_, S> {
     /// Hands on all whole records of `words`.
     fn deliver(&mut self) -> Result<(), Stop> {
@@ -236,48 +243,50 @@ impl<S: Sink> StreamReader<'_, S> {
 
     fn read(&mut self, ring: &mut Ring, lifetime: &Lifetime) -> Stop {
         let mut pause = POLL_FIRST;
-        // Once the process is gone, what is in the ring at that moment is all there is to read; a
-        // process that outlives the recording might go on writing.
-        let mut remaining = None;
         loop {
-            let closed = ring.closed();
-            if remaining.is_none() && lifetime.ended().is_some() {
-                remaining = Some(u64::MAX);
-            }
-            let mut available = match ring.available() {
-                Ok(available) => available,
-                Err(reason) => return Stop::End(StreamEnd::Damaged(reason)),
+            // Before the ring is looked at: all that a stream wrote before its end is then seen.
+            let end = if ring.closed() {
+                Some(StreamEnd::ThreadExit)
+            } else {
+                lifetime.ended().map(StreamEnd::Process)
             };
-            if let Some(remaining) = &mut remaining {
-                *remaining = available.min(*remaining);
-                available = *remaining;
-            }
             if self.shared.failed() {
-                return Stop::End(StreamEnd::Damaged("the recording failed".to_owned()));
+                let reason = "the recording failed".to_owned();
+                return Stop::End(StreamEnd::Damaged(reason));
             }
-            if available == 0 {
-                if closed {
-                    return Stop::End(StreamEnd::ThreadExit);
+            if end.is_some() {
+                // A process that outlives the recording fills the ring no more.
+                ring.stop();
+            }
+            match self.step(ring, end) {
+                Ok(Step::Read) => pause = POLL_FIRST,
+                Ok(Step::Empty) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(POLL_LAST);
                 }
-                if let Some(end) = lifetime.ended()
-                    && remaining.is_some()
-                {
-                    return Stop::End(StreamEnd::Process(end));
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(POLL_LAST);
-                continue;
-            }
-            pause = POLL_FIRST;
-            let before = self.words.len();
-            ring.take(available, TAKE, &mut self.words);
-            if let Some(remaining) = &mut remaining {
-                *remaining -= (self.words.len() - before) as u64;
-            }
-            if let Err(stop) = self.deliver() {
-                return stop;
+                Ok(Step::Done(end)) => return Stop::End(end),
+                Err(stop) => return stop,
             }
         }
+    }
+
+    /// Delivers what is in the ring, or if that is empty and the stream is over, in its stage.
+    fn step(&mut self, ring: &mut Ring, end: Option<StreamEnd>) -> Result<Step, Stop> {
+        let damaged = |reason| Stop::End(StreamEnd::Damaged(reason));
+        let available = ring.available().map_err(damaged)?;
+        if available > 0 {
+            ring.take(available, TAKE, &mut self.words);
+            self.deliver()?;
+            return Ok(Step::Read);
+        }
+        let Some(end) = end else {
+            return Ok(Step::Empty);
+        };
+        if ring.take_stage(&mut self.words).map_err(damaged)?.is_none() {
+            return Ok(Step::Read);
+        }
+        self.deliver()?;
+        Ok(Step::Done(end))
     }
 
     fn finish(mut self, stop: Stop) -> Result<(), SinkError> {
