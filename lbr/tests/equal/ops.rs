@@ -117,10 +117,10 @@ pub(crate) const ODD_PROFILES: [&str; 5] = [
         cpuid_1c_ebx = 0x00000000
         cpuid_1c_ecx = 0x00000000
     "#,
-    // A call stack without filters, events without cycles.
+    // A call stack without filters, events and cycles only.
     r#"
         name = "odd-arch-stack"
-        title = "call stack and events only"
+        title = "call stack, events and cycles only"
         models = ["06_0E"]
         linear_address_bits = 48
         perfmon_version = 3
@@ -130,7 +130,7 @@ pub(crate) const ODD_PROFILES: [&str; 5] = [
         [arch]
         cpuid_1c_eax = 0x80000003
         cpuid_1c_ebx = 0x00000004
-        cpuid_1c_ecx = 0x00050001
+        cpuid_1c_ecx = 0x00050002
     "#,
     // Type filter without CPL filter.
     r#"
@@ -145,7 +145,7 @@ pub(crate) const ODD_PROFILES: [&str; 5] = [
         [arch]
         cpuid_1c_eax = 0x4000000A
         cpuid_1c_ebx = 0x00000006
-        cpuid_1c_ecx = 0x00000006
+        cpuid_1c_ecx = 0x00000005
     "#,
 ];
 
