@@ -174,7 +174,8 @@ impl ElfImage {
             .find(|s| {
                 let first_page = s.file_offset & !(PAGE - 1);
                 let end = s.file_offset.saturating_add(s.file_size);
-                first_page < mapped_end && pgoff < end.next_multiple_of(PAGE).max(end)
+                first_page < mapped_end
+                    && pgoff < end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
             })?;
         // Modular, as the loader computes: a fixed executable has bias 0.
         Some(

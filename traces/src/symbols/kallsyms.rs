@@ -18,11 +18,22 @@ const MAX_NAMES: u64 = 1 << 30;
 /// [`SymbolError::Kallsyms`] names a line that is not of this form;
 /// [`SymbolError::HiddenAddresses`] when the kernel showed only zeros; I/O errors.
 pub fn read_kallsyms(path: &Path) -> Result<SymbolTable, SymbolError> {
+    let file = File::open(path).map_err(|source| SymbolError::Io {
+        path: path.into(),
+        source,
+    })?;
+    parse_kallsyms(BufReader::new(file), path)
+}
+
+/// Reads a list from `reader`; errors call it `path`.
+///
+/// # Errors
+/// As [`read_kallsyms`].
+pub fn parse_kallsyms(mut reader: impl BufRead, path: &Path) -> Result<SymbolTable, SymbolError> {
     let io = |source| SymbolError::Io {
         path: path.into(),
         source,
     };
-    let mut reader = BufReader::new(File::open(path).map_err(io)?);
     let mut builder = SymbolTableBuilder::new(MAX_NAMES);
     let mut line = Vec::new();
     let (mut number, mut seen, mut hidden) = (0u64, 0u64, true);

@@ -8,6 +8,6 @@ mod table;
 
 pub use elf::{CodeBytes, ElfImage, ElfSegment};
 pub use error::SymbolError;
-pub use kallsyms::read_kallsyms;
+pub use kallsyms::{parse_kallsyms, read_kallsyms};
 pub use symbolizer::{Resolved, Symbolizer};
 pub use table::{Binding, Symbol, SymbolTable, SymbolTableBuilder, demangle};

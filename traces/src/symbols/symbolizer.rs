@@ -77,6 +77,21 @@ impl Symbolizer {
         Ok(())
     }
 
+    /// Takes kernel symbols from the text of a list that a trace carries.
+    ///
+    /// # Errors
+    /// Those of [`super::read_kallsyms`].
+    pub fn kallsyms_text(&mut self, text: &str) -> Result<(), SymbolError> {
+        let path = Path::new("[kernel.kallsyms]");
+        let symbols = super::parse_kallsyms(text.as_bytes(), path)?;
+        self.kernel = Some(Kernel {
+            path: path.into(),
+            symbols,
+            bias: 0,
+        });
+        Ok(())
+    }
+
     /// Takes kernel symbols from a `vmlinux`. `text` is where `_text` ran, if not as linked.
     ///
     /// # Errors
