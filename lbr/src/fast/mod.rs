@@ -290,3 +290,36 @@ impl fmt::Debug for Lbr {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vlbr_arch::{BranchClass, Cpl, Msr};
+
+    use super::*;
+
+    /// A device in call-stack mode, and one that also saw a return on the empty stack.
+    fn with_and_without_return(name: &str, enable: Msr, value: u64) -> (Lbr, Lbr) {
+        let mut lbr = Lbr::new(Profile::named(name).unwrap(), Options::default());
+        if enable == Msr::DEBUGCTL {
+            lbr.wrmsr(Msr::LBR_SELECT, 0x3c5).unwrap();
+        }
+        lbr.wrmsr(enable, value).unwrap();
+        let mut other = lbr.clone();
+        let ret = Transfer::near(BranchClass::NearRet, 0x1000, 0x2000, Cpl::Ring3);
+        assert_eq!(other.retire(&ret, Cycles::new(0)), Verdict::Pop);
+        (lbr, other)
+    }
+
+    #[test]
+    fn where_the_ring_starts_is_no_state_of_architectural_lbr() {
+        let (a, b) = with_and_without_return("spr", Msr::LBR_CTL, 0x38_000d);
+        assert_ne!(a.head, b.head);
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn tos_is_state_of_legacy_lbr() {
+        let (a, b) = with_and_without_return("skl", Msr::DEBUGCTL, 1);
+        assert_ne!(a, b);
+    }
+}
