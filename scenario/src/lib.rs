@@ -1,2 +1,34 @@
 //! Golden text scenarios: rules of behaviour any emulator can be run against.
+//!
+//! A scenario is one text file under `scenarios/` that states one rule: which processors it
+//! concerns, what is given, what happens, what must be seen. [`run`] runs files on every processor
+//! they name, on the fast and on the literal device. The form is described in
+//! `scenarios/README.md`.
 #![forbid(unsafe_code)]
+
+mod area;
+mod discover;
+mod error;
+mod execute;
+mod expr;
+mod index;
+mod machine;
+mod parse;
+mod report;
+mod select;
+mod smt;
+mod step;
+
+pub use area::Area;
+pub use discover::{DiscoverError, MAX_FILE_BYTES, discover, load};
+pub use error::{ParseError, Reason};
+pub use execute::{run, run_scenario};
+pub use expr::{Expr, Operator};
+pub use index::{IndexError, Rule, index, parse_rules};
+pub use parse::{QuirkChange, Scenario, parse};
+pub use report::{DeviceKind, Failure, FileReport, Report};
+pub use select::Selection;
+pub use step::{
+    Action, Branch, BranchOutcome, Check, EntryCheck, Expected, Fault, ImageField, Phase,
+    ReadCheck, Register, Step, Unseen, WriteOutcome,
+};

@@ -1,0 +1,569 @@
+//! What a step does to a core and what it compares.
+
+use std::collections::BTreeMap;
+
+use vlbr_arch::{
+    BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrSelect, Msr, PerfGlobalStatus, Transfer,
+    XSTATE_LBR_SIZE,
+};
+use vlbr_lbr::{Device, GpFault, Interface, Options, Profile, Record, Reset, Verdict};
+
+use crate::expr::Scope;
+use crate::smt::Core;
+use crate::{
+    Action, Branch, BranchOutcome, Check, DeviceKind, EntryCheck, Expected, Expr, Fault,
+    ImageField, ReadCheck, Register, WriteOutcome,
+};
+
+/// A step that went otherwise.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+type Outcome = Result<(), Mismatch>;
+
+fn mismatch(expected: impl ToString, found: impl ToString) -> Mismatch {
+    Mismatch {
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
+
+/// A core of one profile with what stands around it in a scenario.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    profile: &'a Profile,
+    alternative_format: bool,
+    core: Core,
+    clock: u64,
+    images: BTreeMap<char, [u8; XSTATE_LBR_SIZE]>,
+}
+
+impl<'a> Machine<'a> {
+    pub(crate) fn new(kind: DeviceKind, profile: &'a Profile, options: &Options) -> Self {
+        Self {
+            profile,
+            alternative_format: options.alternative_format,
+            core: Core::new(kind, profile, options),
+            clock: 0,
+            images: BTreeMap::new(),
+        }
+    }
+
+    fn lbr(&mut self, cpu: usize) -> Result<&mut dyn Device, Mismatch> {
+        self.core
+            .cpu(cpu)
+            .ok_or_else(|| mismatch(format!("logical processor {cpu}"), "none"))
+    }
+
+    pub(crate) fn depth(&mut self, cpu: usize) -> u64 {
+        self.core.cpu(cpu).map_or(0, |lbr| lbr.depth() as u64)
+    }
+
+    /// Does or compares what a step says.
+    pub(crate) fn step(&mut self, cpu: usize, what: &Action, scope: Scope) -> Outcome {
+        match what {
+            Action::LbrOn {
+                kernel,
+                user,
+                call_stack,
+            } => self.lbr_on(cpu, *kernel, *user, *call_stack),
+            Action::LbrOff => self.lbr_off(cpu),
+            Action::Wrmsr(register, value, outcome) => {
+                let msr = self.address(register, scope)?;
+                let value = eval(value, scope)?;
+                let done = self.wrmsr(cpu, msr, value)?;
+                compare_fault(*outcome, done)
+            }
+            Action::Rdmsr(register, check) => {
+                let msr = self.address(register, scope)?;
+                self.compare_read(cpu, msr, check, scope)
+            }
+            Action::Branch(branch) => self.branch(cpu, branch, scope),
+            Action::Unseen(_) => Ok(()),
+            Action::Wait(cycles) => {
+                self.clock = self.clock.saturating_add(eval(cycles, scope)?);
+                Ok(())
+            }
+            Action::Pmi(pmi) => {
+                self.lbr(cpu)?.freeze_on_pmi(*pmi);
+                Ok(())
+            }
+            Action::DeepCState => {
+                self.lbr(cpu)?.deep_c_state();
+                Ok(())
+            }
+            Action::Reset(reset) => {
+                self.lbr(cpu)?.reset(*reset);
+                Ok(())
+            }
+            Action::SegmentTestFails => {
+                self.lbr(cpu)?.segment_test_failed();
+                Ok(())
+            }
+            Action::LogEvent(pmc) => {
+                self.lbr(cpu)?.log_event(*pmc);
+                Ok(())
+            }
+            Action::Xsaves(image, outcome) => {
+                let mut bytes = [0; XSTATE_LBR_SIZE];
+                let done = self.lbr(cpu)?.xsaves(&mut bytes);
+                if done.is_ok() {
+                    self.images.insert(*image, bytes);
+                }
+                compare_fault(*outcome, done)
+            }
+            Action::Xrstors(image, outcome) => {
+                let bytes = *self.image(*image);
+                let done = self.lbr(cpu)?.xrstors(&bytes);
+                compare_fault(*outcome, done)
+            }
+            Action::XrstorsInit(outcome) => {
+                let done = self.lbr(cpu)?.xrstors_init();
+                compare_fault(*outcome, done)
+            }
+            Action::SetImage(image, field, value) => {
+                let at = image_offset(field, scope)?;
+                let value = eval(value, scope)?;
+                self.image(*image)[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                Ok(())
+            }
+            Action::Image(image, field, check) => {
+                let at = image_offset(field, scope)?;
+                let mut word = [0; 8];
+                word.copy_from_slice(&self.image(*image)[at..at + 8]);
+                compare(check, u64::from_le_bytes(word), scope)
+            }
+            Action::Cpuid(leaf, _, register, check) => {
+                let lbr = self.lbr(cpu)?;
+                let result = if *leaf == 0x1c {
+                    lbr.cpuid_1c()
+                } else {
+                    lbr.cpuid_d_15()
+                };
+                let registers = [result.eax, result.ebx, result.ecx, result.edx];
+                let found = registers.get(*register).copied().unwrap_or(0);
+                compare(check, u64::from(found), scope)
+            }
+            Action::Entry(index, expected) => self.compare_entry(cpu, index, expected, scope),
+            Action::Holds(count) => self.compare_count(cpu, eval(count, scope)?),
+            Action::LbrInserts(count) => {
+                let expected = eval(count, scope)?;
+                match self.lbr(cpu)?.lbr_inserts() {
+                    Some(found) if found == expected => Ok(()),
+                    Some(found) => Err(mismatch(expected, found)),
+                    None => Err(mismatch(expected, "the part has no event LBR_INSERTS")),
+                }
+            }
+        }
+    }
+
+    fn image(&mut self, name: char) -> &mut [u8; XSTATE_LBR_SIZE] {
+        self.images.entry(name).or_insert([0; XSTATE_LBR_SIZE])
+    }
+
+    /// The address of a register on this part.
+    fn address(&self, register: &Register, scope: Scope) -> Result<Msr, Mismatch> {
+        let (from, to, info) = match self.profile.interface() {
+            Interface::Legacy(legacy) => (
+                legacy.from,
+                legacy.to,
+                legacy.info.unwrap_or(Msr::LBR_INFO_0),
+            ),
+            Interface::Arch(_) => (Msr::LBR_0_FROM_IP, Msr::LBR_0_TO_IP, Msr::LBR_0_INFO),
+        };
+        let (base, index) = match register {
+            Register::At(msr) => return Ok(*msr),
+            Register::From(index) => (from, index),
+            Register::To(index) => (to, index),
+            Register::Info(index) => (info, index),
+        };
+        let index = eval(index, scope)?;
+        u32::try_from(index)
+            .ok()
+            .filter(|index| *index < 0x100)
+            .map(|index| base.plus(index))
+            .ok_or_else(|| mismatch("an entry below 256", index))
+    }
+
+    /// WRMSR, also of the registers around the LBR as far as they act on it.
+    fn wrmsr(&mut self, cpu: usize, msr: Msr, value: u64) -> Result<Result<(), GpFault>, Mismatch> {
+        let (bit, state) = match msr {
+            Msr::RTIT_CTL => (1, value & 1 != 0),
+            Msr::PERF_GLOBAL_OVF_CTRL => (PerfGlobalStatus::LBR_FRZ.bits(), false),
+            Msr::PERF_GLOBAL_STATUS_SET => (PerfGlobalStatus::LBR_FRZ.bits(), true),
+            _ => return Ok(self.core.wrmsr(cpu, msr, value)),
+        };
+        if value & !bit != 0 {
+            let known = format!("{msr}: only {bit:#x} acts on the LBR");
+            return Err(mismatch(known, format!("{value:#x}")));
+        }
+        let lbr = self.lbr(cpu)?;
+        match msr {
+            Msr::RTIT_CTL => lbr.set_trace_en(state),
+            _ if value != 0 => lbr.set_lbr_frz(state),
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn compare_read(&mut self, cpu: usize, msr: Msr, check: &ReadCheck, scope: Scope) -> Outcome {
+        let lbr_format = self.reported_format();
+        let lbr = self.lbr(cpu)?;
+        let (found, known) = match msr {
+            Msr::PERF_CAPABILITIES => (Ok(lbr_format), 0x3f),
+            Msr::PERF_GLOBAL_STATUS => {
+                let bit = PerfGlobalStatus::LBR_FRZ.bits();
+                (Ok(if lbr.lbr_frz() { bit } else { 0 }), bit)
+            }
+            _ => (lbr.rdmsr(msr), !0),
+        };
+        match (check, found) {
+            (ReadCheck::Value(check), Ok(found)) => {
+                let mask = check
+                    .mask
+                    .as_ref()
+                    .map_or(Ok(!0), |mask| eval(mask, scope))?;
+                if mask & !known != 0 {
+                    let only = format!("{msr}: a comparison with mask {known:#x}");
+                    return Err(mismatch(only, format!("mask {mask:#x}")));
+                }
+                compare(check, found, scope)
+            }
+            (ReadCheck::Value(check), Err(fault)) => {
+                Err(mismatch(hex(eval(&check.value, scope)?), fault))
+            }
+            (ReadCheck::Fault(expected), Ok(found)) => Err(mismatch(expected, hex(found))),
+            (ReadCheck::Fault(expected), Err(fault)) => {
+                compare_fault(WriteOutcome::Fault(*expected), Err(fault))
+            }
+        }
+    }
+
+    /// `IA32_PERF_CAPABILITIES.LBR_FMT`.
+    fn reported_format(&self) -> u64 {
+        let alternative = match self.profile.interface() {
+            Interface::Legacy(legacy) => legacy.format_alternative,
+            Interface::Arch(_) => None,
+        };
+        let format = alternative
+            .filter(|_| self.alternative_format)
+            .unwrap_or(self.profile.format());
+        u64::from(format.value())
+    }
+
+    /// `lbr on`: the register writes that scenarios/README.md lists.
+    fn lbr_on(&mut self, cpu: usize, kernel: bool, user: bool, call_stack: bool) -> Outcome {
+        let set = |on: bool, bits: u64| if on { bits } else { 0 };
+        if self.profile.is_arch() {
+            let types = if call_stack {
+                LbrCtl::CALL_STACK
+                    | LbrCtl::NEAR_REL_CALL
+                    | LbrCtl::NEAR_IND_CALL
+                    | LbrCtl::NEAR_RET
+            } else {
+                LbrCtl::ALL_TYPES
+            };
+            let ctl = (LbrCtl::LBR_EN | types).bits()
+                | set(kernel, LbrCtl::OS.bits())
+                | set(user, LbrCtl::USR.bits());
+            return self.must_write(cpu, Msr::LBR_CTL, ctl);
+        }
+        let select = set(!kernel, LbrSelect::CPL_EQ_0.bits())
+            | set(!user, LbrSelect::CPL_NEQ_0.bits())
+            | set(call_stack, 0x3c4);
+        let has_select = self.lbr(cpu)?.rdmsr(Msr::LBR_SELECT).is_ok();
+        if has_select || select != 0 {
+            self.must_write(cpu, Msr::LBR_SELECT, select)?;
+        }
+        let debugctl = self.must_read(cpu, Msr::DEBUGCTL)? | DebugCtl::LBR.bits();
+        self.must_write(cpu, Msr::DEBUGCTL, debugctl)
+    }
+
+    fn lbr_off(&mut self, cpu: usize) -> Outcome {
+        let (msr, bit) = if self.profile.is_arch() {
+            (Msr::LBR_CTL, LbrCtl::LBR_EN.bits())
+        } else {
+            (Msr::DEBUGCTL, DebugCtl::LBR.bits())
+        };
+        let value = self.must_read(cpu, msr)? & !bit;
+        self.must_write(cpu, msr, value)
+    }
+
+    fn must_write(&mut self, cpu: usize, msr: Msr, value: u64) -> Outcome {
+        let done = self.core.wrmsr(cpu, msr, value);
+        done.map_err(|fault| mismatch(format!("WRMSR {msr} = {value:#x}"), fault))
+    }
+
+    fn must_read(&mut self, cpu: usize, msr: Msr) -> Result<u64, Mismatch> {
+        let read = self.lbr(cpu)?.rdmsr(msr);
+        read.map_err(|fault| mismatch(format!("RDMSR {msr}"), fault))
+    }
+
+    fn branch(&mut self, cpu: usize, branch: &Branch, scope: Scope) -> Outcome {
+        self.clock = self.clock.saturating_add(branch.after);
+        let now = Cycles::new(self.clock);
+        let transfer = Transfer {
+            from: eval(&branch.from, scope)?,
+            to: eval(&branch.to, scope)?,
+            from_cs_base: branch.cs_base.0,
+            to_cs_base: branch.cs_base.1,
+            from_size: branch.size.0,
+            to_size: branch.size.1,
+            class: branch.class,
+            cpl_before: branch.cpl.0,
+            cpl_after: branch.cpl.1,
+            mispredicted: branch.mispredicted,
+            in_tx: branch.in_tx,
+            tx_abort: branch.abort,
+        };
+        let lbr = self.lbr(cpu)?;
+        let foretold = lbr.verdict(&transfer);
+        let verdict = lbr.retire(&transfer, now);
+        if branch.class == BranchClass::Far(FarKind::Init) {
+            lbr.reset(Reset::Init);
+        }
+        if foretold != verdict {
+            return Err(mismatch(outcome(foretold), outcome(verdict)));
+        }
+        match branch.outcome {
+            Some(expected) if expected != outcome(verdict) => {
+                Err(mismatch(expected, outcome(verdict)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every entry, youngest first, compared with the registers it is made of.
+    fn records(&mut self, cpu: usize) -> Result<Vec<Record>, Mismatch> {
+        let arch = self.profile.is_arch();
+        let has_info = match self.profile.interface() {
+            Interface::Legacy(legacy) => legacy.info.is_some(),
+            Interface::Arch(_) => true,
+        };
+        let records = self.lbr(cpu)?.records();
+        let depth = records.len() as u64;
+        let tos = if arch {
+            0
+        } else {
+            self.must_read(cpu, Msr::LASTBRANCH_TOS)?
+        };
+        for (n, record) in (0..depth).zip(&records) {
+            let slot = if arch { n } else { (tos + depth - n) % depth };
+            let scope = Scope { depth, n };
+            let mut read = |register: fn(Expr) -> Register| {
+                let msr = self.address(&register(Expr::Number(slot)), scope)?;
+                self.must_read(cpu, msr)
+            };
+            let info = if has_info { read(Register::Info)? } else { 0 };
+            let words = [read(Register::From)?, read(Register::To)?, info];
+            if words != record.raw {
+                let told = format!("entry {n} as its registers read: {words:#x?}");
+                return Err(mismatch(told, format!("{:#x?}", record.raw)));
+            }
+        }
+        Ok(records)
+    }
+
+    fn compare_entry(
+        &mut self,
+        cpu: usize,
+        index: &Expr,
+        expected: &Expected,
+        scope: Scope,
+    ) -> Outcome {
+        let index = eval(index, scope)?;
+        let records = self.records(cpu)?;
+        let Some(record) = usize::try_from(index).ok().and_then(|i| records.get(i)) else {
+            return Err(mismatch(
+                format!("an entry {index}"),
+                format!("{} entries", records.len()),
+            ));
+        };
+        match expected {
+            Expected::Empty if record.raw == [0; 3] => Ok(()),
+            Expected::Empty => Err(mismatch("an empty entry", describe(record))),
+            Expected::Record(check) => compare_record(check, record, scope),
+        }
+    }
+
+    fn compare_count(&mut self, cpu: usize, expected: u64) -> Outcome {
+        let records = self.records(cpu)?;
+        let filled = records.iter().take_while(|record| !record.is_empty());
+        let filled = filled.count();
+        if filled as u64 != expected {
+            return Err(mismatch(
+                format!("{expected} entries"),
+                format!("{filled} entries"),
+            ));
+        }
+        match records[filled..].iter().position(|r| r.raw != [0; 3]) {
+            None => Ok(()),
+            Some(n) => Err(mismatch(
+                format!("{expected} entries and nothing behind them"),
+                format!("entry {}: {}", filled + n, describe(&records[filled + n])),
+            )),
+        }
+    }
+}
+
+fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
+
+fn eval(expr: &Expr, scope: Scope) -> Result<u64, Mismatch> {
+    expr.eval(scope)
+        .ok_or_else(|| mismatch("values that fit in 64 bits", "one that does not"))
+}
+
+fn outcome(verdict: Verdict) -> BranchOutcome {
+    match verdict {
+        Verdict::Ignore => BranchOutcome::Ignored,
+        Verdict::Push => BranchOutcome::Recorded,
+        Verdict::Pop => BranchOutcome::Popped,
+    }
+}
+
+impl core::fmt::Display for BranchOutcome {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Recorded => "recorded",
+            Self::Popped => "popped",
+            Self::Ignored => "ignored",
+        })
+    }
+}
+
+fn compare(check: &Check, found: u64, scope: Scope) -> Outcome {
+    let value = eval(&check.value, scope)?;
+    let mask = check
+        .mask
+        .as_ref()
+        .map_or(Ok(!0), |mask| eval(mask, scope))?;
+    if (found & mask == value & mask) == check.equal {
+        return Ok(());
+    }
+    let but = if check.equal { "" } else { "anything but " };
+    let under = match mask {
+        u64::MAX => String::new(),
+        mask => format!(" under mask {mask:#x}"),
+    };
+    Err(mismatch(format!("{but}{value:#x}{under}"), hex(found)))
+}
+
+fn compare_fault(expected: WriteOutcome, found: Result<(), GpFault>) -> Outcome {
+    match (expected, found) {
+        (WriteOutcome::Ok, Ok(())) => Ok(()),
+        (WriteOutcome::Ok, Err(fault)) => Err(mismatch("ok", fault)),
+        (WriteOutcome::Fault(expected), Ok(())) => Err(mismatch(expected, "ok")),
+        (WriteOutcome::Fault(expected), Err(fault)) => {
+            if expected.accepts(Fault::of(&fault.reason)) {
+                Ok(())
+            } else {
+                Err(mismatch(expected, fault))
+            }
+        }
+    }
+}
+
+fn compare_record(check: &EntryCheck, record: &Record, scope: Scope) -> Outcome {
+    let (from, to) = (eval(&check.from, scope)?, eval(&check.to, scope)?);
+    let cycles = match &check.cycles {
+        None => record.cycles.map(u64::from),
+        Some(None) => None,
+        Some(Some(cycles)) => Some(eval(cycles, scope)?),
+    };
+    let found_type = record.branch_type.map(|code| code.min(8));
+    let branch_type = check.branch_type.or(found_type);
+    let same = (from, to) == (record.from, record.to)
+        && check.mispredicted == record.mispredicted
+        && check.in_tx == record.in_tx
+        && check.abort == record.abort
+        && cycles == record.cycles.map(u64::from)
+        && branch_type == found_type;
+    if same == check.equal {
+        return Ok(());
+    }
+    let mut expected = format!("{from:#x} -> {to:#x}");
+    flags(
+        &mut expected,
+        check.mispredicted,
+        check.in_tx,
+        check.abort,
+        check.cycles.is_some().then_some(cycles),
+        check.branch_type,
+    );
+    let but = if check.equal { "" } else { "anything but " };
+    Err(mismatch(format!("{but}{expected}"), describe(record)))
+}
+
+fn flags(
+    text: &mut String,
+    mispredicted: bool,
+    in_tx: bool,
+    abort: bool,
+    cycles: Option<Option<u64>>,
+    branch_type: Option<u8>,
+) {
+    for (flag, name) in [
+        (mispredicted, "mispred"),
+        (in_tx, "in_tx"),
+        (abort, "abort"),
+    ] {
+        if flag {
+            text.push(' ');
+            text.push_str(name);
+        }
+    }
+    match cycles {
+        None => {}
+        Some(None) => text.push_str(" cycles=none"),
+        Some(Some(cycles)) => text.push_str(&format!(" cycles={cycles}")),
+    }
+    if let Some(code) = branch_type {
+        text.push_str(&format!(" type={}", vlbr_arch::BranchType::new(code)));
+    }
+}
+
+fn describe(record: &Record) -> String {
+    if record.raw == [0; 3] {
+        return "an empty entry".to_owned();
+    }
+    let mut text = format!("{:#x} -> {:#x}", record.from, record.to);
+    flags(
+        &mut text,
+        record.mispredicted,
+        record.in_tx,
+        record.abort,
+        Some(record.cycles.map(u64::from)),
+        record.branch_type,
+    );
+    text
+}
+
+/// Byte offset of a word of the image.
+fn image_offset(field: &ImageField, scope: Scope) -> Result<usize, Mismatch> {
+    let (base, index) = match field {
+        ImageField::Offset(offset) => (0, Some((offset, 1))),
+        ImageField::Ctl => (0x00, None),
+        ImageField::Depth => (0x08, None),
+        ImageField::LerFrom => (0x10, None),
+        ImageField::LerTo => (0x18, None),
+        ImageField::LerInfo => (0x20, None),
+        ImageField::From(index) => (0x28, Some((index, 24))),
+        ImageField::To(index) => (0x30, Some((index, 24))),
+        ImageField::Info(index) => (0x38, Some((index, 24))),
+    };
+    let offset = match index {
+        None => Some(base),
+        Some((index, size)) => eval(index, scope)?
+            .checked_mul(size)
+            .and_then(|offset| offset.checked_add(base)),
+    };
+    offset
+        .and_then(|offset| usize::try_from(offset).ok())
+        .filter(|offset| *offset <= XSTATE_LBR_SIZE - 8)
+        .ok_or_else(|| mismatch("an offset inside the image", format!("{offset:?}")))
+}
