@@ -13,15 +13,18 @@ use vlbr_lbr::Options;
 use crate::ops::{Op, op, options, profiles};
 use crate::pair::{Pair, Tally};
 
-/// Cases per profile and test.
+/// Cases per profile and test, unless `PROPTEST_CASES` says otherwise.
 const CASES: u32 = 48;
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: CASES,
+    let mut config = ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
     }
+    config
 }
 
 fn run(profile: &vlbr_lbr::Profile, options: &Options, ops: &[Op]) -> Tally {
