@@ -12,7 +12,7 @@ use vlbr_arch::CodeSize;
 use vlbr_cpu::{Code, CodeError, Interner, StepId};
 
 use program::Program;
-use rng::Rng;
+pub(crate) use rng::Rng;
 use walk::Walk;
 
 /// What to generate.

@@ -35,6 +35,8 @@ mod code;
 mod decode;
 mod error;
 mod frame;
+pub mod fuzz;
+mod info;
 mod meta;
 mod packed;
 mod side;
@@ -49,6 +51,7 @@ pub use chunk::{
 pub use decode::{Chunk, ChunkBuffer, SideBuffer};
 pub use error::{Damage, VltError, WriteError};
 pub use frame::{MAJOR_VERSION, MINOR_VERSION};
+pub use info::{Info, ThreadInfo, Totals};
 pub use meta::{
     Mapping, MappingFlags, Meta, Process, ProcessIndex, ProcessStart, Scope, Thread, ThreadIndex,
 };
