@@ -7,8 +7,7 @@ use std::io::Write;
 
 use super::sink::{ExportError, SampleSink};
 use crate::perfdata::{
-    BranchEntry, BranchSampleType, BranchType, FileInfo, Mapping, SampleRecord,
-    TaskId,
+    BranchEntry, BranchSampleType, BranchType, FileInfo, Mapping, SampleRecord, TaskId,
 };
 
 /// Columns of `perf script -F`.
@@ -114,8 +113,14 @@ impl<W: Write> PerfScriptSink<W> {
     /// The columns before the event, of any record.
     fn start(&mut self, task: TaskId, cpu: u32, time_ns: u64) -> Result<(), ExportError> {
         if self.fields.comm {
-            let known = self.comms.get(&task.tid).or_else(|| self.comms.get(&task.pid));
-            let comm = known.cloned().unwrap_or_else(|| format!(":{}", task.tid as i32));
+            let known = self
+                .comms
+                .get(&task.tid)
+                .or_else(|| self.comms.get(&task.pid));
+            let comm = known.cloned().unwrap_or_else(|| match task.tid {
+                0 => "swapper".to_owned(),
+                tid => format!(":{}", tid as i32),
+            });
             if self.fields.ip && self.callchain {
                 write!(self.out, "{comm} ")?;
             } else {
@@ -164,12 +169,16 @@ impl<W: Write> PerfScriptSink<W> {
         writeln!(self.out)?;
         let context = |address: u64| address > u64::MAX - 4095;
         let frames: Vec<u64> = match sample.branches.first() {
-            Some(newest) if self.call_stack && !sample.kernel => {
-                std::iter::once(newest.to).chain(sample.branches.iter().map(|e| e.from)).collect()
-            }
+            Some(newest) if self.call_stack && !sample.kernel => std::iter::once(newest.to)
+                .chain(sample.branches.iter().map(|e| e.from))
+                .collect(),
             _ => {
                 let chain = sample.callchain.unwrap_or_default();
-                chain.iter().copied().filter(|&address| !context(address)).collect()
+                chain
+                    .iter()
+                    .copied()
+                    .filter(|&address| !context(address))
+                    .collect()
             }
         };
         for address in frames {
@@ -188,14 +197,16 @@ impl<W: Write> PerfScriptSink<W> {
 
     fn entry(&mut self, entry: &BranchEntry) -> Result<(), ExportError> {
         let flags = &entry.flags;
-        // perf looks at mispred first, as here.
+        // Both bits set is no state of the hardware; perf prints it as predicted.
         let prediction = match (flags.mispred, flags.predicted) {
-            (true, _) => 'M',
-            (false, true) => 'P',
+            (_, true) => 'P',
+            (true, false) => 'M',
             (false, false) => '-',
         };
         let kind = match flags.branch_type {
             BranchType::UNKNOWN => "",
+            // What perf's C library prints for the name that is not there.
+            BranchType::EXTEND_ABI => flags.new_type.name().unwrap_or("(null)"),
             kind => kind.name(),
         };
         write!(
@@ -260,7 +271,8 @@ impl<W: Write> SampleSink for PerfScriptSink<W> {
 
     fn mapping(&mut self, mapping: &Mapping, time_ns: u64) -> Result<(), ExportError> {
         if !mapping.kernel {
-            self.mapped.insert((mapping.pid, mapping.start), (mapping.end(), mapping.pgoff));
+            self.mapped
+                .insert((mapping.pid, mapping.start), (mapping.end(), mapping.pgoff));
         }
         if !self.fields.mmap_events {
             return Ok(());
@@ -326,8 +338,9 @@ impl<W: Write> SampleSink for PerfScriptSink<W> {
         }
         if parent.pid != child.pid {
             let of_parent = self.mapped.range((parent.pid, 0)..=(parent.pid, u64::MAX));
-            let copies: Vec<_> =
-                of_parent.map(|(&(_, start), &place)| ((child.pid, start), place)).collect();
+            let copies: Vec<_> = of_parent
+                .map(|(&(_, start), &place)| ((child.pid, start), place))
+                .collect();
             self.mapped.extend(copies);
         }
         self.task_event("FORK", parent, child, time_ns)

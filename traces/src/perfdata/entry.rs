@@ -125,6 +125,28 @@ impl BranchType {
     }
 }
 
+impl NewBranchType {
+    /// perf's name, `None` beyond `PERF_BR_NEW_MAX`.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        const NAMES: [&str; 8] = [
+            "FAULT_ALGN",
+            "FAULT_DATA",
+            "FAULT_INST",
+            "ARCH_1",
+            "ARCH_2",
+            "ARCH_3",
+            "ARCH_4",
+            "ARCH_5",
+        ];
+        if (self.0 as usize) < NAMES.len() {
+            Some(NAMES[self.0 as usize])
+        } else {
+            None
+        }
+    }
+}
+
 impl BranchSpec {
     /// Not available.
     pub const NOT_AVAILABLE: Self = Self(0);

@@ -1,6 +1,7 @@
 //! The files written here, given to the programs they are for.
 
 mod bolt;
+mod kernel;
 mod perf;
 mod profgen;
 mod program;

@@ -209,7 +209,7 @@ pub(crate) fn walk(
         let target = match instruction.flow_control() {
             FlowControl::Next => None,
             FlowControl::ConditionalBranch => {
-                (numbers.next() % 3 != 0).then(|| instruction.near_branch_target())
+                (!numbers.next().is_multiple_of(3)).then(|| instruction.near_branch_target())
             }
             FlowControl::UnconditionalBranch => Some(instruction.near_branch_target()),
             FlowControl::Call => {
@@ -237,7 +237,7 @@ pub(crate) fn walk(
             FlowControl::Return => BranchType::RET,
             _ => BranchType::UNCOND,
         };
-        let missed = numbers.next() % 16 == 0;
+        let missed = numbers.next().is_multiple_of(16);
         let flags = BranchFlags {
             mispred: missed && !options.call_stack,
             predicted: !missed && !options.call_stack,
