@@ -92,7 +92,13 @@ pub(crate) struct RecordArgs {
     #[arg(long, requires = "system", value_name = "ARGS")]
     pub(crate) append: Option<String>,
     /// Memory of the guest, in MiB.
-    #[arg(short, long, requires = "system", default_value_t = 512, value_name = "MIB")]
+    #[arg(
+        short,
+        long,
+        requires = "system",
+        default_value_t = 512,
+        value_name = "MIB"
+    )]
     pub(crate) memory: u32,
     /// vCPUs of the guest.
     #[arg(long, requires = "system", default_value_t = 1)]
@@ -101,10 +107,19 @@ pub(crate) struct RecordArgs {
     #[arg(long, requires = "system", value_name = "FILE")]
     pub(crate) symbols: Option<PathBuf>,
     /// Another argument for QEMU, may be repeated.
-    #[arg(long, requires = "system", value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        requires = "system",
+        value_name = "ARG",
+        allow_hyphen_values = true
+    )]
     pub(crate) qemu_arg: Vec<String>,
     /// Program and its arguments.
-    #[arg(trailing_var_arg = true, required_unless_present = "system", value_name = "PROG")]
+    #[arg(
+        trailing_var_arg = true,
+        required_unless_present = "system",
+        value_name = "PROG"
+    )]
     pub(crate) program: Vec<std::ffi::OsString>,
 }
 
@@ -121,7 +136,12 @@ pub(crate) struct DeviceArgs {
     #[arg(short = 'b', long, conflicts_with_all = ["branch_filter", "call_graph"])]
     pub(crate) branch_any: bool,
     /// Branch filter, perf's names: any any_call any_ret ind_call call cond ind_jmp u k save_type...
-    #[arg(short = 'j', long, value_name = "FILTER,...", conflicts_with = "call_graph")]
+    #[arg(
+        short = 'j',
+        long,
+        value_name = "FILTER,...",
+        conflicts_with = "call_graph"
+    )]
     pub(crate) branch_filter: Option<String>,
     /// Record call stacks with the LBR's call-stack mode; `lbr` is the only mode.
     #[arg(long, value_name = "MODE", value_parser = ["lbr"])]

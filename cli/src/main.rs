@@ -1,4 +1,29 @@
-//! The vlbr command.
+//! The vlbr command: arguments, progress and tables. What it does is in the libraries.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod common;
+mod explain;
+mod list;
+mod replay;
+mod scenario;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Replay(args) => replay::run(&args),
+        Command::Scenario(command) => scenario::run(&command),
+        Command::Explain(args) => explain::run(&args),
+        Command::List(args) => list::run(&args),
+        _ => Err("not yet".into()),
+    };
+    result.unwrap_or_else(|error| {
+        common::complain(&*error);
+        ExitCode::FAILURE
+    })
+}

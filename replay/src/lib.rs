@@ -10,6 +10,7 @@ mod feed;
 mod ordered;
 mod output;
 mod region;
+mod report;
 mod session;
 
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
@@ -18,7 +19,8 @@ pub use engine::{ChunkResult, EngineError, EngineOptions, ThreadState, run};
 pub use exact::exact_profile;
 pub use feed::{Feed, Tasks};
 pub use output::{Format, describe, export, file_info};
-pub use region::Region;
+pub use region::{Region, symbol_addresses};
+pub use report::{HotEdge, Report, StackEntry, report, words};
 pub use session::{
     Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals, step_counts,
 };

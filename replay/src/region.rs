@@ -1,7 +1,8 @@
 //! A part of a trace, between two places control reaches.
 
 use vlbr_cpu::StepId;
-use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
+use vlbr_traces::symbols::Symbolizer;
+use vlbr_traces::vlt::{ChunkBuffer, Scope, Trace, VltError};
 
 /// A place in the sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +77,45 @@ impl Region {
         };
         (start, end.max(start))
     }
+}
+
+/// The run-time addresses at which blocks of `trace` start and that `name` means: a symbol, or an
+/// address `0x...`. Ascending.
+#[must_use]
+pub fn symbol_addresses(trace: &Trace, symbols: &Symbolizer, name: &str) -> Vec<u64> {
+    if let Some(digits) = name.strip_prefix("0x") {
+        return u64::from_str_radix(digits, 16).into_iter().collect();
+    }
+    let mut pids: Vec<u32> = match trace.meta().scope {
+        Scope::User => trace
+            .processes()
+            .iter()
+            .map(|process| process.pid)
+            .collect(),
+        Scope::System => vec![0],
+    };
+    pids.sort_unstable();
+    pids.dedup();
+    let blocks = trace
+        .code()
+        .blocks()
+        .iter()
+        .filter(|block| block.instructions() > 0);
+    let mut addresses: Vec<u64> = blocks.map(vlbr_cpu::Block::address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.retain(|&address| {
+        pids.iter().any(|&pid| {
+            let symbol = symbols
+                .resolve(pid, address)
+                .and_then(|resolved| resolved.symbol);
+            symbol.is_some_and(|symbol| {
+                symbol.offset == 0
+                    && (symbol.name == name.as_bytes() || symbol.display_name() == name)
+            })
+        })
+    });
+    addresses
 }
 
 /// The first step at or behind `after` whose block starts at one of `addresses`.

@@ -1,0 +1,116 @@
+//! What the subcommands share.
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use vlbr_lbr::{Options, Profile};
+use vlbr_traces::vlt::{OpenOptions, Trace};
+
+/// How a subcommand ends.
+pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// Prints an error with its causes on one line.
+pub(crate) fn complain(error: &dyn Error) {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // Transparent errors repeat their cause.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    // Nothing is left to do if standard error is gone as well.
+    let _ = writeln!(io::stderr(), "vlbr: {line}");
+}
+
+/// Prints `text` on standard output. A reader that has seen enough is no error.
+pub(crate) fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints `value` as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Box<dyn Error>> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Names the file an error is about.
+pub(crate) fn about(path: &Path) -> impl Fn(vlbr_traces::vlt::VltError) -> Box<dyn Error> {
+    let name = path.display().to_string();
+    move |error| format!("{name}: {error}").into()
+}
+
+/// Opens a trace; of a damaged one, with `salvage`, what lies before the damage.
+pub(crate) fn open(path: &Path, salvage: bool) -> Result<Trace, Box<dyn Error>> {
+    // Chunks are checked when they are decoded; a salvaged file must know beforehand.
+    let options = OpenOptions {
+        salvage,
+        check_chunks: salvage,
+        ..OpenOptions::default()
+    };
+    let trace = Trace::open(path, options).map_err(about(path))?;
+    if let Some(damage) = trace.damage() {
+        let _ = writeln!(
+            io::stderr(),
+            "vlbr: {}: {damage}; using the {} instructions before it",
+            path.display(),
+            HumanCount(trace.instructions())
+        );
+    }
+    Ok(trace)
+}
+
+/// The processor `--cpu` names: a profile or a TOML file.
+pub(crate) fn profile(name: &str) -> Result<Profile, Box<dyn Error>> {
+    let path = Path::new(name);
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+        return Ok(Profile::from_toml(&text).map_err(|error| format!("{name}: {error}"))?);
+    }
+    Ok(Profile::named(name)
+        .map_err(|error| format!("{error}; vlbr list shows them"))?
+        .clone())
+}
+
+/// The options of `--options`.
+pub(crate) fn device_options(path: Option<&Path>) -> Result<Options, Box<dyn Error>> {
+    let Some(path) = path else {
+        return Ok(Options::default());
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    Ok(Options::from_toml(&text).map_err(|error| format!("{name}: {error}"))?)
+}
+
+/// A bar of instructions on standard error, if that is a terminal.
+pub(crate) fn instruction_bar(total: u64, doing: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    let template = "{msg} {bar:40} {human_pos}/{human_len} instructions, {per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(doing);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}

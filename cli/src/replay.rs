@@ -1,0 +1,191 @@
+//! `vlbr replay`
+
+use std::error::Error;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use vlbr_host::perf::parse_branch_filter;
+use vlbr_pmu::EventSelect;
+use vlbr_replay::{Format, Region, ReplayError, Report, Session, SessionOptions, Tasks};
+use vlbr_traces::perfdata::BranchSampleType;
+use vlbr_traces::vlt::Trace;
+
+use crate::args::{DeviceArgs, ReplayArgs, ReplayFormat};
+use crate::common::{self, Outcome, count};
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &ReplayArgs) -> Outcome {
+    let trace = common::open(&args.file, args.device.salvage)?;
+    let mut options = session_options(&trace, &args.device)?;
+    options.eager = args.eager;
+    let session = Session::new(&trace, options)?;
+    let bar = common::instruction_bar(trace.instructions(), "replaying");
+    let mut progress = |done| bar.set_position(done);
+    let format = match (args.format, &args.output) {
+        (Some(format), _) => Some(format),
+        (None, Some(_)) => Some(ReplayFormat::PerfData),
+        (None, None) => None,
+    };
+    let Some(format) = format else {
+        let report = vlbr_replay::report(&session, args.top, &mut progress)?;
+        bar.finish_and_clear();
+        common::print(&table(&report))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let kind = match format {
+        ReplayFormat::PerfData => Format::PerfData,
+        ReplayFormat::PerfScript => Format::PerfScript,
+        ReplayFormat::Bolt => Format::Bolt,
+        ReplayFormat::BoltExact => Format::BoltExact,
+        ReplayFormat::Folded => Format::Folded,
+        ReplayFormat::Json => Format::Json,
+    };
+    let path = match &args.output {
+        Some(path) => path.clone(),
+        None if kind == Format::PerfData => "perf.data".into(),
+        None => "-".into(),
+    };
+    let cmdline: Vec<String> = std::env::args().collect();
+    let summary = vlbr_replay::export(&session, kind, &path, &cmdline, &mut progress)?;
+    bar.finish_and_clear();
+    if kind != Format::BoltExact {
+        eprintln!(
+            "[ vlbr replay: {} samples, {} branch entries of {} -> {} ]",
+            count(summary.samples),
+            count(summary.entries),
+            vlbr_replay::describe(&session),
+            path.display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The session that the arguments ask for.
+pub(crate) fn session_options(
+    trace: &Trace,
+    args: &DeviceArgs,
+) -> Result<SessionOptions, Box<dyn Error>> {
+    let mut options = SessionOptions::new(common::profile(&args.cpu)?);
+    options.device = common::device_options(args.options.as_deref())?;
+    if args.call_graph.is_some() {
+        // perf record --call-graph lbr: user call stacks without flags and cycles.
+        options.branches = BranchSampleType::USER
+            | BranchSampleType::CALL_STACK
+            | BranchSampleType::NO_FLAGS
+            | BranchSampleType::NO_CYCLES;
+    } else if let Some(names) = &args.branch_filter {
+        options.branches = parse_branch_filter(names)?;
+    }
+    options.event = args.event.as_deref().map(EventSelect::parse).transpose()?;
+    options.period = args.count;
+    options.jobs = args.jobs;
+    options.region = region(trace, args.from.as_deref(), args.to.as_deref())?;
+    Ok(options)
+}
+
+/// The part of the trace between two symbols or addresses.
+fn region(trace: &Trace, from: Option<&str>, to: Option<&str>) -> Result<Region, Box<dyn Error>> {
+    if from.is_none() && to.is_none() {
+        return Ok(Region::whole());
+    }
+    let tasks = Tasks::new(trace);
+    let symbols = tasks.symbolizer(trace);
+    let resolve = |name: Option<&str>| {
+        name.map(|name| {
+            let found = vlbr_replay::symbol_addresses(trace, &symbols, name);
+            if found.is_empty() {
+                Err(ReplayError::NoSymbol(name.to_owned()))
+            } else {
+                Ok(found)
+            }
+        })
+        .transpose()
+    };
+    let (from_addresses, to_addresses) = (resolve(from)?, resolve(to)?);
+    Region::between(trace, from_addresses.as_deref(), to_addresses.as_deref())
+        .map_err(ReplayError::from)?
+        .ok_or_else(|| ReplayError::NotReached(from.unwrap_or_default().to_owned()).into())
+}
+
+/// The report for people.
+fn table(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_table(&mut out, report);
+    out
+}
+
+fn write_table(out: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(out, "# ran       : {}", report.command)?;
+    writeln!(
+        out,
+        "# recorded  : {}, {} process(es), {} thread(s), {} instructions",
+        report.engine,
+        report.processes,
+        report.threads,
+        count(report.instructions)
+    )?;
+    writeln!(
+        out,
+        "# processor : {}, {} LBR entries",
+        report.processor, report.depth
+    )?;
+    writeln!(out, "# sampled   : {}", report.sampling)?;
+    writeln!(
+        out,
+        "# events    : {}; LBR inserts {}{}",
+        count(report.events),
+        count(report.pushes),
+        if report.pops > 0 {
+            format!(", pops {}", count(report.pops))
+        } else {
+            String::new()
+        }
+    )?;
+    writeln!(
+        out,
+        "# samples   : {} with {} entries; {} entries empty or removed by perf's software \
+         filter; {} stacks shorter than the LBR",
+        count(report.samples),
+        count(report.entries),
+        count(report.removed),
+        count(report.short)
+    )?;
+    match &report.damage {
+        None => writeln!(out, "# lost      : nothing")?,
+        Some(damage) => writeln!(out, "# lost      : everything behind {damage}")?,
+    }
+    writeln!(
+        out,
+        "#\n# {} edges; the hottest:",
+        count(report.edges as u64)
+    )?;
+    writeln!(
+        out,
+        "#{:>7}  {:>12}  {:>8}  from -> to",
+        "share", "count", "mispred"
+    )?;
+    for edge in &report.hottest {
+        writeln!(
+            out,
+            "{:>7.2}%  {:>12}  {:>8}  {} -> {}",
+            100.0 * edge.share,
+            count(edge.count),
+            count(edge.mispredicted),
+            edge.from,
+            edge.to
+        )?;
+    }
+    writeln!(
+        out,
+        "#\n# LBR of the first thread at its end, youngest entry first:"
+    )?;
+    for (index, entry) in report.last_stack.iter().enumerate() {
+        writeln!(
+            out,
+            "{index:>4}  {:#018x} -> {:#018x}  {} -> {}",
+            entry.from, entry.to, entry.from_symbol, entry.to_symbol
+        )?;
+    }
+    Ok(())
+}
