@@ -13,13 +13,13 @@ impl LbrFormat {
     pub const LIP: Self = Self(1);
     /// 2: 64-bit effective addresses (EIP).
     pub const EIP: Self = Self(2);
-    /// 3: EIP, MISPRED in FROM[63].
+    /// 3: EIP, MISPRED in FROM\[63\].
     pub const EIP_FLAGS: Self = Self(3);
-    /// 4: EIP, MISPRED, IN_TSX and TSX_ABORT in FROM[63:61].
+    /// 4: EIP, MISPRED, IN_TSX and TSX_ABORT in FROM\[63:61\].
     pub const EIP_FLAGS_TSX: Self = Self(4);
     /// 5: EIP, flags and cycles in an INFO MSR.
     pub const EIP_INFO: Self = Self(5);
-    /// 6: LIP, MISPRED in FROM[63], cycles in TO[63:48].
+    /// 6: LIP, MISPRED in FROM\[63\], cycles in TO\[63:48\].
     pub const LIP_CYCLES: Self = Self(6);
     /// 7: LIP, INFO MSR without TSX bits.
     pub const LIP_INFO: Self = Self(7);

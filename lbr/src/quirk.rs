@@ -44,7 +44,7 @@ pub enum Quirk {
     FreezeCallStackTos,
     /// E18: Intel PT and the LBR exclude each other while `TraceEn` is set.
     PtExclusive,
-    /// E19: format 1 is reported although FROM[63] holds MISPRED (Knights Landing).
+    /// E19: format 1 is reported although FROM\[63\] holds MISPRED (Knights Landing).
     HiddenMispred,
     /// E24: `MSR_LBR_SELECT` is one register for the logical processors of a core. The device
     /// itself is one logical processor: [`crate::SmtCore`] honours this.

@@ -11,8 +11,8 @@ use crate::{Device, GpFault, GpReason, Interface, Lbr, Options, Profile, Quirk, 
 /// register), a write by one logical processor filters for all. Everything else is per logical
 /// processor: reach it through [`SmtCore::thread`] and [`SmtCore::thread_mut`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct SmtCore {
-    threads: Vec<Lbr>,
+pub struct SmtCore<D = Lbr> {
+    threads: Vec<D>,
     shared: bool,
 }
 
@@ -20,6 +20,19 @@ impl SmtCore {
     /// A core of `threads` equal logical processors after power-up.
     #[must_use]
     pub fn new(profile: &Profile, options: &Options, threads: usize) -> Self {
+        Self::of(profile, options, threads, Lbr::new)
+    }
+}
+
+impl<D: Device> SmtCore<D> {
+    /// A core of `threads` logical processors that `make` makes.
+    #[must_use]
+    pub fn of(
+        profile: &Profile,
+        options: &Options,
+        threads: usize,
+        make: impl Fn(&Profile, Options) -> D,
+    ) -> Self {
         let quirks: QuirkSet = options.quirks.unwrap_or(profile.quirks);
         let core_scope = match &profile.interface {
             Interface::Legacy(legacy) => legacy.select_scope == Scope::Core,
@@ -27,7 +40,7 @@ impl SmtCore {
         };
         Self {
             threads: (0..threads)
-                .map(|_| Lbr::new(profile, options.clone()))
+                .map(|_| make(profile, options.clone()))
                 .collect(),
             shared: core_scope && quirks.contains(Quirk::SharedSelect),
         }
@@ -47,13 +60,13 @@ impl SmtCore {
 
     /// The LBR of logical processor `n`.
     #[must_use]
-    pub fn thread(&self, n: usize) -> Option<&Lbr> {
+    pub fn thread(&self, n: usize) -> Option<&D> {
         self.threads.get(n)
     }
 
     /// The LBR of logical processor `n`, for everything but writes to `MSR_LBR_SELECT`.
     #[must_use]
-    pub fn thread_mut(&mut self, n: usize) -> Option<&mut Lbr> {
+    pub fn thread_mut(&mut self, n: usize) -> Option<&mut D> {
         self.threads.get_mut(n)
     }
 
@@ -66,7 +79,7 @@ impl SmtCore {
             access: Access::Wrmsr(msr, value),
             reason: GpReason::NoSuchMsr,
         };
-        Device::wrmsr(self.threads.get_mut(n).ok_or(absent)?, msr, value)?;
+        self.threads.get_mut(n).ok_or(absent)?.wrmsr(msr, value)?;
         if self.shared && msr == Msr::LBR_SELECT {
             for thread in &mut self.threads {
                 thread.wrmsr(msr, value)?;
@@ -82,10 +95,14 @@ mod tests {
 
     fn select_of_sibling(name: &str, options: &Options) -> u64 {
         let profile = Profile::named(name).unwrap();
-        let mut core = SmtCore::new(profile, options, 2);
-        core.wrmsr(0, Msr::LBR_SELECT, 0x1c4).unwrap();
-        assert_eq!(core.thread(0).unwrap().select().bits(), 0x1c4);
-        core.thread(1).unwrap().rdmsr(Msr::LBR_SELECT).unwrap()
+        let mut fast = SmtCore::new(profile, options, 2);
+        let mut slow = SmtCore::of(profile, options, 2, crate::reference::Lbr::new);
+        fast.wrmsr(0, Msr::LBR_SELECT, 0x1c4).unwrap();
+        slow.wrmsr(0, Msr::LBR_SELECT, 0x1c4).unwrap();
+        assert_eq!(fast.thread(0).unwrap().select().bits(), 0x1c4);
+        let sibling = fast.thread(1).unwrap().rdmsr(Msr::LBR_SELECT).unwrap();
+        assert_eq!(slow.thread(1).unwrap().rdmsr(Msr::LBR_SELECT), Ok(sibling));
+        sibling
     }
 
     #[test]

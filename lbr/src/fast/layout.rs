@@ -92,7 +92,7 @@ impl Layout {
         }
     }
 
-    /// Format 1 with MISPRED in FROM[63]: Knights Landing.
+    /// Format 1 with MISPRED in FROM\[63\]: Knights Landing.
     pub(super) const fn lip_with_mispred() -> Self {
         Self {
             lip: true,

@@ -213,6 +213,7 @@ fn class() -> impl Strategy<Value = BranchClass> {
         2 => Just(BranchClass::NearIndCall),
         3 => Just(BranchClass::NearRet),
         4 => select(&FarKind::ALL[..]).prop_map(BranchClass::Far),
+        1 => select(&[FarKind::Smi, FarKind::Rsm][..]).prop_map(BranchClass::Far),
     ]
 }
 

@@ -108,7 +108,7 @@ impl Pair {
     }
 
     fn enable(&mut self, filter: usize, freeze: bool, smm: bool) {
-        let debugctl = 1 | u64::from(freeze) << 11 | u64::from(smm) << 14;
+        let debugctl = 1 | u64::from(freeze) << 11 | if smm { 0x40c2 } else { 0 };
         self.wrmsr(Msr::DEBUGCTL, debugctl);
         if self.fast.profile().is_arch() {
             self.wrmsr(Msr::LBR_CTL, CTLS[filter % CTLS.len()]);
