@@ -1,5 +1,6 @@
 //! The control connection and all state that its lock guards.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_int};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -64,6 +65,7 @@ static CONTROL: Mutex<Control> = Mutex::new(Control {
     next_block: 0,
     known: KnownRanges::new(),
     exec_noted: false,
+    after_input: BTreeSet::new(),
 });
 
 /// The configuration, once installed.
@@ -113,6 +115,8 @@ pub(crate) struct Control {
     /// Ranges of the address space whose mappings the recorder knows.
     pub(crate) known: KnownRanges,
     exec_noted: bool,
+    /// Addresses behind blocks that end with an IN.
+    pub(crate) after_input: BTreeSet<u64>,
 }
 
 pub(crate) fn put_u32(payload: &mut Vec<u8>, value: u32) {

@@ -210,6 +210,7 @@ const IN: u32 = 4;
 const OUT: u32 = 5;
 const MOV_CR3: u32 = 6;
 const AFTER: u32 = 7;
+const AFTER_BLOCK: u32 = 8;
 
 /// An instruction whose registers are wanted, small enough for a callback's data pointer.
 #[derive(Clone, Copy)]
@@ -227,6 +228,11 @@ impl Watched {
     /// Whether registers are wanted after it too.
     pub(crate) const fn has_result(self) -> bool {
         matches!(self.what, RDMSR | CPUID | IN)
+    }
+
+    /// Whether QEMU may end the block behind it, so that its result shows in the next block only.
+    pub(crate) const fn is_input(self) -> bool {
+        self.what == IN
     }
 
     const fn new(what: u32) -> Self {
@@ -343,13 +349,26 @@ pub(crate) unsafe fn register_watched(
     }
 }
 
+/// Asks QEMU to call back at the first instruction of a block that follows an IN.
+///
+/// # Safety
+/// `insn` comes from QEMU in the running translation callback.
+pub(crate) unsafe fn register_after_input(insn: *mut api::Insn) {
+    let data = Watched::new(AFTER_BLOCK).pack(0);
+    // SAFETY: the caller's.
+    unsafe {
+        api::qemu_plugin_register_vcpu_insn_exec_cb(insn, registers_wanted, api::CB_R_REGS, data);
+    }
+}
+
 extern "C" fn registers_wanted(vcpu: c_uint, data: *mut c_void) {
     let (watched, instruction) = Watched::unpack(data);
     match watched.what {
-        AFTER => {
+        AFTER | AFTER_BLOCK => {
+            let kind = if watched.what == AFTER { 2 } else { 5 };
             if let Some(values) = read([RAX, RBX, RCX, RDX]) {
                 let [eax, ebx, ecx, edx] = values.map(|value| value as u32);
-                ring::push(vcpu, [head(2, instruction, 0), eax, ebx, ecx, edx]);
+                ring::push(vcpu, [head(kind, instruction, 0), eax, ebx, ecx, edx]);
             }
         }
         MOV_CR3 => {

@@ -122,6 +122,10 @@ fn define(block: &Block, mode: Option<&registers::Mode>, system: bool) -> Option
 /// # Safety
 /// `tb` is QEMU's in the running translation callback, and `block` was read from it.
 unsafe fn watch_instructions(tb: *mut api::Tb, block: &Block, mode: &registers::Mode) {
+    if control::lock().after_input.contains(&block.start) {
+        // SAFETY: the caller's; a block has a first instruction.
+        unsafe { registers::register_after_input(api::qemu_plugin_tb_get_insn(tb, 0)) };
+    }
     let mut offset = 0;
     for (index, &size) in block.sizes.iter().enumerate() {
         let bytes = &block.bytes[offset..offset + usize::from(size)];
@@ -129,7 +133,12 @@ unsafe fn watch_instructions(tb: *mut api::Tb, block: &Block, mode: &registers::
         let Some(watched) = registers::watch(bytes, mode) else {
             continue;
         };
-        let next = (watched.has_result() && index + 1 < block.sizes.len())
+        let last = index + 1 == block.sizes.len();
+        if watched.is_input() && last {
+            let end = block.start.wrapping_add(offset as u64);
+            control::lock().after_input.insert(end);
+        }
+        let next = (watched.has_result() && !last)
             // SAFETY: the caller's; the index is below the count.
             .then(|| unsafe { api::qemu_plugin_tb_get_insn(tb, index + 1) });
         // SAFETY: as above.

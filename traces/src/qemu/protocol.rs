@@ -57,6 +57,7 @@
 //! | 2 registers after | – | EAX, EBX, ECX, EDX |
 //! | 3 CR3 about to be loaded | – | value (2) |
 //! | 4 discontinuity | 1 interrupt, 2 exception | from (2), to (2) |
+//! | 5 registers after an IN that ended the block before this one | – | EAX, EBX, ECX, EDX |
 
 /// Version of this protocol.
 pub const VERSION: u32 = 1;

@@ -18,12 +18,14 @@ const POLL_FIRST: Duration = Duration::from_micros(50);
 const POLL_LAST: Duration = Duration::from_millis(5);
 
 const TAG: u32 = 1 << 31;
+/// Kind of the record that tells the result of an IN in the block before.
+const AFTER_BLOCK: u32 = 5;
 
 /// Words behind the head of a record of this kind.
 fn record_length(kind: u32) -> Option<usize> {
     Some(match kind {
         0 | 3 => 2,
-        1 | 2 | 4 => 4,
+        1 | 2 | 4 | AFTER_BLOCK => 4,
         _ => return None,
     })
 }
@@ -62,8 +64,41 @@ impl Decoder {
         self.ids.len() as u32
     }
 
-    /// Decodes whole records from the front of `words` and says how many words they took.
-    fn decode(&mut self, words: &[u32]) -> Result<usize, String> {
+    /// The result of an IN that ended its block comes behind the next block's id. Takes both from
+    /// the front of `words` and says how many words these are: 0 if the result is missing. `None` if
+    /// that cannot be told yet.
+    fn late_input(&mut self, words: &[u32], last: bool) -> Option<usize> {
+        let Some(Event {
+            kind: EventKind::In { value: None, .. },
+            ..
+        }) = self.pending
+        else {
+            return Some(0);
+        };
+        match *words {
+            [id, head, eax, ebx, ecx, edx, ..]
+                if head & TAG != 0 && head >> 28 & 7 == AFTER_BLOCK =>
+            {
+                let mut event = self.pending.take()?;
+                complete(&mut event.kind, &[eax, ebx, ecx, edx]);
+                self.events.push(event);
+                self.highest = self.highest.max(Some(id));
+                self.ids.push(id);
+                Some(6)
+            }
+            [_] if !last => None,
+            [_, head, ..]
+                if !last && words.len() < 6 && head & TAG != 0 && head >> 28 & 7 == AFTER_BLOCK =>
+            {
+                None
+            }
+            _ => Some(0),
+        }
+    }
+
+    /// Decodes whole records from the front of `words` and says how many words they took. `last` if
+    /// nothing follows these.
+    fn decode(&mut self, words: &[u32], last: bool) -> Result<usize, String> {
         let mut at = 0;
         while at < words.len() {
             let rest = &words[at..];
@@ -72,6 +107,14 @@ impl Decoder {
                 .position(|&word| word & TAG != 0)
                 .unwrap_or(rest.len());
             if plain > 0 {
+                match self.late_input(rest, last) {
+                    None => break,
+                    Some(0) => {}
+                    Some(taken) => {
+                        at += taken;
+                        continue;
+                    }
+                }
                 self.flush_pending();
                 self.highest = self.highest.max(rest[..plain].iter().max().copied());
                 self.ids.extend_from_slice(&rest[..plain]);
@@ -118,6 +161,8 @@ impl Decoder {
                     self.events.push(pending);
                 }
             }
+            // The IN it could answer was interrupted, or the block was reached another way.
+            AFTER_BLOCK => {}
             3 => {
                 self.flush_pending();
                 self.events
@@ -215,10 +260,10 @@ enum Step {
 
 impl<S: Sink> StreamReader<'_, S> {
     /// Hands on all whole records of `words`.
-    fn deliver(&mut self) -> Result<(), Stop> {
+    fn deliver(&mut self, last: bool) -> Result<(), Stop> {
         let damaged = |reason| Stop::End(StreamEnd::Damaged(reason));
         self.decoder.clear();
-        let taken = self.decoder.decode(&self.words);
+        let taken = self.decoder.decode(&self.words, last);
         let highest = self.decoder.highest.map_or(0, |id| id as usize + 1);
         if highest > self.known.len() && !self.table.extend(&mut self.known, highest) {
             return Err(damaged(format!("block {} was never defined", highest - 1)));
@@ -276,7 +321,7 @@ impl<S: Sink> StreamReader<'_, S> {
         let available = ring.available().map_err(damaged)?;
         if available > 0 {
             ring.take(available, TAKE, &mut self.words);
-            self.deliver()?;
+            self.deliver(false)?;
             return Ok(Step::Read);
         }
         let Some(end) = end else {
@@ -285,7 +330,7 @@ impl<S: Sink> StreamReader<'_, S> {
         if ring.take_stage(&mut self.words).map_err(damaged)?.is_none() {
             return Ok(Step::Read);
         }
-        self.deliver()?;
+        self.deliver(true)?;
         Ok(Step::Done(end))
     }
 
@@ -351,7 +396,7 @@ mod tests {
     fn records_belong_to_the_block_before_them() {
         let mut decoder = Decoder::default();
         let access = TAG | 5 << 16 | 16 | 3;
-        assert_eq!(decoder.decode(&[4, 9, access, 0x10, 1, 2]), Ok(6));
+        assert_eq!(decoder.decode(&[4, 9, access, 0x10, 1, 2], false), Ok(6));
         assert_eq!(decoder.ids, [4, 9, 2]);
         assert_eq!(decoder.highest, Some(9));
         let expected = MemoryAccess {
@@ -367,9 +412,9 @@ mod tests {
     #[test]
     fn a_record_cut_by_the_batch_waits_for_its_rest() {
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.decode(&[1, TAG, 7]), Ok(1));
+        assert_eq!(decoder.decode(&[1, TAG, 7], false), Ok(1));
         decoder.clear();
-        assert_eq!(decoder.decode(&[TAG, 7, 0]), Ok(3));
+        assert_eq!(decoder.decode(&[TAG, 7, 0], false), Ok(3));
         assert_eq!(
             (decoder.memory[0].preceding, decoder.memory[0].address),
             (0, 7)
@@ -381,10 +426,10 @@ mod tests {
         let mut decoder = Decoder::default();
         let rdmsr = TAG | 1 << 28 | 2 << 16 | 1;
         let after = TAG | 2 << 28;
-        assert_eq!(decoder.decode(&[1, rdmsr, 0, 0x1d9, 0, 0]), Ok(6));
+        assert_eq!(decoder.decode(&[1, rdmsr, 0, 0x1d9, 0, 0], false), Ok(6));
         assert!(decoder.events.is_empty());
         decoder.clear();
-        assert_eq!(decoder.decode(&[after, 7, 0, 0x1d9, 1, 3]), Ok(6));
+        assert_eq!(decoder.decode(&[after, 7, 0, 0x1d9, 1, 3], false), Ok(6));
         let kind = EventKind::ReadMsr {
             msr: 0x1d9,
             value: Some(0x1_0000_0007),
@@ -403,7 +448,7 @@ mod tests {
     fn an_event_without_after_is_delivered_without_value() {
         let mut decoder = Decoder::default();
         let cpuid = TAG | 1 << 28 | 3;
-        assert_eq!(decoder.decode(&[1, cpuid, 7, 0, 0, 0, 2]), Ok(7));
+        assert_eq!(decoder.decode(&[1, cpuid, 7, 0, 0, 0, 2], false), Ok(7));
         let kind = EventKind::Cpuid {
             leaf: 7,
             subleaf: 0,
@@ -420,11 +465,63 @@ mod tests {
     }
 
     #[test]
+    fn the_result_of_an_input_may_come_with_the_next_block() {
+        let input = [TAG | 1 << 28 | 1 << 8 | 4, 0xff00, 0, 0x71, 0x71];
+        let after = [TAG | AFTER_BLOCK << 28, 0x1234_ff5a, 0, 0, 0];
+        let event = |value| Event {
+            preceding: 1,
+            instruction: 0,
+            kind: EventKind::In {
+                port: 0x71,
+                size: PortSize::Byte,
+                value,
+            },
+        };
+        let words = [&[1][..], &input, &[2], &after, &[3]].concat();
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&words, false), Ok(13));
+        assert_eq!(
+            (&decoder.ids[..], &decoder.events[..]),
+            (&[1, 2, 3][..], &[event(Some(0x5a))][..])
+        );
+
+        // Cut anywhere, the rest is waited for.
+        for cut in 7..12 {
+            let mut decoder = Decoder::default();
+            assert_eq!(decoder.decode(&words[..cut], false), Ok(6));
+            assert_eq!(decoder.decode(&words[6..], false), Ok(7));
+            assert_eq!(decoder.events, [event(Some(0x5a))]);
+        }
+
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&words[..7], true), Ok(7));
+        assert_eq!(
+            (&decoder.ids[..], &decoder.events[..]),
+            (&[1, 2][..], &[event(None)][..])
+        );
+    }
+
+    #[test]
+    fn a_late_result_without_its_input_is_dropped() {
+        let mut decoder = Decoder::default();
+        let words = [1, TAG | AFTER_BLOCK << 28, 9, 9, 9, 9, 2];
+        assert_eq!(decoder.decode(&words, false), Ok(7));
+        assert_eq!(
+            (&decoder.ids[..], &decoder.events[..]),
+            (&[1, 2][..], &[][..])
+        );
+    }
+
+    #[test]
     fn unknown_records_are_refused() {
-        assert!(Decoder::default().decode(&[TAG | 7 << 28, 0, 0]).is_err());
         assert!(
             Decoder::default()
-                .decode(&[TAG | 1 << 28 | 99, 0, 0, 0, 0])
+                .decode(&[TAG | 7 << 28, 0, 0], false)
+                .is_err()
+        );
+        assert!(
+            Decoder::default()
+                .decode(&[TAG | 1 << 28 | 99, 0, 0, 0, 0], false)
                 .is_err()
         );
     }
