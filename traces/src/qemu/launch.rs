@@ -71,9 +71,7 @@ pub fn user_command(session: &Session, options: &UserOptions) -> Result<Command,
     let qemu = options.qemu.clone().map_or_else(|| find_qemu(false), Ok)?;
     let plugin = options.plugin.clone().map_or_else(find_plugin, Ok)?;
     let mut command = Command::new(qemu);
-    command
-        .arg("-plugin")
-        .arg(session.plugin_argument(&plugin));
+    command.arg("-plugin").arg(session.plugin_argument(&plugin));
     command.args(&options.extra);
     let mut arguments = program.arguments.into_iter();
     command.arg("-0").arg(arguments.next().unwrap_or_default());
