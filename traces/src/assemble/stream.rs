@@ -350,10 +350,23 @@ impl Assembler {
         }
     }
 
+    /// Id of the open block, the last one that was no repeat, and its number of instructions.
+    pub fn open(&mut self) -> Option<(u32, u16)> {
+        self.catch_up();
+        let open = self.open.as_ref()?;
+        Some((self.open_id, open.block.instructions()))
+    }
+
     /// Number of steps in the chunk under construction, the open block not among them.
     #[must_use]
     pub fn position(&self) -> usize {
         self.steps.len()
+    }
+
+    /// Instructions retired so far, the chunk under construction included.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.stats.retired + self.retired
     }
 
     /// What was met so far; [`AssembleStats::retired`] covers sealed chunks.

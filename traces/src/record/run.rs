@@ -1,0 +1,315 @@
+//! Running an engine into a file.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::RecordError;
+use super::file::TraceFile;
+use super::sink::FileSink;
+use super::{Engine, Machine, Outcome, Progress, RecordOptions};
+use crate::assemble::AssembleStats;
+use crate::qemu::{
+    self, GuestEnd, Lost, Session, SessionOptions, SystemOptions, UserOptions, find_plugin,
+    find_qemu, system_command, user_command,
+};
+use crate::vlt::{Meta, Scope};
+use crate::{ptrace, vlt};
+
+/// How often progress is reported.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Records `program` and everything it starts. When `stop` becomes true, the program is ended and
+/// what it ran until then is kept. `progress` is called a few times a second.
+///
+/// # Errors
+/// The engine cannot start, or the trace cannot be written. See [`RecordError`].
+pub fn record_user(
+    engine: Engine,
+    options: &RecordOptions,
+    program: &OsStr,
+    arguments: &[OsString],
+    stop: &AtomicBool,
+    progress: &(dyn Fn(&Progress) + Sync),
+) -> Result<Outcome, RecordError> {
+    let qemu = match engine {
+        Engine::Qemu => true,
+        Engine::Ptrace => false,
+        Engine::Auto => {
+            (options.qemu.is_some() || find_qemu(false).is_ok())
+                && (options.plugin.is_some() || find_plugin().is_ok())
+        }
+    };
+    let mut command_line = vec![program.to_owned()];
+    command_line.extend_from_slice(arguments);
+    let meta =
+        |engine: &str, engine_version| meta(engine, engine_version, Scope::User, &command_line);
+    if !qemu {
+        if options.memory {
+            return Err(RecordError::MemoryNeedsQemu);
+        }
+        let recording = Recording::create(options, &meta("ptrace", kernel_release()))?;
+        let engine_progress = qemu::Progress::default();
+        let target = ptrace::Options {
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+        };
+        return recording.run("ptrace", &engine_progress, progress, |sink| {
+            Ok(ptrace::record(&target, sink, stop, &engine_progress)?)
+        });
+    }
+    let session = Session::new(session_options(options))?;
+    let target = UserOptions {
+        program: program.to_owned(),
+        arguments: arguments.to_vec(),
+        qemu: options.qemu.clone(),
+        plugin: options.plugin.clone(),
+        extra: options.extra.clone(),
+    };
+    let command = user_command(&session, &target)?;
+    let version = qemu_version(command.get_program());
+    let recording = Recording::create(options, &meta("qemu", version))?;
+    recording.run("qemu", session.progress(), progress, |sink| {
+        Ok(session.run(command, sink, stop)?)
+    })
+}
+
+/// Boots `machine` and records it until it powers off. See [`record_user`].
+///
+/// # Errors
+/// As [`record_user`]; the symbols cannot be read.
+pub fn record_system(
+    options: &RecordOptions,
+    machine: &Machine,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(&Progress) + Sync),
+) -> Result<Outcome, RecordError> {
+    let symbols = match &machine.kallsyms {
+        Some(path) => Some(read_text(path)?),
+        None => None,
+    };
+    let session = Session::new(session_options(options))?;
+    let mut target = SystemOptions::new(machine.kernel.clone());
+    target.initrd.clone_from(&machine.initrd);
+    target.append.clone_from(&machine.append);
+    target.memory_mib = machine.memory_mib;
+    target.smp = machine.smp;
+    target.qemu.clone_from(&options.qemu);
+    target.plugin.clone_from(&options.plugin);
+    target.extra.clone_from(&options.extra);
+    let command = system_command(&session, &target)?;
+    let version = qemu_version(command.get_program());
+    let mut command_line = vec![machine.kernel.clone().into_os_string()];
+    command_line.extend(
+        machine
+            .initrd
+            .iter()
+            .map(|path| path.clone().into_os_string()),
+    );
+    command_line.extend(machine.append.clone());
+    let meta = meta("qemu-system", version, Scope::System, &command_line);
+    let recording = Recording::create(options, &meta)?;
+    if let Some(symbols) = symbols
+        && let Err(error) = recording.file.symbols(&symbols)
+    {
+        return recording.fail(error);
+    }
+    recording.run("qemu-system", session.progress(), progress, |sink| {
+        Ok(session.run(command, sink, stop)?)
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, RecordError> {
+    std::fs::read_to_string(path).map_err(|source| RecordError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+fn session_options(options: &RecordOptions) -> SessionOptions {
+    SessionOptions {
+        memory: options.memory,
+        ..SessionOptions::default()
+    }
+}
+
+pub(super) fn meta(
+    engine: &str,
+    engine_version: String,
+    scope: Scope,
+    command_line: &[OsString],
+) -> Meta {
+    Meta {
+        recorder: concat!("vlbr ", env!("CARGO_PKG_VERSION")).to_owned(),
+        engine: engine.to_owned(),
+        engine_version,
+        arch: "x86_64".to_owned(),
+        scope,
+        command_line: command_line.to_vec(),
+        notes: Vec::new(),
+    }
+}
+
+/// The first line that `qemu --version` prints; empty if it prints none.
+fn qemu_version(program: &OsStr) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.trim())
+}
+
+/// A trace that an engine writes to.
+pub(super) struct Recording {
+    file: Arc<TraceFile>,
+    chunk_instructions: u64,
+}
+
+impl Recording {
+    pub(super) fn create(options: &RecordOptions, meta: &Meta) -> Result<Self, RecordError> {
+        let file = TraceFile::create(&options.output, meta, options.overwrite, options.level)?;
+        Ok(Self {
+            file: Arc::new(file),
+            chunk_instructions: options.chunk_instructions.min(u64::from(vlt::MAX_STEPS)),
+        })
+    }
+
+    fn run(
+        self,
+        name: &'static str,
+        engine: &qemu::Progress,
+        progress: &(dyn Fn(&Progress) + Sync),
+        engine_run: impl FnOnce(&FileSink) -> Result<qemu::Outcome, RecordError>,
+    ) -> Result<Outcome, RecordError> {
+        let sink = FileSink::new(Arc::clone(&self.file), self.chunk_instructions);
+        let ticker = Ticker::default();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| ticker.run(&self.file, engine, progress));
+            let result = engine_run(&sink);
+            ticker.stop();
+            result
+        });
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                drop(sink);
+                return self.fail(error);
+            }
+        };
+        let mut lost = outcome.lost;
+        lost.extend(sink.notes().into_iter().map(|what| Lost {
+            process: None,
+            what,
+        }));
+        drop(sink);
+        let stats = self.file.stats();
+        let mut notes = vec![("end".to_owned(), describe_end(outcome.end))];
+        if outcome.stopped {
+            notes.push(("stopped".to_owned(), "by the user".to_owned()));
+        }
+        notes.extend(stats_notes(&stats));
+        notes.extend(
+            lost.iter()
+                .map(|lost| ("lost".to_owned(), lost.what.clone())),
+        );
+        Ok(Outcome {
+            engine: name,
+            end: Some(outcome.end),
+            stopped: outcome.stopped,
+            processes: outcome.processes,
+            streams: outcome.streams,
+            stats,
+            size: self.finish(&notes, false)?,
+            lost,
+        })
+    }
+
+    /// Ends the trace of a recording that failed, and passes its error on.
+    pub(super) fn fail<T>(self, error: RecordError) -> Result<T, RecordError> {
+        let notes = [("failed".to_owned(), error.to_string())];
+        // If the end cannot be written either, the trace is valid up to its last whole frame.
+        let _ = self.finish(&notes, true);
+        Err(error)
+    }
+
+    pub(super) fn finish(
+        self,
+        notes: &[(String, String)],
+        failed: bool,
+    ) -> Result<u64, RecordError> {
+        match Arc::try_unwrap(self.file) {
+            Ok(file) => file.finish(notes, failed),
+            // A stream that failed may still hold it: then the trace has no end frame.
+            Err(_) => Ok(0),
+        }
+    }
+
+    pub(super) fn file(&self) -> &Arc<TraceFile> {
+        &self.file
+    }
+
+    pub(super) fn chunk_instructions(&self) -> u64 {
+        self.chunk_instructions
+    }
+}
+
+fn describe_end(end: GuestEnd) -> String {
+    match end {
+        GuestEnd::Exited(status) => format!("exited with status {status}"),
+        GuestEnd::Signaled(signal) => format!("killed by signal {signal}"),
+    }
+}
+
+/// The assembler's guesses and losses, where there are any.
+pub(super) fn stats_notes(stats: &AssembleStats) -> impl Iterator<Item = (String, String)> + use<> {
+    [
+        ("cut blocks", stats.cut_blocks),
+        ("events", stats.events),
+        ("events placed by their return", stats.paired),
+        ("events placed by rule", stats.unpaired_events),
+        ("code size surprises", stats.size_surprises),
+        ("undecodable blocks", stats.undecodable),
+        ("gaps", stats.gaps),
+    ]
+    .into_iter()
+    .filter(|&(_, count)| count > 0)
+    .map(|(name, count)| (name.to_owned(), count.to_string()))
+}
+
+/// Reports progress until it is stopped.
+#[derive(Default)]
+struct Ticker {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Ticker {
+    fn run(&self, file: &TraceFile, engine: &qemu::Progress, report: &(dyn Fn(&Progress) + Sync)) {
+        let start = Instant::now();
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*stopped {
+            let waited = self.wake.wait_timeout(stopped, TICK);
+            stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
+            report(&Progress {
+                instructions: file.instructions.load(Ordering::Relaxed),
+                blocks: engine.blocks.load(Ordering::Relaxed),
+                bytes: file.bytes.load(Ordering::Relaxed),
+                processes: engine.processes.load(Ordering::Relaxed),
+                streams: engine.streams.load(Ordering::Relaxed),
+                elapsed: start.elapsed(),
+            });
+        }
+    }
+
+    fn stop(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+}
