@@ -1,6 +1,7 @@
 //! What is taken from an ELF file: segments, build-id, symbols, and on request its code.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -59,11 +60,19 @@ impl ElfImage {
     /// # Errors
     /// [`SymbolError`]: the file cannot be read, is no ELF file, or contradicts itself.
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
+        Self::read(path, open_regular(path)?)
+    }
+
+    /// Reads `source`, the bytes of the file at `path`.
+    ///
+    /// # Errors
+    /// [`SymbolError`]: the bytes are no ELF file, or contradict themselves.
+    pub fn read<R: Read + Seek>(path: &Path, source: R) -> Result<Self, SymbolError> {
         let elf = |reason: &str| SymbolError::Elf {
             path: path.into(),
             reason: reason.into(),
         };
-        let cache = ReadCache::new(open_regular(path)?);
+        let cache = ReadCache::new(source);
         let file = object::File::parse(&cache).map_err(|e| elf(&e.to_string()))?;
         if file.format() != object::BinaryFormat::Elf {
             return Err(elf("not an ELF file"));
@@ -192,12 +201,18 @@ impl ElfImage {
     /// [`SymbolError::Io`] when the file is gone or shorter than its headers say,
     /// [`SymbolError::TooLarge`] for more than 1 GiB.
     pub fn read_code(&self) -> Result<CodeBytes, SymbolError> {
-        use std::io::{Read, Seek, SeekFrom};
+        self.read_code_from(open_regular(&self.path)?)
+    }
+
+    /// Reads the bytes of the executable segments from `file`, the bytes of this ELF file.
+    ///
+    /// # Errors
+    /// Those of [`ElfImage::read_code`].
+    pub fn read_code_from<R: Read + Seek>(&self, mut file: R) -> Result<CodeBytes, SymbolError> {
         let io = |source| SymbolError::Io {
             path: self.path.clone(),
             source,
         };
-        let mut file = open_regular(&self.path)?;
         let length = file.seek(SeekFrom::End(0)).map_err(io)?;
         let mut total = 0u64;
         let mut parts = Vec::new();
@@ -291,8 +306,8 @@ fn open_regular(path: &Path) -> Result<File, SymbolError> {
     Ok(file)
 }
 
-fn segments<'a>(
-    file: &object::File<'a, &'a ReadCache<File>>,
+fn segments<'a, R: Read + Seek>(
+    file: &object::File<'a, &'a ReadCache<R>>,
     path: &Path,
 ) -> Result<Vec<ElfSegment>, SymbolError> {
     let mut out = Vec::new();
@@ -320,8 +335,8 @@ fn segments<'a>(
     Ok(out)
 }
 
-fn symbols<'a>(
-    file: &object::File<'a, &'a ReadCache<File>>,
+fn symbols<'a, R: Read + Seek>(
+    file: &object::File<'a, &'a ReadCache<R>>,
     segments: &[ElfSegment],
     length: u64,
     path: &Path,

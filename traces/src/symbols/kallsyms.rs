@@ -40,7 +40,8 @@ pub fn parse_kallsyms(mut reader: impl BufRead, path: &Path) -> Result<SymbolTab
     loop {
         line.clear();
         number += 1;
-        let read = (&mut reader)
+        let read = reader
+            .by_ref()
             .take(MAX_LINE)
             .read_until(b'\n', &mut line)
             .map_err(io)?;

@@ -1,27 +1,19 @@
 //! The Skylake-SP reference file, explained with the program it was recorded from.
 
-use std::path::PathBuf;
-
 use vlbr_traces::explain::{ExplainError, PairClass, explain_perf_data};
 use vlbr_traces::perfdata::PerfFile;
 use vlbr_traces::symbols::ElfImage;
 
-fn reference(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data/lbr")
-        .join(name)
-}
+use super::files::reference_path;
 
 #[test]
 fn consecutive_entries_of_the_skylake_file_fall_in_the_classes_found_by_hand() {
-    let (perf, binary) = (
-        reference("propeller_sample_1.perfdata1"),
-        reference("propeller_sample_1.bin"),
-    );
-    if !perf.exists() {
-        eprintln!("skipped: {} is not there", perf.display());
+    let (Some(perf), Some(binary)) = (
+        reference_path("propeller_sample_1.perfdata1"),
+        reference_path("propeller_sample_1.bin"),
+    ) else {
         return;
-    }
+    };
     let mut file = PerfFile::open(&perf).expect("opened");
     let table = explain_perf_data(&mut file, &[&binary]).expect("explained");
     assert_eq!(table.count(PairClass::FromBelowTo), 733);
@@ -34,11 +26,9 @@ fn consecutive_entries_of_the_skylake_file_fall_in_the_classes_found_by_hand() {
 
 #[test]
 fn segments_that_share_a_page_of_the_file_do_not_shift_the_load_address() {
-    let binary = reference("propeller_sample_1.bin");
-    if !binary.exists() {
-        eprintln!("skipped: {} is not there", binary.display());
+    let Some(binary) = reference_path("propeller_sample_1.bin") else {
         return;
-    }
+    };
     let image = ElfImage::open(&binary).expect("opened");
     assert!(image.position_independent());
     assert_eq!(image.build_id().map(<[u8]>::len), Some(8));
@@ -56,12 +46,13 @@ fn segments_that_share_a_page_of_the_file_do_not_shift_the_load_address() {
 
 #[test]
 fn a_program_that_was_not_recorded_is_refused() {
-    let perf = reference("flags.perf.data");
-    if !perf.exists() {
-        eprintln!("skipped: {} is not there", perf.display());
+    let (Some(perf), Some(binary)) = (
+        reference_path("flags.perf.data"),
+        reference_path("propeller_sample_1.bin"),
+    ) else {
         return;
-    }
+    };
     let mut file = PerfFile::open(&perf).expect("opened");
-    let error = explain_perf_data(&mut file, &[&reference("propeller_sample_1.bin")]);
+    let error = explain_perf_data(&mut file, &[&binary]);
     assert!(matches!(error, Err(ExplainError::NotMapped { .. })));
 }

@@ -1,16 +1,18 @@
 //! Damaged perf.data and ELF files are refused or read, without panic and without much memory.
 
-use std::io::{Cursor, Write};
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
+use std::path::Path;
 
 use proptest::prelude::*;
 use vlbr_traces::explain::explain_perf_data;
-use vlbr_traces::perfdata::{PerfFile, PerfReadError, Record};
+use vlbr_traces::perfdata::PerfFile;
 use vlbr_traces::symbols::ElfImage;
+
+use super::files::{ask_elf, read_all, reference, small_elf};
 
 /// What is done to a file.
 #[derive(Clone, Debug)]
-enum Damage {
+pub(crate) enum Damage {
     Byte(usize, u8),
     Word(usize, u64),
     Cut(usize),
@@ -18,7 +20,7 @@ enum Damage {
 }
 
 impl Damage {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn apply(&self, bytes: &mut Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
@@ -61,39 +63,6 @@ fn damage() -> impl Strategy<Value = Vec<Damage>> {
     prop::collection::vec(one, 1..6)
 }
 
-fn reference(name: &str) -> Option<Vec<u8>> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data/lbr")
-        .join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-    }
-    std::fs::read(path).ok()
-}
-
-/// Reads everything there is to read and returns how many records there were.
-fn read_all(bytes: &[u8]) -> Result<usize, PerfReadError> {
-    let mut file = PerfFile::new(Cursor::new(bytes))?;
-    let known: Vec<_> = file.metadata().features.keys().copied().collect();
-    for feature in known {
-        // Refusing one feature must not keep the others from being read.
-        let _ = file.feature_bytes(feature);
-    }
-    let _ = file.features();
-    let mut records = file.records()?;
-    let mut count = 0;
-    while let Some(raw) = records.next_record()? {
-        count += 1;
-        let _ = raw.sample_id();
-        if let Ok(Record::Sample(sample)) = raw.parse()
-            && let (Some(stack), Some(range)) = (sample.branch_stack, sample.branch_stack_range)
-        {
-            assert_eq!(stack.encode(), &raw.body[range], "a typed stack lost a bit");
-        }
-    }
-    Ok(count)
-}
-
 fn check_perf(name: &str, damage: &[Damage]) {
     let Some(mut bytes) = reference(name) else {
         return;
@@ -105,103 +74,6 @@ fn check_perf(name: &str, damage: &[Damage]) {
             "more records than the file has room for"
         );
     }
-}
-
-/// A small ELF file: one executable segment at 0x1000, two functions.
-fn small_elf() -> Vec<u8> {
-    let code = [0x90, 0x74, 0xfd, 0xc3, 0x90, 0xc3];
-    let strings = b"\0first\0second\0";
-    let names = b"\0.text\0.symtab\0.strtab\0.shstrtab\0";
-    let (code_at, symbols_at) = (0x78u64, 0x80u64);
-    let strings_at = symbols_at + 3 * 24;
-    let names_at = strings_at + strings.len() as u64;
-    let sections_at = (names_at + names.len() as u64).next_multiple_of(8);
-    let mut out = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
-    put(&2u16.to_le_bytes());
-    put(&62u16.to_le_bytes());
-    put(&1u32.to_le_bytes());
-    for word in [0x1078u64, 64, sections_at] {
-        put(&word.to_le_bytes());
-    }
-    put(&0u32.to_le_bytes());
-    for half in [64u16, 56, 1, 64, 5, 4] {
-        put(&half.to_le_bytes());
-    }
-    put(&1u32.to_le_bytes());
-    put(&5u32.to_le_bytes());
-    for word in [0u64, 0x1000, 0x1000, 0x80, 0x80, 0x1000] {
-        put(&word.to_le_bytes());
-    }
-    put(&code);
-    put(&[0; 2]);
-    put(&[0; 24]);
-    for (name, address, size) in [(1u32, 0x1078u64, 4u64), (7, 0x107c, 2)] {
-        put(&name.to_le_bytes());
-        put(&[0x12, 0]);
-        put(&1u16.to_le_bytes());
-        put(&address.to_le_bytes());
-        put(&size.to_le_bytes());
-    }
-    put(strings);
-    put(names);
-    let padding = sections_at as usize - names_at as usize - names.len();
-    put(&vec![0; padding]);
-    let sections: [[u64; 10]; 5] = [
-        [0; 10],
-        [1, 1, 6, 0x1000 + code_at, code_at, 6, 0, 0, 1, 0],
-        [7, 2, 0, 0, symbols_at, 72, 3, 1, 8, 24],
-        [15, 3, 0, 0, strings_at, strings.len() as u64, 0, 0, 1, 0],
-        [23, 3, 0, 0, names_at, names.len() as u64, 0, 0, 1, 0],
-    ];
-    for [
-        name,
-        kind,
-        flags,
-        address,
-        offset,
-        size,
-        link,
-        info,
-        align,
-        entry,
-    ] in sections
-    {
-        put(&(name as u32).to_le_bytes());
-        put(&(kind as u32).to_le_bytes());
-        for word in [flags, address, offset, size] {
-            put(&word.to_le_bytes());
-        }
-        put(&(link as u32).to_le_bytes());
-        put(&(info as u32).to_le_bytes());
-        put(&align.to_le_bytes());
-        put(&entry.to_le_bytes());
-    }
-    out
-}
-
-/// Opens the bytes as ELF and asks everything; `None` when they are refused.
-fn ask_elf(bytes: &[u8]) -> Option<ElfImage> {
-    let mut file = tempfile::NamedTempFile::new().expect("temporary");
-    file.write_all(bytes).expect("written");
-    let image = ElfImage::open(file.path()).ok()?;
-    for address in [0, 1, 0x1000, 0x1079, 0x1740, u64::MAX / 2, u64::MAX] {
-        let _ = image.lookup(address);
-        let _ = image.address_to_offset(address);
-        let _ = image.offset_to_address(address);
-        for length in [0, 1, 0x1000, u64::MAX] {
-            let _ = image.load_bias(address, length, address);
-            let _ = image.load_bias(0x7000_0000, length, address);
-        }
-    }
-    if let Ok(code) = image.read_code() {
-        assert!(code.size() <= bytes.len() * image.segments().len());
-        let _ = code.at(u64::MAX);
-    }
-    for symbol in image.symbols().iter() {
-        let _ = symbol.display_name();
-    }
-    Some(image)
 }
 
 #[test]

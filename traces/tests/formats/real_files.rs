@@ -1,9 +1,10 @@
 //! Real perf.data files are read whole, and their branch stacks survive the typed entries.
 
 use std::io::Cursor;
-use std::path::PathBuf;
 
 use vlbr_traces::perfdata::{BranchEntry, BranchSampleType, PerfFile, Record, RecordType};
+
+use super::files::reference;
 
 const FILES: [&str; 5] = [
     "flags.perf.data",
@@ -12,18 +13,6 @@ const FILES: [&str; 5] = [
     "propeller_sample_1.perfdata1",
     "ro_sample.perf",
 ];
-
-/// The reference file, or `None` with a message where the reference data is not at hand.
-fn reference(name: &str) -> Option<Vec<u8>> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data/lbr")
-        .join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(std::fs::read(path).expect("the reference file is readable"))
-}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {

@@ -1,113 +1,15 @@
 //! The same records, packed with zstd or written to a pipe, read the same.
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
 use vlbr_traces::perfdata::{
-    BranchEntry, BranchFlags, EventInfo, Feature, FileInfo, Mapping, PerfDataWriter, PerfFile,
-    PerfReadError, PerfWriteError, Record, SampleRecord, TaskId,
+    EventInfo, Feature, FileInfo, Mapping, PerfDataWriter, PerfFile, PerfReadError, PerfWriteError,
+    Record,
 };
 
-const TASK: TaskId = TaskId { pid: 10, tid: 11 };
-
-fn sample(number: u64, branches: &[BranchEntry]) -> SampleRecord<'_> {
-    SampleRecord {
-        ip: 0x1000 + number,
-        pid: TASK.pid,
-        tid: TASK.tid,
-        time_ns: 1000 + number,
-        cpu: 0,
-        period: 1,
-        kernel: false,
-        branches,
-        hw_idx: None,
-        callchain: None,
-    }
-}
-
-fn entries(count: u64) -> Vec<BranchEntry> {
-    (0..count)
-        .map(|i| BranchEntry {
-            from: 0x1000 + i,
-            to: 0x2000 + i * i,
-            flags: BranchFlags::from_word(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        })
-        .collect()
-}
-
-/// A regular file with a name, a mapping and 200 samples.
-fn regular(folder: &Path) -> Vec<u8> {
-    let path = folder.join("perf.data");
-    let info = FileInfo::new(EventInfo::branches(1));
-    let mut writer = PerfDataWriter::create(&path, info).expect("created");
-    writer.comm(TASK, "name", true, 1).expect("written");
-    writer
-        .mapping(&Mapping::user(10, 0x1000, 0x1000, 0, "/x"), 2)
-        .expect("written");
-    for number in 0..200 {
-        writer
-            .sample(&sample(number, &entries(number % 33)))
-            .expect("written");
-    }
-    let written = writer.finish().expect("finished");
-    assert_eq!((written.records, written.samples), (202, 200));
-    let bytes = std::fs::read(&path).expect("read");
-    assert_eq!(written.bytes, bytes.len() as u64);
-    bytes
-}
-
-fn word(bytes: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i])) as usize
-}
-
-fn record(kind: u32, body: &[u8]) -> Vec<u8> {
-    let mut out = kind.to_le_bytes().to_vec();
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&(body.len() as u16 + 8).to_le_bytes());
-    out.extend_from_slice(body);
-    out
-}
-
-/// The file with its records as one zstd stream, cut into COMPRESSED records anywhere.
-fn packed(regular: &[u8], piece: usize) -> Vec<u8> {
-    let (start, size) = (word(regular, 40), word(regular, 48));
-    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("encoder");
-    for part in regular[start..start + size].chunks(3000) {
-        encoder.write_all(part).expect("packed");
-        encoder.flush().expect("flushed");
-    }
-    let stream = encoder.finish().expect("finished");
-    let data: Vec<u8> = stream
-        .chunks(piece)
-        .flat_map(|part| record(81, part))
-        .collect();
-    let mut out = regular[..start].to_vec();
-    out[48..56].copy_from_slice(&(data.len() as u64).to_le_bytes());
-    out[72..104].fill(0);
-    out.extend_from_slice(&data);
-    out
-}
-
-/// The file as perf writes it to a pipe: header, attribute, features, records.
-fn piped(regular: &[u8]) -> Vec<u8> {
-    let mut out = regular[..8].to_vec();
-    out.extend_from_slice(&16u64.to_le_bytes());
-    out.extend(record(64, &regular[104..232]));
-    let mut table = word(regular, 40) + word(regular, 48);
-    for bit in (0..64).filter(|bit| word(regular, 72) >> bit & 1 != 0) {
-        let (offset, size) = (word(regular, table), word(regular, table + 8));
-        // BUILD_ID has a record of its own in this mode.
-        if bit != 2 {
-            let mut body = (bit as u64).to_le_bytes().to_vec();
-            body.extend_from_slice(&regular[offset..offset + size]);
-            out.extend(record(80, &body));
-        }
-        table += 16;
-    }
-    out.extend_from_slice(&regular[word(regular, 40)..][..word(regular, 48)]);
-    out
-}
+use super::files::{entries, packed, piped, regular, sample, word};
 
 /// Every record that is not about the container, as type, misc and body.
 fn records(bytes: &[u8]) -> Result<Vec<(u32, u16, Vec<u8>)>, PerfReadError> {
@@ -127,7 +29,7 @@ fn records(bytes: &[u8]) -> Result<Vec<(u32, u16, Vec<u8>)>, PerfReadError> {
 #[test]
 fn packed_and_piped_records_are_the_regular_ones() {
     let folder = tempfile::tempdir().expect("folder");
-    let regular = regular(folder.path());
+    let regular = regular(folder.path(), 200);
     let expected = records(&regular).expect("read");
     assert_eq!(expected.len(), 202);
     for piece in [7, 1000, 60_000] {
@@ -153,7 +55,7 @@ fn packed_and_piped_records_are_the_regular_ones() {
 #[test]
 fn a_packed_record_that_is_cut_is_an_error() {
     let folder = tempfile::tempdir().expect("folder");
-    let regular = regular(folder.path());
+    let regular = regular(folder.path(), 200);
     let packed = packed(&regular, 500);
     let mut cut = packed.clone();
     let size = word(&packed, 48) - word(&packed, 48) % 508 - 508;

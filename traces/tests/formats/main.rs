@@ -1,0 +1,8 @@
+//! Readers: real files, other containers, damage.
+
+mod containers;
+mod damaged;
+mod explained;
+mod files;
+mod fuzz;
+mod real_files;
