@@ -3,8 +3,11 @@
 
 mod args;
 mod common;
+mod convert;
 mod explain;
+mod info;
 mod list;
+mod record;
 mod replay;
 mod scenario;
 
@@ -20,6 +23,9 @@ fn main() -> ExitCode {
         Command::Scenario(command) => scenario::run(&command),
         Command::Explain(args) => explain::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Info(args) => info::run(&args),
         _ => Err("not yet".into()),
     };
     result.unwrap_or_else(|error| {

@@ -39,6 +39,7 @@ pub mod fuzz;
 mod info;
 mod meta;
 mod packed;
+mod paths;
 mod side;
 mod source;
 mod trace;
@@ -50,7 +51,7 @@ pub use chunk::{
 };
 pub use decode::{Chunk, ChunkBuffer, SideBuffer};
 pub use error::{Damage, VltError, WriteError};
-pub use frame::{MAJOR_VERSION, MINOR_VERSION};
+pub use frame::{MAGIC, MAJOR_VERSION, MINOR_VERSION};
 pub use info::{Info, ThreadInfo, Totals};
 pub use meta::{
     Mapping, MappingFlags, Meta, Process, ProcessIndex, ProcessStart, Scope, Thread, ThreadIndex,

@@ -5,7 +5,7 @@ use super::error::Damage;
 
 /// First bytes of a file: a byte above 127, line ends of both kinds and an end-of-file mark show
 /// transfers that take the file for text.
-pub(super) const MAGIC: [u8; 8] = *b"\x89VLT\r\n\x1a\n";
+pub const MAGIC: [u8; 8] = *b"\x89VLT\r\n\x1a\n";
 /// Major version: readers refuse any other.
 pub const MAJOR_VERSION: u16 = 1;
 /// Minor version: readers accept later ones.
