@@ -7,6 +7,7 @@ use super::bytes::{Fields, put_varint};
 use super::error::{Damage, WriteError};
 use super::meta::ThreadIndex;
 use super::packed::compress;
+use super::paths::PathEncoder;
 use super::side::{SideStreams, encode_sides};
 
 /// Most steps of a chunk.
@@ -15,8 +16,8 @@ pub const MAX_STEPS: u32 = 1 << 22;
 pub const CHUNK_INSTRUCTIONS: u64 = 4_000_000;
 /// zstd level that keeps up with a recorder.
 pub const RECORDING_LEVEL: i32 = 12;
-/// Largest decompressed size of a step map: five bytes a step.
-pub(super) const MAX_MAP: u32 = 5 * MAX_STEPS;
+/// Largest decompressed size of a step map: five bytes a step, and five for its successor.
+pub(super) const MAX_MAP: u32 = 10 * MAX_STEPS;
 /// Bytes of the fixed part of a chunk frame's payload.
 pub(super) const CHUNK_HEADER: usize = 72;
 
@@ -85,9 +86,9 @@ impl Counts {
 /// How the sequence of steps is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Local ids of 16 bits, compressed.
+    /// Heads of paths as local ids of 16 bits, compressed.
     Narrow,
-    /// Local ids of 32 bits, compressed.
+    /// The same with 32 bits.
     Wide,
 }
 
@@ -97,6 +98,14 @@ impl Encoding {
             Self::Narrow
         } else {
             Self::Wide
+        }
+    }
+
+    /// Bytes of a local id.
+    pub(super) const fn id_size(self) -> usize {
+        match self {
+            Self::Narrow => 2,
+            Self::Wide => 4,
         }
     }
 
@@ -128,6 +137,8 @@ pub(super) struct ChunkHeader {
     pub(super) distinct: u32,
     pub(super) counts: Counts,
     pub(super) encoding: Encoding,
+    /// Length of the stored sequence.
+    pub(super) heads: u32,
     /// Stored and decompressed size of the step map; the rest of the payload is the sequence.
     pub(super) map_stored: u32,
     pub(super) map_raw: u32,
@@ -147,8 +158,8 @@ impl ChunkHeader {
             out.extend_from_slice(&user.to_le_bytes());
         }
         out.extend_from_slice(&self.encoding.number().to_le_bytes());
-        out.extend_from_slice(&[0; 6]);
-        for number in [self.map_stored, self.map_raw] {
+        out.extend_from_slice(&[0; 2]);
+        for number in [self.heads, self.map_stored, self.map_raw] {
             out.extend_from_slice(&number.to_le_bytes());
         }
     }
@@ -173,7 +184,7 @@ impl ChunkHeader {
         };
         let encoding = Encoding::from_number(fields.u16()?)
             .ok_or(Damage::Malformed("chunk: unknown encoding"))?;
-        if fields.bytes(6)? != [0; 6] {
+        if fields.bytes(2)? != [0; 2] {
             return Err(fields.malformed());
         }
         let header = Self {
@@ -184,6 +195,7 @@ impl ChunkHeader {
             distinct,
             counts,
             encoding,
+            heads: fields.u32()?,
             map_stored: fields.u32()?,
             map_raw: fields.u32()?,
         };
@@ -199,9 +211,12 @@ impl ChunkHeader {
                 });
             }
         }
-        // Every entry of the map is used, and takes at least one byte.
-        if header.distinct > header.steps || header.distinct > header.map_raw {
+        // Every entry of the map is used, and takes at least two bytes.
+        if header.distinct > header.steps || header.distinct > header.map_raw / 2 {
             return Err(Damage::Malformed("chunk: more different steps than steps"));
+        }
+        if header.heads > header.steps {
+            return Err(Damage::Malformed("chunk: more paths than steps"));
         }
         if header.encoding == Encoding::Narrow && header.distinct > 1 << 16 {
             return Err(Damage::Malformed("chunk: too many steps for 16-bit ids"));
@@ -244,8 +259,9 @@ pub struct ChunkEncoder {
     /// By global step: times it occurs, later its local id. All 0 between chunks.
     slots: Vec<u32>,
     distinct: Vec<StepId>,
-    ids: Vec<u8>,
+    paths: PathEncoder,
     local: Vec<u32>,
+    heads: Vec<u8>,
 }
 
 impl ChunkEncoder {
@@ -256,8 +272,9 @@ impl ChunkEncoder {
             level,
             slots: Vec::new(),
             distinct: Vec::new(),
-            ids: Vec::new(),
+            paths: PathEncoder::new(),
             local: Vec::new(),
+            heads: Vec::new(),
         }
     }
 
@@ -327,24 +344,27 @@ impl ChunkEncoder {
             put_varint(&mut map, u64::from(step.0) - next);
             next = u64::from(step.0) + 1;
         }
-        let encoding = Encoding::for_distinct(self.distinct.len());
-        self.ids.clear();
-        let locals = steps.iter().map(|s| self.slots[s.0 as usize]);
-        match encoding {
-            Encoding::Narrow => self
-                .ids
-                .extend(locals.flat_map(|id| (id as u16).to_le_bytes())),
-            Encoding::Wide => self.ids.extend(locals.flat_map(u32::to_le_bytes)),
-        }
+        self.local.clear();
+        self.local
+            .extend(steps.iter().map(|s| self.slots[s.0 as usize]));
+        self.paths.learn(self.distinct.len(), &self.local);
+        self.paths.put_successors(&mut map);
         let mut body = compress(self.level, &map)?;
         let map_stored = body.len() as u32;
-        body.extend_from_slice(&compress(self.level, &self.ids)?);
+
+        self.heads.clear();
+        let heads = self.paths.heads(&self.local);
+        let encoding = Encoding::for_distinct(self.distinct.len());
+        match encoding {
+            Encoding::Narrow => self
+                .heads
+                .extend(heads.flat_map(|id| (id as u16).to_le_bytes())),
+            Encoding::Wide => self.heads.extend(heads.flat_map(u32::to_le_bytes)),
+        }
+        body.extend_from_slice(&compress(self.level, &self.heads)?);
         let sides = if sides.is_empty() {
             Vec::new()
         } else {
-            self.local.clear();
-            self.local
-                .extend(steps.iter().map(|s| self.slots[s.0 as usize]));
             encode_sides(self.level, sides, &self.local)?
         };
         Ok(EncodedChunk {
@@ -356,6 +376,7 @@ impl ChunkEncoder {
                 distinct: self.distinct.len() as u32,
                 counts,
                 encoding,
+                heads: (self.heads.len() / encoding.id_size()) as u32,
                 map_stored,
                 map_raw: map.len() as u32,
             },

@@ -8,6 +8,7 @@ use super::chunk::{CHUNK_HEADER, ChunkHeader, Counts, Encoding};
 use super::error::{Damage, VltError};
 use super::frame::{FRAME_HEADER, FrameHeader, check_crc, kind};
 use super::packed::{decompress_into, new_decompressor};
+use super::paths::{LocalId, Paths, SLACK};
 use super::side::{
     self, MachineAccess, MemoryAccesses, Position, Timestamp, decode_machine, decode_times,
 };
@@ -18,8 +19,9 @@ use super::trace::{ChunkInfo, SideInfo, Trace};
 pub struct ChunkBuffer {
     payload: Vec<u8>,
     map_raw: Vec<u8>,
-    map: Vec<StepId>,
+    paths: Paths,
     /// Words, for the alignment of the 16-bit or 32-bit ids in them.
+    heads: Vec<u32>,
     ids: Vec<u32>,
     times: Vec<u32>,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
@@ -45,7 +47,8 @@ impl ChunkBuffer {
     pub fn capacity(&self) -> usize {
         self.payload.capacity()
             + self.map_raw.capacity()
-            + 4 * (self.map.capacity() + self.ids.capacity() + self.times.capacity())
+            + self.paths.capacity()
+            + 4 * (self.heads.capacity() + self.ids.capacity() + self.times.capacity())
     }
 }
 
@@ -118,48 +121,22 @@ impl Trace {
 
         buffer.map_raw.resize(header.map_raw as usize, 0);
         decompress_into(decompressor, "step map", stored_map, &mut buffer.map_raw)?;
-        read_map(
-            &buffer.map_raw,
-            header.distinct,
-            info.steps_known,
-            &mut buffer.map,
-        )?;
-
-        let steps = header.steps as usize;
-        let distinct = buffer.map.len();
-        let words = match header.encoding {
-            Encoding::Narrow => steps.div_ceil(2),
-            Encoding::Wide => steps,
+        let paths = &mut buffer.paths;
+        paths.read_map(&buffer.map_raw, header.distinct, info.steps_known)?;
+        let mut parts = Sequence {
+            steps: header.steps as usize,
+            count: header.heads as usize,
+            stored: stored_ids,
+            heads: &mut buffer.heads,
+            paths,
+            decompressor,
         };
-        if buffer.ids.len() < words {
-            buffer.ids.resize(words, 0);
-        }
         let ids = match header.encoding {
-            Encoding::Narrow => {
-                let ids = &mut bytemuck::cast_slice_mut::<u32, u16>(&mut buffer.ids)[..steps];
-                let bytes = bytemuck::cast_slice_mut(ids);
-                decompress_into(decompressor, "step sequence", stored_ids, bytes)?;
-                if cfg!(target_endian = "big") {
-                    ids.iter_mut().for_each(|id| *id = u16::from_le(*id));
-                }
-                let highest = ids.iter().fold(0, |high: u16, &id| high.max(id));
-                check_highest(steps, highest.into(), distinct)?;
-                StepIds::U16(ids)
-            }
-            Encoding::Wide => {
-                let ids = &mut buffer.ids[..steps];
-                let bytes = bytemuck::cast_slice_mut(ids);
-                decompress_into(decompressor, "step sequence", stored_ids, bytes)?;
-                if cfg!(target_endian = "big") {
-                    ids.iter_mut().for_each(|id| *id = u32::from_le(*id));
-                }
-                let highest = ids.iter().fold(0, |high: u32, &id| high.max(id));
-                check_highest(steps, highest, distinct)?;
-                StepIds::U32(ids)
-            }
+            Encoding::Narrow => StepIds::U16(parts.expand(&mut buffer.ids)?),
+            Encoding::Wide => StepIds::U32(parts.expand(&mut buffer.ids)?),
         };
         Ok(Chunk {
-            map: &buffer.map,
+            map: &buffer.paths.map,
             ids,
         })
     }
@@ -325,34 +302,33 @@ impl Trace {
     }
 }
 
-/// Ascending step numbers, as distances.
-fn read_map(
-    raw: &[u8],
-    distinct: u32,
-    steps_known: u32,
-    map: &mut Vec<StepId>,
-) -> Result<(), Damage> {
-    let mut fields = Fields::new(raw, "step map");
-    map.clear();
-    let mut next: u64 = 0;
-    for _ in 0..distinct {
-        let step = next
-            .checked_add(fields.varint()?)
-            .filter(|&step| step < steps_known.into())
-            .ok_or(Damage::Malformed("step map: step not in the code table"))?;
-        map.push(StepId(step as u32));
-        next = step + 1;
-    }
-    fields.finish()
+/// The parts a chunk's sequence of steps is made from.
+struct Sequence<'a> {
+    steps: usize,
+    count: usize,
+    stored: &'a [u8],
+    heads: &'a mut Vec<u32>,
+    paths: &'a mut Paths,
+    decompressor: &'a mut zstd::bulk::Decompressor<'static>,
 }
 
-fn check_highest(steps: usize, highest: u32, distinct: usize) -> Result<(), Damage> {
-    if steps == 0 || (highest as usize) < distinct {
-        return Ok(());
+impl Sequence<'_> {
+    fn expand<'b, T: LocalId>(&mut self, ids: &'b mut Vec<u32>) -> Result<&'b [T], Damage> {
+        let words = |count: usize| count.div_ceil(size_of::<u32>() / size_of::<T>());
+        // Grown only, so that nothing is cleared twice.
+        for (buffer, count) in [
+            (&mut *self.heads, self.count),
+            (&mut *ids, self.steps + SLACK),
+        ] {
+            if buffer.len() < words(count) {
+                buffer.resize(words(count), 0);
+            }
+        }
+        let heads = &mut bytemuck::cast_slice_mut(self.heads)[..self.count];
+        let bytes = bytemuck::cast_slice_mut::<T, u8>(heads);
+        decompress_into(self.decompressor, "step sequence", self.stored, bytes)?;
+        let ids = &mut bytemuck::cast_slice_mut(ids)[..self.steps + SLACK];
+        self.paths.expand(heads, ids)?;
+        Ok(&ids[..self.steps])
     }
-    Err(Damage::NoSuch {
-        what: "local step",
-        index: highest.into(),
-        count: distinct as u64,
-    })
 }

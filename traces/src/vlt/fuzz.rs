@@ -292,8 +292,8 @@ fn mutate_packed(kind: u16, payload: &mut Vec<u8>, rng: &mut Rng) -> Option<()> 
             if rng.one_in(2) {
                 (CHUNK_HEADER - 4, CHUNK_HEADER, map_end)
             } else {
-                // The sequence: two bytes a step, unless there are very many different ones.
-                let size = number(payload, 16)?.checked_mul(2)?;
+                // The sequence: two bytes a path, unless there are very many different steps.
+                let size = number(payload, 60)?.checked_mul(2)?;
                 let raw = decompress("part", payload.get(map_end..)?, size, MAX_PART).ok()?;
                 let mut raw = raw;
                 scramble_in_place(&mut raw, rng);
