@@ -5,6 +5,7 @@
 //! steps obey every rule of [`vlbr_cpu::Step::check`].
 
 mod program;
+mod record;
 mod rng;
 mod walk;
 
@@ -12,6 +13,7 @@ use vlbr_arch::CodeSize;
 use vlbr_cpu::{Code, CodeError, Interner, StepId};
 
 use program::Program;
+pub use record::{RecordError, record};
 pub(crate) use rng::Rng;
 use walk::Walk;
 
@@ -109,6 +111,12 @@ impl Synthetic {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.walks.len()
+    }
+
+    /// Addresses of the user program's code.
+    #[must_use]
+    pub const fn user_code(&self) -> std::ops::Range<u64> {
+        program::USER_BASE..self.program.user_end
     }
 
     /// The next step of a thread. Numbers above [`Synthetic::threads`] wrap.

@@ -7,7 +7,7 @@ use super::SyntheticConfig;
 use super::rng::Rng;
 
 /// Where user code starts: the base a static x86-64 executable is linked to.
-const USER_BASE: u64 = 0x40_0000;
+pub(super) const USER_BASE: u64 = 0x40_0000;
 /// Where kernel code starts: the text mapping of a 64-bit Linux kernel.
 const KERNEL_BASE: u64 = 0xffff_ffff_8100_0000;
 /// The same for code sizes below 64 bits.
@@ -76,6 +76,8 @@ pub(super) struct Placed {
 pub(super) struct Program {
     pub(super) blocks: Vec<Placed>,
     pub(super) user_entry: usize,
+    /// Address behind the user code.
+    pub(super) user_end: u64,
     pub(super) system_call_entry: usize,
     pub(super) interrupt_entry: usize,
 }
@@ -126,8 +128,13 @@ impl Program {
         } else {
             (0, 0)
         };
+        let blocks = place(&drafts, kernel_start, config.code_size)?;
+        let user_end = blocks[..kernel_start]
+            .last()
+            .map_or(USER_BASE, |placed| placed.block.end());
         Ok(Self {
-            blocks: place(&drafts, kernel_start, config.code_size)?,
+            blocks,
+            user_end,
             user_entry: user[0],
             system_call_entry,
             interrupt_entry,

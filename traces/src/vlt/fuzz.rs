@@ -75,7 +75,7 @@ fn run_one(bytes: Vec<u8>, buffer: &mut ChunkBuffer, report: &mut FuzzReport) {
     let options = OpenOptions {
         salvage: true,
         memory_limit: MEMORY_LIMIT,
-        check_chunks: bytes.len() % 2 == 0,
+        check_chunks: bytes.len().is_multiple_of(2),
     };
     let size = bytes.len() as u64;
     let Ok(trace) = Trace::from_bytes(bytes, options) else {
