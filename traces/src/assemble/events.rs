@@ -32,10 +32,12 @@ impl Assembler {
         if previous.is_sigreturn() {
             self.resolve(next);
         } else if !in_a_row && next.start() != previous.last() {
-            // A signal was delivered on the way back. Its return leads behind the system call, or
-            // to it if it is to be restarted.
+            // A signal was delivered on the way back, and its return leads behind the system call,
+            // or to it if it is to be restarted. Or the call never happened: an instruction before
+            // it faulted.
             self.learn(next.start(), false);
-            self.remember_event(previous, None, next, n, false);
+            self.remember_event(previous, Some(self.steps.len() - 1), next, n, true);
+            self.steps.push(StepId(HOLE));
         }
         self.emit(&kernel, 0, event(back, target_of(next)))?;
         Ok(())
@@ -138,6 +140,9 @@ impl Assembler {
         let Some(slot) = open.slot else {
             return Ok(());
         };
+        if open.previous.enters_kernel(self.kind) && place_is_behind(&open.previous, place) {
+            return Ok(());
+        }
         let known = self.handlers.get(&open.handler).copied().unwrap_or(false);
         let (kind, proven) = kind_of(&open.previous, place, known);
         let into = self.event_target(open.target)?;
@@ -149,6 +154,10 @@ impl Assembler {
             into,
         )?;
         self.steps[slot..slot + 2].copy_from_slice(&steps);
+        if open.previous.enters_kernel(self.kind) {
+            // It faulted before it came to its system call.
+            self.stats.kernel_entries -= 1;
+        }
         if open.doubtful {
             let kernel = self.kernel()?;
             let back = self.intern(Step {
@@ -297,5 +306,13 @@ impl Assembler {
             }
             Some(false) => {}
         }
+    }
+}
+
+/// Whether a signal struck in the system call at the end of `previous`, not before it.
+fn place_is_behind(previous: &Decoded, place: Struck) -> bool {
+    match place {
+        Struck::At(_) => true,
+        Struck::After(retired) => retired + 1 >= previous.block.instructions(),
     }
 }

@@ -26,7 +26,8 @@
 //! 5. A block can be cut short without an event (code that modifies itself, I/O): the next block
 //!    starts inside. Its instruction count is an upper bound, and what lies before the next block's
 //!    start retired. Cut at its first instruction, it retired nothing and makes no step. A block
-//!    that ends in an indirect branch is taken to have run to its end.
+//!    that ends in an indirect branch is taken to have run to its end. QEMU also counts the first
+//!    part of an instruction that crosses a page end to the block before it; it is left out there.
 //! 6. Direct and indirect far transfers are branches like others.
 //!
 //! An event step stays open in the chunk under construction until a return resolves it. Returns are

@@ -154,6 +154,21 @@ fn candidates(first: CodeSize, start: u64) -> &'static [CodeSize] {
     }
 }
 
+/// `raw` without its last instruction if that ends where a page ends, or so near that the next
+/// field of an instruction crosses it. QEMU reports the first fields of an instruction that crosses
+/// a page end with the block before it, but runs it in the next one (`i386_tr_translate_insn`). As
+/// no instruction is the beginning of another one, what remains is told from a whole instruction
+/// by its decoding.
+fn without_rest<'a>(raw: &RawBlock<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    /// Size of the longest immediate.
+    const LONGEST_FIELD: u64 = 8;
+    let end = raw.start.wrapping_add(raw.bytes.len() as u64);
+    let left = end.wrapping_neg() & 0xfff;
+    let (&last, lengths) = raw.lengths.split_last()?;
+    let bytes = raw.bytes.len().checked_sub(usize::from(last))?;
+    (left < LONGEST_FIELD && !lengths.is_empty()).then(|| (&raw.bytes[..bytes], lengths))
+}
+
 /// Decodes `raw` in the first mode in which it has the stated lengths, beginning with `state`, which
 /// agrees with what was recorded. The result is the block and the state that holds in it.
 pub(super) fn decode(raw: &RawBlock<'_>, state: State) -> Result<(Block, State), BlockError> {
@@ -167,8 +182,15 @@ pub(super) fn decode(raw: &RawBlock<'_>, state: State) -> Result<(Block, State),
             ..guessed
         };
         let address = effective(raw.start, mode.cs_base, size);
-        let block = Block::with_lengths(address, mode, raw.bytes, raw.lengths)?;
-        return Ok((block, state));
+        for (bytes, lengths) in [Some((raw.bytes, raw.lengths)), without_rest(raw)]
+            .into_iter()
+            .flatten()
+        {
+            if let Ok(block) = Block::with_lengths(address, mode, bytes, lengths) {
+                return Ok((block, state));
+            }
+        }
+        // A real-address mode can still run 32-bit code (SDM volume 3, section 20.1.1).
     }
     // An instruction the decoder does not know fits every mode, so a mode that knows them all goes
     // first.
@@ -180,15 +202,20 @@ pub(super) fn decode(raw: &RawBlock<'_>, state: State) -> Result<(Block, State),
                 // The privilege was read, and above 4 GiB no other code size exists.
                 mode.source = ModeSource::Recorded;
             }
-            let block = if strict {
-                Block::decode(address, mode, raw.bytes)
-            } else {
-                Block::with_lengths(address, mode, raw.bytes, raw.lengths)
-            };
-            if let Ok(block) = block
-                && block.lengths() == raw.lengths
+            for (bytes, lengths) in [Some((raw.bytes, raw.lengths)), without_rest(raw)]
+                .into_iter()
+                .flatten()
             {
-                return Ok((block, state));
+                let block = if strict {
+                    Block::decode(address, mode, bytes)
+                } else {
+                    Block::with_lengths(address, mode, bytes, lengths)
+                };
+                if let Ok(block) = block
+                    && block.lengths() == lengths
+                {
+                    return Ok((block, state));
+                }
             }
         }
     }

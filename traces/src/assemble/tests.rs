@@ -407,6 +407,21 @@ fn rule_5_a_block_cut_short_retires_what_lies_before_the_next_one() {
 }
 
 #[test]
+fn rule_5_an_instruction_across_a_page_end_belongs_to_the_next_block() {
+    let mut s = Stream::user();
+    // Two bytes of `mov %rsp, %rbp` are on the first page.
+    s.run_raw(0x1ffd, &[0x90, 0x48, 0x89], &[1, 2], None);
+    s.run(0x1ffe, &[0x48, 0x89, 0xe5, 0xc3]);
+    assert_eq!(s.finish(), [On(0x1ffd, 1), Gap(0x1ffe, 2)]);
+    // The immediate of `movl $0, 0x10(%rsp)` crosses: the fields before it end short of the page.
+    let store = [0xc7, 0x44, 0x24, 0x10, 0, 0, 0, 0];
+    s.run_raw(0x2ff8, &[0x90, 0xc7, 0x44, 0x24, 0x10], &[1, 4], None);
+    s.run(0x2ff9, &store);
+    assert_eq!(s.finish(), [On(0x2ff8, 1), Gap(0x2ff9, 1)]);
+    assert_eq!(s.assembler.stats().problems(), 0);
+}
+
+#[test]
 fn rule_6_far_transfers_of_a_guest_are_branches() {
     let mut s = Stream::system();
     s.run(KERNEL, IRETQ);
@@ -507,6 +522,32 @@ fn user_a_known_signal_handler_can_also_be_called() {
         ]
     );
     assert_eq!(s.assembler.stats().problems(), 0);
+}
+
+#[test]
+fn user_a_fault_before_a_system_call_of_the_same_block_is_placed_by_its_return() {
+    let mut s = Stream::user();
+    let code = [0x90, 0x8a, 0x00, 0x0f, 0x05]; // nop; mov (%rax), %al; syscall
+    s.run(0x1000, &code);
+    s.run(0x9000, RET);
+    s.run(0x9100, SIGRETURN);
+    s.run(0x1001, &code[1..]);
+    s.run(0x1005, NOP2);
+    assert_eq!(
+        s.finish(),
+        [
+            To(0x1000, 1, far(FarKind::Exception), UNRECORDED_KERNEL),
+            To(UNRECORDED_KERNEL, 0, far(FarKind::Iret), 0x9000),
+            To(0x9000, 2, BranchClass::NearRet, 0x9100),
+            To(0x9100, 2, far(FarKind::Syscall), UNRECORDED_KERNEL),
+            To(UNRECORDED_KERNEL, 0, far(FarKind::Iret), 0x1001),
+            To(0x1001, 2, far(FarKind::Syscall), UNRECORDED_KERNEL),
+            To(UNRECORDED_KERNEL, 0, far(FarKind::Sysret), 0x1005),
+            Gap(0x1005, 2),
+        ]
+    );
+    let stats = s.assembler.stats();
+    assert_eq!((stats.kernel_entries, stats.problems()), (2, 0));
 }
 
 #[test]

@@ -67,6 +67,16 @@ impl Decoded {
         self.block.branch().map(|branch| branch.class)
     }
 
+    /// Whether the block ends in an entry to a kernel that is not recorded.
+    pub(super) fn enters_kernel(&self, kind: Kind) -> bool {
+        kind != Kind::System
+            && matches!(
+                self.class(),
+                Some(BranchClass::Far(far))
+                    if !matches!(far, FarKind::Jmp | FarKind::Call | FarKind::Ret)
+            )
+    }
+
     /// Whether the block ends in `rt_sigreturn`, as the signal trampolines of C libraries do:
     /// `mov $15, %eax` (or `%rax`) and SYSCALL.
     pub(super) fn is_sigreturn(&self) -> bool {
@@ -232,7 +242,8 @@ pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Str
             let same_half = is_high(resume) == is_high(previous.start());
             (same_half || kind != Kind::System).then_some((Struck::At(resume), false))
         }
-        Some(BranchClass::Far(_)) => Some((Struck::At(resume), false)),
+        // Behind a system call is where a signal strikes that came meanwhile.
+        Some(BranchClass::Far(_)) => Some((Struck::At(resume), end && kind != Kind::System)),
     }
 }
 
