@@ -101,6 +101,15 @@ struct Listing {
     begins: Vec<usize>,
 }
 
+/// What makes a block: translations of the same code share one.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Content {
+    cs_base: u64,
+    pc: u64,
+    flags: u32,
+    bytes: Box<[u8]>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     host: u64,
@@ -117,7 +126,7 @@ pub struct LogReader<R, C = ()> {
     table: RawTable,
     /// By translation: its host address, block address and flags.
     known: FxHashMap<(u64, u64, u32), u32>,
-    by_content: FxHashMap<(u64, u64, u32, Box<[u8]>), u32>,
+    by_content: FxHashMap<Content, u32>,
     listing: Option<Listing>,
     /// Listings whose block was not executed yet, oldest first.
     waiting: VecDeque<(u64, Listing)>,
@@ -312,7 +321,12 @@ impl<R: BufRead, C: LogCode> LogReader<R, C> {
         bytes: &[u8],
         lengths: &[u8],
     ) -> Result<u32, LogError> {
-        let content = (trace.cs_base, trace.pc, trace.flags, bytes.into());
+        let content = Content {
+            cs_base: trace.cs_base,
+            pc: trace.pc,
+            flags: trace.flags,
+            bytes: bytes.into(),
+        };
         let id = match self.by_content.get(&content) {
             Some(&id) => id,
             None => {
