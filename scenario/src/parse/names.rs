@@ -46,6 +46,13 @@ pub(super) fn bits_of(register: &Register) -> &'static dyn Fn(&str) -> Option<u6
         Register::From(_) | Register::To(_) => return &no_bits,
         Register::At(msr) => *msr,
     };
+    let infos = [Msr::LBR_INFO_0, Msr::LBR_0_INFO];
+    if infos
+        .iter()
+        .any(|base| (base.value()..base.value() + 32).contains(&msr.value()))
+    {
+        return INFO;
+    }
     match msr {
         Msr::DEBUGCTL => &|name| Some(DebugCtl::from_name(name)?.bits()),
         Msr::LBR_SELECT => &|name| Some(LbrSelect::from_name(name)?.bits()),

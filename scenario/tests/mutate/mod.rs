@@ -1,0 +1,207 @@
+//! Scenarios made wrong on purpose.
+
+use vlbr_scenario::{
+    Action, BranchOutcome, Check, Expected, Expr, Fault, Operator, Phase, ReadCheck, Scenario,
+    Step, WriteOutcome,
+};
+
+/// Every scenario that differs from `scenario` in one expectation, with the line of the change.
+pub(crate) fn expectations(scenario: &Scenario) -> Vec<(usize, Scenario)> {
+    let mut mutants = Vec::new();
+    for (n, step) in scenario.steps.iter().enumerate() {
+        for what in changed(step) {
+            let mut mutant = scenario.clone();
+            mutant.steps[n].what = what;
+            mutants.push((step.line, mutant));
+        }
+    }
+    mutants
+}
+
+/// The scenario without the steps that make something happen; `None` if it has none that could
+/// leave a trace.
+pub(crate) fn without_happenings(scenario: &Scenario) -> Option<Scenario> {
+    let leaves_no_trace = |step: &Step| match &step.what {
+        Action::Branch(branch) => branch.outcome == Some(BranchOutcome::Ignored),
+        Action::Wrmsr(_, _, outcome) => matches!(outcome, WriteOutcome::Fault(_)),
+        Action::Unseen(_) => true,
+        _ => false,
+    };
+    // Dropping these shows only that nothing happens when nothing happens.
+    let silent = |step: &Step| step.phase == Phase::Then || leaves_no_trace(step);
+    if scenario.steps.iter().all(silent) {
+        return None;
+    }
+    let mut mutant = scenario.clone();
+    mutant
+        .steps
+        .retain(|step| step.phase == Phase::Then || leaves_no_trace(step));
+    Some(mutant)
+}
+
+fn more(expr: &Expr) -> Expr {
+    joined(Operator::Add, expr, 1)
+}
+
+fn joined(operator: Operator, expr: &Expr, by: u64) -> Expr {
+    Expr::Join(operator, Box::new(expr.clone()), Box::new(Expr::Number(by)))
+}
+
+/// The same value with another bit pattern under the mask: the comparison turned round.
+fn turned(check: &Check) -> Check {
+    Check {
+        equal: !check.equal,
+        ..check.clone()
+    }
+}
+
+fn changed(step: &Step) -> Vec<Action> {
+    match &step.what {
+        Action::Rdmsr(register, ReadCheck::Value(check)) => {
+            let with = |check| Action::Rdmsr(register.clone(), ReadCheck::Value(check));
+            let mut changes = vec![
+                with(turned(check)),
+                Action::Rdmsr(register.clone(), ReadCheck::Fault(Fault::Any)),
+            ];
+            if check.equal && check.mask.is_none() {
+                let value = match check.value {
+                    Expr::Number(value) => Expr::Number(value ^ 1 << 20),
+                    ref other => more(other),
+                };
+                changes.push(with(Check {
+                    value,
+                    ..check.clone()
+                }));
+            }
+            changes
+        }
+        Action::Rdmsr(register, ReadCheck::Fault(fault)) => vec![
+            Action::Rdmsr(
+                register.clone(),
+                ReadCheck::Value(Check {
+                    equal: true,
+                    value: Expr::Number(0),
+                    mask: None,
+                }),
+            ),
+            Action::Rdmsr(register.clone(), ReadCheck::Fault(another(*fault))),
+        ],
+        Action::Wrmsr(register, value, outcome) => outcomes(*outcome)
+            .into_iter()
+            .map(|outcome| Action::Wrmsr(register.clone(), value.clone(), outcome))
+            .collect(),
+        Action::Xsaves(image, outcome) => outcomes(*outcome)
+            .into_iter()
+            .map(|outcome| Action::Xsaves(*image, outcome))
+            .collect(),
+        Action::Xrstors(image, outcome) => outcomes(*outcome)
+            .into_iter()
+            .map(|outcome| Action::Xrstors(*image, outcome))
+            .collect(),
+        Action::XrstorsInit(outcome) => outcomes(*outcome)
+            .into_iter()
+            .map(Action::XrstorsInit)
+            .collect(),
+        Action::Branch(branch) => {
+            let Some(outcome) = branch.outcome else {
+                return Vec::new();
+            };
+            [
+                BranchOutcome::Recorded,
+                BranchOutcome::Popped,
+                BranchOutcome::Ignored,
+            ]
+            .into_iter()
+            .filter(|other| *other != outcome)
+            .map(|other| {
+                let mut branch = branch.clone();
+                branch.outcome = Some(other);
+                Action::Branch(branch)
+            })
+            .collect()
+        }
+        Action::Image(image, field, check) => {
+            vec![Action::Image(*image, field.clone(), turned(check))]
+        }
+        Action::Cpuid(leaf, subleaf, register, check) => {
+            vec![Action::Cpuid(*leaf, *subleaf, *register, turned(check))]
+        }
+        Action::Holds(count) => vec![
+            Action::Holds(more(count)),
+            // One less; of none, one more again.
+            Action::Holds(match count {
+                Expr::Number(0) => Expr::Number(1),
+                other => joined(Operator::Sub, other, 1),
+            }),
+        ],
+        Action::LbrInserts(count) => vec![Action::LbrInserts(more(count))],
+        Action::Entry(index, expected) => entries(expected)
+            .into_iter()
+            .map(|expected| Action::Entry(index.clone(), expected))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Another entry for each field that is compared.
+fn entries(expected: &Expected) -> Vec<Expected> {
+    let check = match expected {
+        Expected::Record(check) => check,
+        Expected::Empty => {
+            return vec![Expected::Record(vlbr_scenario::EntryCheck {
+                equal: true,
+                from: Expr::Number(0x40_1000),
+                to: Expr::Number(0x40_1040),
+                mispredicted: false,
+                in_tx: false,
+                abort: false,
+                cycles: None,
+                branch_type: None,
+            })];
+        }
+    };
+    let mut changes = Vec::new();
+    let mut push = |change: &dyn Fn(&mut vlbr_scenario::EntryCheck)| {
+        let mut changed = check.clone();
+        change(&mut changed);
+        changes.push(Expected::Record(changed));
+    };
+    push(&|check| check.equal = !check.equal);
+    if check.equal {
+        push(&|check| check.from = more(&check.from));
+        push(&|check| check.to = more(&check.to));
+        push(&|check| check.mispredicted = !check.mispredicted);
+        push(&|check| check.in_tx = !check.in_tx);
+        push(&|check| check.abort = !check.abort);
+        if check.cycles.is_some() {
+            push(&|check| {
+                check.cycles = match &check.cycles {
+                    Some(Some(cycles)) => Some(Some(more(cycles))),
+                    _ => Some(Some(Expr::Number(0x7777))),
+                }
+            });
+        }
+        if check.branch_type.is_some() {
+            push(&|check| check.branch_type = check.branch_type.map(|code| code ^ 1));
+        }
+        changes.push(Expected::Empty);
+    }
+    changes
+}
+
+fn outcomes(outcome: WriteOutcome) -> Vec<WriteOutcome> {
+    match outcome {
+        WriteOutcome::Ok => vec![WriteOutcome::Fault(Fault::Any)],
+        WriteOutcome::Fault(fault) => {
+            vec![WriteOutcome::Ok, WriteOutcome::Fault(another(fault))]
+        }
+    }
+}
+
+/// A reason that the fault does not have.
+fn another(fault: Fault) -> Fault {
+    match fault {
+        Fault::BeyondDepth => Fault::ReservedBits,
+        _ => Fault::BeyondDepth,
+    }
+}

@@ -1,0 +1,122 @@
+//! The files under `scenarios/`: they pass, they are indexed, and none can pass by accident.
+
+mod mutate;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use vlbr_lbr::Profile;
+use vlbr_scenario::{DeviceKind, Scenario, discover, index, load, parse_rules, run, run_scenario};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
+}
+
+fn all() -> Vec<(PathBuf, Scenario)> {
+    let files = discover(&[root()]).unwrap();
+    let load = |file: PathBuf| match load(&file) {
+        Ok(scenario) => (file, scenario),
+        Err(error) => panic!("{error}"),
+    };
+    files.into_iter().map(load).collect()
+}
+
+#[test]
+fn every_scenario_passes_on_both_devices() {
+    let report = run(&[root()]).unwrap();
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn a_file_stands_in_the_folder_of_its_area() {
+    for (file, scenario) in all() {
+        let folder = file.parent().and_then(|folder| folder.file_name());
+        assert_eq!(
+            folder.and_then(|name| name.to_str()),
+            Some(scenario.area.name()),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn numbers_are_unique() {
+    let mut seen = BTreeMap::new();
+    for (file, scenario) in all() {
+        if let Some(other) = seen.insert(scenario.number, file.clone()) {
+            panic!("{} and {}", file.display(), other.display());
+        }
+    }
+}
+
+#[test]
+fn the_index_is_complete_and_current() {
+    let rules = parse_rules(&fs::read_to_string(root().join("rules.txt")).unwrap()).unwrap();
+    let mut scenarios: Vec<Scenario> = all().into_iter().map(|(_, scenario)| scenario).collect();
+    scenarios.sort_by_key(|scenario| scenario.number);
+    let expected = match index(&rules, &scenarios) {
+        Ok(text) => text,
+        Err(error) => panic!("{error}"),
+    };
+    let found = fs::read_to_string(root().join("INDEX.md")).unwrap();
+    assert!(
+        found == expected,
+        "scenarios/INDEX.md is stale: cargo run -p vlbr-scenario --example index > scenarios/INDEX.md"
+    );
+}
+
+#[test]
+fn every_profile_and_every_vector_of_the_lbr_is_covered() {
+    let scenarios = all();
+    for profile in Profile::all() {
+        let covered = scenarios
+            .iter()
+            .filter(|(_, s)| s.profiles.names().iter().any(|name| name == profile.name()));
+        assert!(covered.count() >= 40, "{}", profile.name());
+    }
+    for vector in (1..=8).chain([13]).chain(20..=22).chain(24..=28) {
+        let rule = format!("vectors/T{vector}");
+        assert!(
+            scenarios.iter().any(|(_, s)| s.rules.contains(&rule)),
+            "{rule}"
+        );
+    }
+}
+
+#[test]
+fn every_changed_expectation_is_noticed_on_every_profile_and_device() {
+    let mut changes = 0;
+    for (file, scenario) in all() {
+        let runs = scenario.profiles.names().len() * DeviceKind::ALL.len();
+        let mutants = mutate::expectations(&scenario);
+        assert!(!mutants.is_empty(), "{}", file.display());
+        for (line, mutant) in mutants {
+            changes += 1;
+            let (_, failures) = run_scenario(&mutant);
+            assert!(
+                failures.len() == runs && failures.iter().all(|failure| failure.line == line),
+                "{}:{line}: a changed expectation was noticed on {} of {runs} runs",
+                file.display(),
+                failures.len()
+            );
+        }
+    }
+    assert!(changes > 1000, "{changes} expectations were changed");
+}
+
+#[test]
+fn without_what_happens_a_scenario_fails() {
+    for (file, scenario) in all() {
+        let Some(mutant) = mutate::without_happenings(&scenario) else {
+            continue;
+        };
+        let (_, failures) = run_scenario(&mutant);
+        assert!(
+            !failures.is_empty(),
+            "{}: it passes without its steps",
+            file.display()
+        );
+    }
+}
