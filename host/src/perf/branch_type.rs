@@ -182,7 +182,7 @@ pub fn branch_type(
 #[must_use]
 pub fn perf_branch_type(kind: BranchType) -> u8 {
     const MAP: [(BranchType, u8); 11] = [
-        (BranchType::CALL, 5),
+        (BranchType::CALL, 4),
         (BranchType::RET, 6),
         (BranchType::SYSCALL, 7),
         (BranchType::SYSRET, 8),
@@ -190,8 +190,8 @@ pub fn perf_branch_type(kind: BranchType) -> u8 {
         (BranchType::JCC, 1),
         (BranchType::JMP, 2),
         (BranchType::IRQ, 12),
-        (BranchType::IND_CALL, 4),
-        (BranchType::ZERO_CALL, 5),
+        (BranchType::IND_CALL, 5),
+        (BranchType::ZERO_CALL, 4),
         (BranchType::IND_JMP, 3),
     ];
     MAP.iter()
@@ -214,6 +214,28 @@ pub fn stand_in(transfer: &Transfer) -> Option<&'static [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn type_numbers_are_those_of_the_perf_abi() {
+        // PERF_BR_* of uapi/linux/perf_event.h.
+        let user = BranchType::USER;
+        for (kind, number) in [
+            (BranchType::JCC, 1),
+            (BranchType::JMP, 2),
+            (BranchType::IND_JMP, 3),
+            (BranchType::CALL, 4),
+            (BranchType::ZERO_CALL, 4),
+            (BranchType::IND_CALL, 5),
+            (BranchType::RET, 6),
+            (BranchType::SYSCALL, 7),
+            (BranchType::SYSRET, 8),
+            (BranchType::IRET, 11),
+            (BranchType::IRQ, 12),
+            (BranchType::NONE, 0),
+        ] {
+            assert_eq!(perf_branch_type(kind.with(user)), number, "{kind:?}");
+        }
+    }
 
     const USER: u64 = 0x40_1000;
     const KERNEL: u64 = 0xffff_ffff_8100_0000;
