@@ -509,24 +509,31 @@ fn net(plan: &Plan, cursor: &Cursor) -> i64 {
     }
 }
 
-/// The loop indexes tables with the ids; a maximum is cheaper than a check at each step.
-fn check_ids<I: LocalId + Ord>(ids: &[I], known: usize) -> Result<(), RunError> {
-    match ids.iter().max() {
-        Some(id) if id.number() as usize >= known => Err(RunError::LocalId {
-            id: id.number() as usize,
+/// The loop indexes tables with the ids; a maximum, which vectorizes, is cheaper than a check at
+/// each step.
+fn check_ids<I: LocalId>(ids: &[I], known: usize) -> Result<(), RunError> {
+    let largest = I::largest(ids) as usize;
+    if !ids.is_empty() && largest >= known {
+        return Err(RunError::LocalId {
+            id: largest,
             known,
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
 }
 
 /// A local step id of either width.
 trait LocalId: Copy {
+    fn largest(ids: &[Self]) -> u32;
     fn number(self) -> u32;
     fn word(self, table: &[u64; TABLE], wide: &[u64]) -> u64;
 }
 
 impl LocalId for u16 {
+    fn largest(ids: &[Self]) -> u32 {
+        u32::from(ids.iter().fold(0, |largest, &id| id.max(largest)))
+    }
+
     #[inline(always)]
     fn number(self) -> u32 {
         u32::from(self)
@@ -539,6 +546,10 @@ impl LocalId for u16 {
 }
 
 impl LocalId for u32 {
+    fn largest(ids: &[Self]) -> u32 {
+        ids.iter().fold(0, |largest, &id| id.max(largest))
+    }
+
     #[inline(always)]
     fn number(self) -> u32 {
         self
