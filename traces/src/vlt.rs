@@ -40,6 +40,7 @@ mod info;
 mod meta;
 mod packed;
 mod paths;
+mod scan;
 mod side;
 mod source;
 mod trace;

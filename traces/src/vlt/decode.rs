@@ -237,13 +237,9 @@ impl Trace {
         buffer: &mut SideBuffer,
     ) -> Result<Option<(SideInfo, u32)>, VltError> {
         self.chunk_info(chunk)?;
-        let Ok(at) = self
-            .sides
-            .binary_search_by_key(&(chunk as u32, tag), |s| (s.chunk, s.tag))
-        else {
+        let Some(info) = self.side(chunk as u32, tag) else {
             return Ok(None);
         };
-        let info = self.sides[at];
         self.unpack_side(&info, most, buffer)
             .map(|count| Some((info, count)))
             .map_err(|damage| damage.at(info.offset))

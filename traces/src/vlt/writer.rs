@@ -13,7 +13,7 @@ use super::error::WriteError;
 use super::frame::{MAX_PAYLOAD, OPTIONAL, SUMMED_HEADER, file_header, frame, kind};
 use super::meta::{Mapping, Meta, Process, ProcessIndex, Thread, ThreadIndex, put_notes};
 use super::packed::compress;
-use super::trace::MAX_SYMBOLS;
+use super::scan::MAX_SYMBOLS;
 
 /// Where a trace is written to.
 pub trait Output {
