@@ -86,6 +86,9 @@ impl Sink for FileSink {
             (TargetMode::User, Origin::Replaced(_)) => ProcessStart::Exec,
         };
         let name = comm(&path);
+        // As the mappings name it, so that the program is found among them. A system's path is that
+        // of a kernel image, which is not mapped by name.
+        let path = path.canonicalize().unwrap_or(path);
         let index = self.file.process(&Process {
             pid: process.pid,
             ppid: process.parent_pid,
