@@ -9,7 +9,7 @@ pub(super) const ATTR_SIZE_VER0: usize = 64;
 
 /// The fields of `perf_event_attr`. A field the file is too old to hold is 0.
 ///
-/// Bytes past [`ATTR_SIZE`], which a newer kernel may write, are not kept.
+/// Bytes past 128, which a newer kernel may write, are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventAttr {
     /// `PERF_TYPE_*`: 0 hardware, 1 software, 4 raw.
@@ -94,7 +94,7 @@ impl EventAttr {
         }
     }
 
-    /// The attribute in [`ATTR_SIZE`] bytes. The size field is the one stored.
+    /// The attribute in 128 bytes. The size field is the one stored.
     #[must_use]
     pub fn encode(&self) -> [u8; ATTR_SIZE] {
         let mut out = [0; ATTR_SIZE];

@@ -266,3 +266,39 @@ impl Symbolizer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(symbols: &Symbolizer, pid: u32, address: u64) -> Option<String> {
+        let resolved = symbols.resolve(pid, address)?;
+        Some(resolved.path.display().to_string())
+    }
+
+    #[test]
+    fn a_later_mapping_replaces_the_part_it_covers() {
+        let mut symbols = Symbolizer::new();
+        symbols.map(&Mapping::user(1, 0x1000, 0x4000, 0, "/old"));
+        symbols.map(&Mapping::user(1, 0x2000, 0x1000, 0, "/new"));
+        let at = |address| path(&symbols, 1, address);
+        assert_eq!(at(0xfff), None);
+        assert_eq!(at(0x1fff).as_deref(), Some("/old"));
+        assert_eq!(at(0x2000).as_deref(), Some("/new"));
+        assert_eq!(at(0x3000).as_deref(), Some("/old"));
+        assert_eq!(at(0x5000), None);
+        assert_eq!(path(&symbols, 2, 0x2000), None);
+        assert_eq!(symbols.failures().count(), 2);
+    }
+
+    #[test]
+    fn a_child_has_the_mappings_of_its_parent_until_it_execs() {
+        let mut symbols = Symbolizer::new();
+        symbols.map(&Mapping::user(1, 0x1000, 0x1000, 0, "/program"));
+        symbols.fork(1, 2);
+        assert_eq!(path(&symbols, 2, 0x1800).as_deref(), Some("/program"));
+        symbols.exec(2);
+        assert_eq!(path(&symbols, 2, 0x1800), None);
+        assert_eq!(symbols.describe(1, 0x1800), "[program]+0x1800");
+    }
+}
