@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod area;
+mod compare;
 mod discover;
 mod error;
 mod execute;

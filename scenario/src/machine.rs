@@ -1,35 +1,23 @@
 //! What a step does to a core and what it compares.
 
+use core::ops::Range;
 use std::collections::BTreeMap;
 
 use vlbr_arch::{
     BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrSelect, Msr, PerfGlobalStatus, Transfer,
     XSTATE_LBR_SIZE,
 };
-use vlbr_lbr::{Device, GpFault, Interface, Options, Profile, Record, Reset, Verdict};
+use vlbr_lbr::{Device, GpFault, Interface, Options, Profile, Record, Reset};
 
+use crate::compare::{
+    Mismatch, Outcome, compare, compare_fault, compare_record, describe, eval, hex, mismatch,
+    outcome,
+};
 use crate::expr::Scope;
 use crate::smt::Core;
 use crate::{
-    Action, Branch, BranchOutcome, Check, DeviceKind, EntryCheck, Expected, Expr, Fault,
-    ImageField, ReadCheck, Register, WriteOutcome,
+    Action, Branch, DeviceKind, Expected, Expr, ImageField, ReadCheck, Register, WriteOutcome,
 };
-
-/// A step that went otherwise.
-#[derive(Debug)]
-pub(crate) struct Mismatch {
-    pub(crate) expected: String,
-    pub(crate) found: String,
-}
-
-type Outcome = Result<(), Mismatch>;
-
-fn mismatch(expected: impl ToString, found: impl ToString) -> Mismatch {
-    Mismatch {
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
-}
 
 /// A core of one profile with what stands around it in a scenario.
 #[derive(Debug)]
@@ -336,8 +324,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Every entry, youngest first, compared with the registers it is made of.
-    fn records(&mut self, cpu: usize) -> Result<Vec<Record>, Mismatch> {
+    /// Every entry, youngest first; those in `checked` are compared with their registers.
+    fn records(&mut self, cpu: usize, checked: Range<usize>) -> Result<Vec<Record>, Mismatch> {
         let arch = self.profile.is_arch();
         let has_info = match self.profile.interface() {
             Interface::Legacy(legacy) => legacy.info.is_some(),
@@ -351,6 +339,9 @@ impl<'a> Machine<'a> {
             self.must_read(cpu, Msr::LASTBRANCH_TOS)?
         };
         for (n, record) in (0..depth).zip(&records) {
+            if !checked.contains(&(n as usize)) {
+                continue;
+            }
             let slot = if arch { n } else { (tos + depth - n) % depth };
             let scope = Scope { depth, n };
             let mut read = |register: fn(Expr) -> Register| {
@@ -374,9 +365,9 @@ impl<'a> Machine<'a> {
         expected: &Expected,
         scope: Scope,
     ) -> Outcome {
-        let index = eval(index, scope)?;
-        let records = self.records(cpu)?;
-        let Some(record) = usize::try_from(index).ok().and_then(|i| records.get(i)) else {
+        let index = usize::try_from(eval(index, scope)?).unwrap_or(usize::MAX);
+        let records = self.records(cpu, index..index.saturating_add(1))?;
+        let Some(record) = records.get(index) else {
             return Err(mismatch(
                 format!("an entry {index}"),
                 format!("{} entries", records.len()),
@@ -390,7 +381,7 @@ impl<'a> Machine<'a> {
     }
 
     fn compare_count(&mut self, cpu: usize, expected: u64) -> Outcome {
-        let records = self.records(cpu)?;
+        let records = self.records(cpu, 0..usize::MAX)?;
         let filled = records.iter().take_while(|record| !record.is_empty());
         let filled = filled.count();
         if filled as u64 != expected {
@@ -407,140 +398,6 @@ impl<'a> Machine<'a> {
             )),
         }
     }
-}
-
-fn hex(value: u64) -> String {
-    format!("{value:#x}")
-}
-
-fn eval(expr: &Expr, scope: Scope) -> Result<u64, Mismatch> {
-    expr.eval(scope)
-        .ok_or_else(|| mismatch("values that fit in 64 bits", "one that does not"))
-}
-
-fn outcome(verdict: Verdict) -> BranchOutcome {
-    match verdict {
-        Verdict::Ignore => BranchOutcome::Ignored,
-        Verdict::Push => BranchOutcome::Recorded,
-        Verdict::Pop => BranchOutcome::Popped,
-    }
-}
-
-impl core::fmt::Display for BranchOutcome {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Recorded => "recorded",
-            Self::Popped => "popped",
-            Self::Ignored => "ignored",
-        })
-    }
-}
-
-fn compare(check: &Check, found: u64, scope: Scope) -> Outcome {
-    let value = eval(&check.value, scope)?;
-    let mask = check
-        .mask
-        .as_ref()
-        .map_or(Ok(!0), |mask| eval(mask, scope))?;
-    if (found & mask == value & mask) == check.equal {
-        return Ok(());
-    }
-    let but = if check.equal { "" } else { "anything but " };
-    let under = match mask {
-        u64::MAX => String::new(),
-        mask => format!(" under mask {mask:#x}"),
-    };
-    Err(mismatch(format!("{but}{value:#x}{under}"), hex(found)))
-}
-
-fn compare_fault(expected: WriteOutcome, found: Result<(), GpFault>) -> Outcome {
-    match (expected, found) {
-        (WriteOutcome::Ok, Ok(())) => Ok(()),
-        (WriteOutcome::Ok, Err(fault)) => Err(mismatch("ok", fault)),
-        (WriteOutcome::Fault(expected), Ok(())) => Err(mismatch(expected, "ok")),
-        (WriteOutcome::Fault(expected), Err(fault)) => {
-            if expected.accepts(Fault::of(&fault.reason)) {
-                Ok(())
-            } else {
-                Err(mismatch(expected, fault))
-            }
-        }
-    }
-}
-
-fn compare_record(check: &EntryCheck, record: &Record, scope: Scope) -> Outcome {
-    let (from, to) = (eval(&check.from, scope)?, eval(&check.to, scope)?);
-    let cycles = match &check.cycles {
-        None => record.cycles.map(u64::from),
-        Some(None) => None,
-        Some(Some(cycles)) => Some(eval(cycles, scope)?),
-    };
-    let found_type = record.branch_type.map(|code| code.min(8));
-    let branch_type = check.branch_type.or(found_type);
-    let same = (from, to) == (record.from, record.to)
-        && check.mispredicted == record.mispredicted
-        && check.in_tx == record.in_tx
-        && check.abort == record.abort
-        && cycles == record.cycles.map(u64::from)
-        && branch_type == found_type;
-    if same == check.equal {
-        return Ok(());
-    }
-    let mut expected = format!("{from:#x} -> {to:#x}");
-    flags(
-        &mut expected,
-        check.mispredicted,
-        check.in_tx,
-        check.abort,
-        check.cycles.is_some().then_some(cycles),
-        check.branch_type,
-    );
-    let but = if check.equal { "" } else { "anything but " };
-    Err(mismatch(format!("{but}{expected}"), describe(record)))
-}
-
-fn flags(
-    text: &mut String,
-    mispredicted: bool,
-    in_tx: bool,
-    abort: bool,
-    cycles: Option<Option<u64>>,
-    branch_type: Option<u8>,
-) {
-    for (flag, name) in [
-        (mispredicted, "mispred"),
-        (in_tx, "in_tx"),
-        (abort, "abort"),
-    ] {
-        if flag {
-            text.push(' ');
-            text.push_str(name);
-        }
-    }
-    match cycles {
-        None => {}
-        Some(None) => text.push_str(" cycles=none"),
-        Some(Some(cycles)) => text.push_str(&format!(" cycles={cycles}")),
-    }
-    if let Some(code) = branch_type {
-        text.push_str(&format!(" type={}", vlbr_arch::BranchType::new(code)));
-    }
-}
-
-fn describe(record: &Record) -> String {
-    if record.raw == [0; 3] {
-        return "an empty entry".to_owned();
-    }
-    let mut text = format!("{:#x} -> {:#x}", record.from, record.to);
-    flags(
-        &mut text,
-        record.mispredicted,
-        record.in_tx,
-        record.abort,
-        Some(record.cycles.map(u64::from)),
-        record.branch_type,
-    );
-    text
 }
 
 /// Byte offset of a word of the image.

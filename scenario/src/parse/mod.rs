@@ -122,6 +122,9 @@ fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
         }
         let content = without_comment(text);
         if content.is_empty() {
+            if text.trim().is_empty() {
+                key = None;
+            }
             continue;
         }
         let indented = text.starts_with(' ');

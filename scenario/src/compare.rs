@@ -1,0 +1,159 @@
+//! Expected against found, and how both are told.
+
+use core::fmt::Write;
+
+use vlbr_lbr::{GpFault, Record, Verdict};
+
+use crate::expr::Scope;
+use crate::{BranchOutcome, Check, EntryCheck, Expr, Fault, WriteOutcome};
+
+/// A step that went otherwise.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+pub(crate) type Outcome = Result<(), Mismatch>;
+
+pub(crate) fn mismatch(expected: impl ToString, found: impl ToString) -> Mismatch {
+    Mismatch {
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
+
+pub(crate) fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
+
+pub(crate) fn eval(expr: &Expr, scope: Scope) -> Result<u64, Mismatch> {
+    expr.eval(scope)
+        .ok_or_else(|| mismatch("values that fit in 64 bits", "one that does not"))
+}
+
+pub(crate) fn outcome(verdict: Verdict) -> BranchOutcome {
+    match verdict {
+        Verdict::Ignore => BranchOutcome::Ignored,
+        Verdict::Push => BranchOutcome::Recorded,
+        Verdict::Pop => BranchOutcome::Popped,
+    }
+}
+
+impl core::fmt::Display for BranchOutcome {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Recorded => "recorded",
+            Self::Popped => "popped",
+            Self::Ignored => "ignored",
+        })
+    }
+}
+
+pub(crate) fn compare(check: &Check, found: u64, scope: Scope) -> Outcome {
+    let value = eval(&check.value, scope)?;
+    let mask = check
+        .mask
+        .as_ref()
+        .map_or(Ok(!0), |mask| eval(mask, scope))?;
+    if (found & mask == value & mask) == check.equal {
+        return Ok(());
+    }
+    let but = if check.equal { "" } else { "anything but " };
+    let under = match mask {
+        u64::MAX => String::new(),
+        mask => format!(" under mask {mask:#x}"),
+    };
+    Err(mismatch(format!("{but}{value:#x}{under}"), hex(found)))
+}
+
+pub(crate) fn compare_fault(expected: WriteOutcome, found: Result<(), GpFault>) -> Outcome {
+    match (expected, found) {
+        (WriteOutcome::Ok, Ok(())) => Ok(()),
+        (WriteOutcome::Ok, Err(fault)) => Err(mismatch("ok", fault)),
+        (WriteOutcome::Fault(expected), Ok(())) => Err(mismatch(expected, "ok")),
+        (WriteOutcome::Fault(expected), Err(fault)) => {
+            if expected.accepts(Fault::of(&fault.reason)) {
+                Ok(())
+            } else {
+                Err(mismatch(expected, fault))
+            }
+        }
+    }
+}
+
+pub(crate) fn compare_record(check: &EntryCheck, record: &Record, scope: Scope) -> Outcome {
+    let (from, to) = (eval(&check.from, scope)?, eval(&check.to, scope)?);
+    let cycles = match &check.cycles {
+        None => record.cycles.map(u64::from),
+        Some(None) => None,
+        Some(Some(cycles)) => Some(eval(cycles, scope)?),
+    };
+    let found_type = record.branch_type.map(|code| code.min(8));
+    let branch_type = check.branch_type.or(found_type);
+    let same = (from, to) == (record.from, record.to)
+        && check.mispredicted == record.mispredicted
+        && check.in_tx == record.in_tx
+        && check.abort == record.abort
+        && cycles == record.cycles.map(u64::from)
+        && branch_type == found_type;
+    if same == check.equal {
+        return Ok(());
+    }
+    let mut expected = format!("{from:#x} -> {to:#x}");
+    flags(
+        &mut expected,
+        check.mispredicted,
+        check.in_tx,
+        check.abort,
+        check.cycles.is_some().then_some(cycles),
+        check.branch_type,
+    );
+    let but = if check.equal { "" } else { "anything but " };
+    Err(mismatch(format!("{but}{expected}"), describe(record)))
+}
+
+fn flags(
+    text: &mut String,
+    mispredicted: bool,
+    in_tx: bool,
+    abort: bool,
+    cycles: Option<Option<u64>>,
+    branch_type: Option<u8>,
+) {
+    for (flag, name) in [
+        (mispredicted, "mispred"),
+        (in_tx, "in_tx"),
+        (abort, "abort"),
+    ] {
+        if flag {
+            text.push(' ');
+            text.push_str(name);
+        }
+    }
+    // Writing to a String cannot fail.
+    let _ = match cycles {
+        None => Ok(()),
+        Some(None) => write!(text, " cycles=none"),
+        Some(Some(cycles)) => write!(text, " cycles={cycles}"),
+    };
+    if let Some(code) = branch_type {
+        let _ = write!(text, " type={}", vlbr_arch::BranchType::new(code));
+    }
+}
+
+pub(crate) fn describe(record: &Record) -> String {
+    if record.raw == [0; 3] {
+        return "an empty entry".to_owned();
+    }
+    let mut text = format!("{:#x} -> {:#x}", record.from, record.to);
+    flags(
+        &mut text,
+        record.mispredicted,
+        record.in_tx,
+        record.abort,
+        Some(record.cycles.map(u64::from)),
+        record.branch_type,
+    );
+    text
+}
