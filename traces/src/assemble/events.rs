@@ -7,7 +7,7 @@ use vlbr_cpu::{Block, Mode, Step, StepId, Target};
 
 use super::emit::{event, locate, taken, target_of};
 use super::lanes::HOLE;
-use super::mode::{Entry, Kind};
+use super::mode::{Entry, Kind, SMI_HANDLERS};
 use super::pending::{OpenEvent, kind_of};
 use super::raw::RawBlock;
 use super::stream::{AssembleError, Assembler};
@@ -61,7 +61,9 @@ impl Assembler {
             n
         } else {
             let known = self.handlers.get(&next.start()).copied().unwrap_or(false);
-            let kind = if known {
+            let kind = if SMI_HANDLERS.contains(&next.start()) {
+                FarKind::Smi
+            } else if known {
                 FarKind::Exception
             } else {
                 FarKind::Interrupt
@@ -106,6 +108,28 @@ impl Assembler {
         }
     }
 
+    /// A return to linear address `resume` is to come, from something that left `previous` and is
+    /// in the trace already.
+    pub(super) fn expect_return(
+        &mut self,
+        previous: &Arc<Decoded>,
+        handler: &Decoded,
+        resume: u64,
+    ) {
+        let lost = self.events.push(OpenEvent {
+            previous: Arc::clone(previous),
+            slot: None,
+            resume: Some(resume),
+            handler: handler.start(),
+            target: target_of(handler),
+            retired: 0,
+            doubtful: false,
+        });
+        if lost.is_some_and(|event| event.slot.is_some() && !event.doubtful) {
+            self.stats.unpaired_events += 1;
+        }
+    }
+
     /// An IRET or `rt_sigreturn` goes to `next`: places the event it returns from.
     pub(super) fn resolve(&mut self, next: &Arc<Decoded>) {
         let mut first = true;
@@ -144,7 +168,10 @@ impl Assembler {
             return Ok(());
         }
         let known = self.handlers.get(&open.handler).copied().unwrap_or(false);
-        let (kind, proven) = kind_of(&open.previous, place, known);
+        let (mut kind, mut proven) = kind_of(&open.previous, place, known);
+        if SMI_HANDLERS.contains(&open.handler) {
+            (kind, proven) = (FarKind::Smi, false);
+        }
         let into = self.event_target(open.target)?;
         let (steps, retired) = self.event_steps(
             &open.previous,
@@ -271,15 +298,7 @@ impl Assembler {
             let kernel = self.kernel()?;
             self.emit(&kernel, 0, event(FarKind::Iret, target))?;
         }
-        let _ = self.events.push(OpenEvent {
-            previous: Arc::clone(previous),
-            slot: None,
-            resume: Some(from),
-            handler: next.start(),
-            target,
-            retired: 0,
-            doubtful: false,
-        });
+        self.expect_return(previous, &next, from);
         Ok(())
     }
 

@@ -54,14 +54,16 @@
 //! * A user program runs in ring 3, 64-bit.
 //! * Code size of a guest: 64-bit above 4 GiB; else the current one if the block's bytes decode to
 //!   the lengths the recorder states, else the first of the others that fits. A stream that begins
-//!   at the reset vector or below 1 MiB + 64 KiB begins in 16-bit code. Outside far transfers a
-//!   change is counted as a surprise. In 16-bit code `CS.base` is taken to be the multiple of
-//!   64 KiB below the block.
+//!   at the reset vector or below 1 MiB + 64 KiB begins in 16-bit code. The target of a direct far
+//!   jump with an operand-size prefix is tried in the size of that operand first. Outside far
+//!   transfers a change is counted as a surprise. In 16-bit code `CS.base` is taken to be the
+//!   multiple of 64 KiB below the block.
 //! * Privilege of a guest: the high half is ring 0. Control comes to ring 3 only by SYSRET,
 //!   SYSEXIT, IRET or far RET from the high half to a low address; near branches, interrupts and
 //!   exceptions to low addresses keep the level. So firmware, boot code, EFI calls and a kernel's
-//!   low-address trampolines are ring 0. System-management mode is not told apart: SMM code that
-//!   interrupts ring 3 is shown as ring 3.
+//!   low-address trampolines are ring 0. An event that goes to offset 0x8000 of 0x30000 or 0xa0000
+//!   is an SMI, with 16-bit ring 0 code; RSM brings back the mode it interrupted. With SMBASE
+//!   elsewhere, SMM code that interrupts ring 3 is shown as ring 3.
 //! * Address space: 0 for a guest's kernel; for its user code the number of the CR3 value that the
 //!   recorder reports, 0 without. For a user program the number of the process image.
 

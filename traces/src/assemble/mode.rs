@@ -17,6 +17,10 @@ const RESET_VECTOR: u64 = 0xffff_fff0;
 /// Real mode reaches this far.
 const REAL_MODE_END: u64 = 0x11_0000;
 
+/// Where system-management mode begins: offset 0x8000 of SMBASE, which is 0x30000 after reset (SDM
+/// volume 3, "SMBASE relocation") and 0xa0000 where SeaBIOS puts it.
+pub(super) const SMI_HANDLERS: [u64; 2] = [0x3_8000, 0xa_8000];
+
 /// What a stream executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

@@ -8,7 +8,7 @@ use vlbr_cpu::{CodeError, Exit, Interner, Mode, StepId};
 
 use super::emit::{event, taken, target_of};
 use super::lanes::{HOLE, Lanes, NONE, way};
-use super::mode::{Entry, Kind, State, decode, is_high};
+use super::mode::{Entry, Kind, SMI_HANDLERS, State, decode, is_high};
 use super::pending::OpenEvents;
 use super::raw::{RawBlock, RawBlocks};
 use super::stats::AssembleStats;
@@ -67,6 +67,10 @@ pub struct Assembler {
     pub(super) retired: u64,
     pub(super) kernel: Option<Arc<Decoded>>,
     seen_user: bool,
+    /// Code size, and privilege level if it is known, of the block that is opened next.
+    hint: Option<(CodeSize, Option<Cpl>)>,
+    /// What system-management mode interrupted.
+    interrupted_by_smi: Option<(CodeSize, Option<Cpl>)>,
     pub(super) stats: AssembleStats,
 }
 
@@ -95,6 +99,8 @@ impl Assembler {
             retired: 0,
             kernel: None,
             seen_user: false,
+            hint: None,
+            interrupted_by_smi: None,
             stats: AssembleStats::default(),
         }
     }
@@ -201,6 +207,7 @@ impl Assembler {
                 return self.open_block(id, &raw, Entry::Near).map(|_| ());
             }
         };
+        self.hint = self.mode_hint(&previous, transition, raw.start);
         let from = (self.open_id, self.lane);
         let Some(next) = self.open_block(id, &raw, entry)? else {
             return self.emit_gap(&previous);
@@ -227,6 +234,30 @@ impl Assembler {
         }
     }
 
+    /// What else is known of the mode of the block at `to`.
+    fn mode_hint(
+        &mut self,
+        previous: &Decoded,
+        transition: Transition,
+        to: u64,
+    ) -> Option<(CodeSize, Option<Cpl>)> {
+        if self.kind != Kind::System {
+            return None;
+        }
+        let mode = previous.block.mode();
+        match transition {
+            Transition::Event if SMI_HANDLERS.contains(&to) => {
+                self.interrupted_by_smi = Some((mode.code_size, Some(mode.cpl)));
+                Some((CodeSize::Bits16, Some(Cpl::Ring0)))
+            }
+            Transition::Taken(_) if previous.class() == Some(BranchClass::Far(FarKind::Rsm)) => {
+                self.interrupted_by_smi.take()
+            }
+            Transition::Taken(_) => previous.far_target_size().map(|size| (size, None)),
+            _ => None,
+        }
+    }
+
     /// Emits what lies between `previous` and the block `next` that was just opened.
     fn leave(
         &mut self,
@@ -248,8 +279,12 @@ impl Assembler {
                 }
             }
             Transition::Taken(entry) => {
-                if previous.class() == Some(BranchClass::Far(FarKind::Iret)) {
-                    self.resolve(next);
+                match previous.class() {
+                    Some(BranchClass::Far(FarKind::Iret | FarKind::Rsm)) => self.resolve(next),
+                    Some(BranchClass::Far(FarKind::SoftwareInterrupt)) => {
+                        self.expect_return(previous, next, previous.end());
+                    }
+                    _ => {}
                 }
                 if let Some(step) = self.emit(previous, n, taken(target))?
                     && entry == Entry::Near
@@ -405,6 +440,12 @@ impl Assembler {
             (None, Some(lane)) => self.state_after_gap(lane.state, raw.start),
             _ => State::initial(self.kind, raw.start),
         };
+        if let Some((size, cpl)) = self.hint.take()
+            && raw.start <= 0xffff_ffff
+        {
+            state.size = size;
+            state.cpl = cpl.unwrap_or(state.cpl);
+        }
         state.space = self.space;
         let state = state.with_recorded(raw);
         let lane = self.lanes.of(state);

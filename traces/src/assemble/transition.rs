@@ -67,6 +67,25 @@ impl Decoded {
         self.block.branch().map(|branch| branch.class)
     }
 
+    /// Code size at the target of the direct far jump or call at the end, if that has the operand
+    /// size of the other code size: a target offset of 32 bits suits 32-bit code, one of 16 bits
+    /// 16-bit code.
+    pub(super) fn far_target_size(&self) -> Option<CodeSize> {
+        const OPERAND_SIZE: u8 = 0x66;
+        const CALL_FAR: u8 = 0x9a;
+        const JMP_FAR: u8 = 0xea;
+        let last = usize::from(*self.block.lengths().last()?);
+        let bytes = self.block.bytes();
+        let [OPERAND_SIZE, CALL_FAR | JMP_FAR, ..] = bytes[bytes.len() - last..] else {
+            return None;
+        };
+        match self.block.mode().code_size {
+            CodeSize::Bits16 => Some(CodeSize::Bits32),
+            CodeSize::Bits32 => Some(CodeSize::Bits16),
+            CodeSize::Bits64 => None,
+        }
+    }
+
     /// Whether the block ends in an entry to a kernel that is not recorded.
     pub(super) fn enters_kernel(&self, kind: Kind) -> bool {
         kind != Kind::System

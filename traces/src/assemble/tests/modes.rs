@@ -86,3 +86,45 @@ fn modes_what_was_recorded_is_taken() {
     );
     assert_eq!(mode.cs_base, 0x100);
 }
+
+#[test]
+fn modes_a_far_jump_with_a_size_prefix_goes_to_the_other_size() {
+    let mut s = Stream::system();
+    s.run_raw(0x9000, &[0x66, 0xea, 0, 0, 1, 0, 8, 0], &[8], None);
+    // and cl, 0xfe; jmp +0: the same in all sizes
+    let either = [0x80, 0xe1, 0xfe, 0xeb, 0x00];
+    s.run_raw(0x1_0000, &either, &[3, 2], None);
+    s.run_raw(0x1_0005, &[0x66, 0xea, 0, 0, 8, 0], &[6], None);
+    s.run_raw(0x2_0000, &either, &[3, 2], None);
+    s.run_raw(0x2_0005, &either, &[3, 2], None);
+    let sizes: Vec<_> = s.transfers().iter().map(|t| t.from_size).collect();
+    use CodeSize::{Bits16, Bits32};
+    assert_eq!(sizes, [Bits16, Bits32, Bits32, Bits16]);
+    assert_eq!(s.assembler.stats().size_surprises, 0);
+}
+
+#[test]
+fn modes_system_management_mode_is_entered_by_an_smi_and_left_to_what_it_interrupted() {
+    let mut s = Stream::system();
+    s.run(KERNEL, IRETQ);
+    s.run(0x40_0000, &[0xe6, 0xb2, 0x90, 0x90]); // out %al, $0xb2
+    s.run_raw(0xa_8000, &[0x66, 0x31, 0xc0, 0x0f, 0xaa], &[3, 2], None); // rsm
+    s.run(0x40_0002, &[0x48, 0x31, 0xc0, 0xeb, 0x00]);
+    s.run(0x40_0007, NOP2);
+    let seen: Vec<_> = s
+        .transfers()
+        .iter()
+        .skip(1)
+        .map(|t| (t.class, t.from, t.cpl_before, t.from_size))
+        .collect();
+    use CodeSize::{Bits16, Bits64};
+    assert_eq!(
+        seen,
+        [
+            (far(FarKind::Smi), 0x40_0002, Cpl::Ring3, Bits64),
+            (far(FarKind::Rsm), 0x8003, Cpl::Ring0, Bits16),
+            (BranchClass::NearRelJmp, 0x40_0005, Cpl::Ring3, Bits64),
+        ]
+    );
+    assert_eq!(s.assembler.stats().problems(), 0);
+}
