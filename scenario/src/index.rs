@@ -139,3 +139,61 @@ pub fn index(rules: &[Rule], scenarios: &[Scenario]) -> Result<String, IndexErro
 fn link_text(scenario: &Scenario) -> String {
     format!("{}-{}.scn", scenario.number, scenario.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::parse;
+
+    fn scenario(rule: &str) -> Scenario {
+        let text = format!(
+            "scenario 1\ntitle: A\narea: msr\nrule: {rule}\nsource: B\nprofiles: all\n\
+             description: C\n\nthen\n  stack empty\n"
+        );
+        parse(Path::new("400-a.scn"), &text).unwrap()
+    }
+
+    #[test]
+    fn rules_come_with_chapters_and_reasons() {
+        let rules = parse_rules("# remark\n= One\na: first\n  not shown: why\n\nb: second\n");
+        let rules = rules.unwrap();
+        assert_eq!(rules.len(), 2);
+        assert_eq!(rules[0].chapter, "One");
+        assert_eq!(rules[0].not_shown.as_deref(), Some("why"));
+        assert_eq!(rules[1].not_shown, None);
+    }
+
+    #[test]
+    fn bad_lines_of_rules_are_refused() {
+        assert_eq!(parse_rules("= A\nno colon"), Err(IndexError::Line(2)));
+        assert_eq!(parse_rules("two words: x"), Err(IndexError::Line(1)));
+        assert_eq!(parse_rules("  not shown: x"), Err(IndexError::Line(1)));
+        assert_eq!(
+            parse_rules("a: x\na: y"),
+            Err(IndexError::Twice("a".into()))
+        );
+    }
+
+    #[test]
+    fn rules_and_files_must_match() {
+        let rules = parse_rules("= One\na: first\n").unwrap();
+        let text = index(&rules, &[scenario("a")]).unwrap();
+        assert!(
+            text.contains("| a | first | [400](msr/400-a.scn) |"),
+            "{text}"
+        );
+        assert_eq!(index(&rules, &[]), Err(IndexError::NotShown("a".into())));
+        assert!(matches!(
+            index(&rules, &[scenario("b")]),
+            Err(IndexError::Unknown { .. })
+        ));
+        let hidden = parse_rules("a: first\n  not shown: why\n").unwrap();
+        assert!(index(&hidden, &[]).unwrap().contains("none: why"));
+        assert_eq!(
+            index(&hidden, &[scenario("a")]),
+            Err(IndexError::ShownAfterAll("a".into()))
+        );
+    }
+}

@@ -233,6 +233,23 @@ fn paths_without_scenarios_are_errors_and_bad_files_are_failures() {
     );
 }
 
+#[test]
+fn the_readme_speaks_of_the_form_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let example = text.split("```\n").nth(1).expect("a fenced example");
+    let scenario = parse(Path::new("313-example.scn"), example).unwrap();
+    assert_eq!(run_scenario(&scenario).1, []);
+    let flowing = text.replace('\n', " ");
+    for (_, reason) in Fault::NAMED {
+        assert!(flowing.contains(reason), "{reason}");
+    }
+    for area in Area::ALL {
+        let range = format!("{} {}", area.first_number(), area.name());
+        assert!(flowing.contains(&range), "{range}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
