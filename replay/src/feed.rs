@@ -60,6 +60,21 @@ fn mapping(trace: &Trace, mapping: &vlt::Mapping) -> Mapping {
     told
 }
 
+/// The kernel of a guest, which is no file mapping: its list of symbols says where it lies, the code
+/// that runs only at boot included.
+fn kernel_image(kallsyms: &str) -> Option<Mapping> {
+    let address_of = |wanted: &str| {
+        kallsyms.lines().find_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let address = u64::from_str_radix(fields.next()?, 16).ok()?;
+            (fields.nth(1)? == wanted).then_some(address)
+        })
+    };
+    let start = address_of("_text")?;
+    let length = address_of("_end")?.checked_sub(start)?;
+    (length > 0).then(|| Mapping::kernel(start, length))
+}
+
 impl Tasks {
     /// The tasks and mappings of `trace`. Of the mappings those that hold code the trace ran.
     #[must_use]
@@ -154,6 +169,10 @@ impl Tasks {
                 notices.push((chunk, Notice::Mapping(mapping(trace, known))));
             }
         }
+        if system && !trace.mappings().iter().any(|known| known.flags.kernel) {
+            let kernel = trace.symbols().and_then(kernel_image);
+            notices.extend(kernel.map(|kernel| (0, Notice::Mapping(kernel))));
+        }
         notices.sort_by_key(|(chunk, _)| *chunk);
         Self { notices, ends }
     }
@@ -247,5 +266,29 @@ impl Consumer for Feed<'_> {
     fn sample(&mut self, sample: &SampleRecord<'_>, _at: &Sample) -> Result<(), ReplayError> {
         self.now = sample.time_ns;
         Ok(self.sink.sample(sample)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_kernel_lies_from_text_to_end() {
+        let list = "0000000000000000 A fixed_percpu_data\n\
+                    ffffffff81000000 T _text\n\
+                    ffffffff81c00000 T _etext\n\
+                    ffffffff82e00000 B _end\n\
+                    ffffffffc0000000 t cleanup\t[module]\n";
+        let kernel = kernel_image(list).expect("both ends are listed");
+        assert_eq!(kernel, Mapping::kernel(0xffff_ffff_8100_0000, 0x1e0_0000));
+    }
+
+    #[test]
+    fn a_list_without_ends_or_with_crossed_ends_places_no_kernel() {
+        assert_eq!(kernel_image(""), None);
+        assert_eq!(kernel_image("ffffffff81000000 T _text\n"), None);
+        assert_eq!(kernel_image("20 T _text\n10 B _end\n"), None);
+        assert_eq!(kernel_image("zz T _text\n10 B _end\n"), None);
     }
 }
