@@ -4,6 +4,8 @@
 mod args;
 mod common;
 mod convert;
+mod corpus;
+mod diff;
 mod explain;
 mod info;
 mod list;
@@ -26,7 +28,8 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Info(args) => info::run(&args),
-        _ => Err("not yet".into()),
+        Command::Diff(args) => diff::run(&args),
+        Command::Corpus(command) => corpus::run(&command),
     };
     result.unwrap_or_else(|error| {
         common::complain(&*error);

@@ -124,8 +124,6 @@ impl ProgrammedLbr {
         quirks.contains(Quirk::DuplicateTop)
             || (call_stack && (options.callstack_saturate || !options.pops_clear_slots))
             || (quirks.contains(Quirk::DoubleAbort) && has(FarKind::TsxAbort))
-            // These change the registers: #DB clears the enable, SMI and RSM save and restore it.
-            || [FarKind::DebugException, FarKind::Smi, FarKind::Rsm].into_iter().any(has)
     }
 
     /// What each step of `code` does under the filter, counting `event`.

@@ -5,10 +5,12 @@ use thiserror::Error;
 use vlbr_cpu::StepId;
 use vlbr_cpu::run::{
     Deferred, Eager, EntryRef, Lane, Plan, RawRecord, RunError, RunTotals, Sample, Samples,
-    Schedule, Stack, StepIds,
+    Schedule, Stack, StepIds, run_gated,
 };
+use vlbr_pmu::{Event, EventSelect};
 use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
 
+use crate::gate::{GatedSteps, LbrGate};
 use crate::region::Region;
 
 /// Why a replay ended early.
@@ -24,6 +26,16 @@ pub enum EngineError {
         chunk: usize,
         /// What is wrong.
         source: RunError,
+    },
+    /// The header of a chunk states other counts than its steps have.
+    #[error("chunk {chunk} states {stated} events, its steps count {counted}")]
+    Count {
+        /// Index of the chunk.
+        chunk: usize,
+        /// By the header.
+        stated: u64,
+        /// By its steps.
+        counted: u64,
     },
     /// No threads can be had.
     #[error("starting {0} threads: {1}")]
@@ -76,20 +88,26 @@ impl ChunkResult<'_> {
 }
 
 /// State of one thread of the trace between its chunks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ThreadState {
     /// Its LBR stack.
     pub stack: Stack,
     /// Its sums.
     pub totals: RunTotals,
     until_sample: u64,
+    /// The device, while its registers are not as perf programmed them.
+    gate: Option<LbrGate>,
 }
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions<'a> {
+    /// The event the plan counts.
+    pub event: EventSelect,
     /// Events between two samples; `None`: no samples.
     pub period: Option<u64>,
+    /// Steps that change what the LBR records, if there are any.
+    pub gated: Option<&'a GatedSteps>,
     /// Part of the trace.
     pub region: Region,
     /// Threads; 0 means all cores.
@@ -122,6 +140,7 @@ pub fn run<E: From<EngineError>>(
         stack: Stack::empty(plan.depth()),
         totals: RunTotals::default(),
         until_sample: options.period.unwrap_or(0),
+        gate: None,
     };
     let mut threads = vec![initial; trace.threads().len()];
     let jobs = if options.jobs == 0 {
@@ -154,11 +173,9 @@ pub fn run<E: From<EngineError>>(
         let each = |(worker, (&chunk, schedule)): (&mut Worker, (&usize, &Option<Schedule>))| {
             worker.run(trace, plan, &options, chunk, *schedule)
         };
-        let jobs_of_wave = workers.iter_mut().zip(wave.iter().zip(&schedules));
+        let mut jobs_of_wave = workers.iter_mut().zip(wave.iter().zip(&schedules));
         match &pool {
-            None => jobs_of_wave
-                .map(each)
-                .collect::<Result<(), EngineError>>()?,
+            None => jobs_of_wave.try_for_each(each)?,
             Some(pool) => {
                 let list: Vec<_> = jobs_of_wave.collect();
                 pool.install(|| {
@@ -169,11 +186,14 @@ pub fn run<E: From<EngineError>>(
             }
         }
         for (worker, &chunk) in workers.iter_mut().zip(wave) {
-            let Some((totals, end)) = worker.result.take() else {
-                continue;
-            };
             let thread = trace.chunks()[chunk].thread.0 as usize;
             let state = &mut threads[thread];
+            let (totals, end) = match worker.result.take() {
+                Some(result) if state.gate.is_none() => result,
+                // The chunk changes the LBR's registers, or finds them changed.
+                _ => worker.run_gated(trace, plan, &options, chunk, state)?,
+            };
+            check_events(trace, &options, chunk, &totals)?;
             consume(ChunkResult {
                 chunk,
                 thread,
@@ -216,11 +236,47 @@ fn schedules(
             .iter()
             .any(|&later| trace.chunks()[later].thread == thread);
         if needed {
-            let events = worker.count(trace, plan, options, chunk)?;
+            let events = match header_events(trace, options, chunk) {
+                Some(events) => events,
+                None => worker.count(trace, plan, options, chunk)?,
+            };
             *slot = after(*slot, events, period);
         }
     }
     Ok(schedules)
+}
+
+/// Events of a chunk by its header, if it is run whole.
+fn header_events(trace: &Trace, options: &EngineOptions<'_>, chunk: usize) -> Option<u64> {
+    let info = &trace.chunks()[chunk];
+    let whole = info.steps as usize;
+    if options.region.steps(chunk, whole) != (0, whole) {
+        return None;
+    }
+    let split = match options.event.event {
+        Event::Instructions => info.counts.instructions,
+        Event::Branches => info.counts.branches,
+        Event::NearTaken => info.counts.near_taken,
+    };
+    let part = |wanted: bool, count: u32| if wanted { u64::from(count) } else { 0 };
+    Some(part(options.event.user, split.user) + part(options.event.kernel, split.kernel))
+}
+
+/// What the header said must be what was counted: samples of later chunks rely on it.
+fn check_events(
+    trace: &Trace,
+    options: &EngineOptions<'_>,
+    chunk: usize,
+    totals: &RunTotals,
+) -> Result<(), EngineError> {
+    match header_events(trace, options, chunk) {
+        Some(stated) if stated != totals.events => Err(EngineError::Count {
+            chunk,
+            stated,
+            counted: totals.events,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Events until the next sample, after `events` more.
@@ -279,6 +335,10 @@ impl Worker {
         let ids: StepIds<'_> = chunk.ids.slice(start, end);
         let map: &[StepId] = chunk.map;
         self.samples.clear();
+        self.result = None;
+        if options.gated.is_some_and(|gated| gated.touches(map)) {
+            return Ok(());
+        }
         let (lane, samples) = (&mut self.lane, &mut self.samples);
         let result = match options.eager {
             None => lane.run(plan, map, ids, schedule, &mut Deferred, samples),
@@ -301,5 +361,47 @@ impl Worker {
             source,
         })?);
         Ok(())
+    }
+
+    /// Runs a chunk step by step with the thread's device.
+    fn run_gated(
+        &mut self,
+        trace: &Trace,
+        plan: &Plan,
+        options: &EngineOptions<'_>,
+        index: usize,
+        state: &mut ThreadState,
+    ) -> Result<(RunTotals, Stack), EngineError> {
+        let chunk = trace.decode(index, &mut self.buffer)?;
+        let (start, end) = options.region.steps(index, chunk.ids.len());
+        let ids = chunk.ids.slice(start, end);
+        self.samples.clear();
+        let schedule = options.period.map(|period| Schedule {
+            period,
+            first: state.until_sample,
+        });
+        let gate = state
+            .gate
+            .take()
+            .or_else(|| options.gated.map(GatedSteps::gate));
+        let Some(mut gate) = gate else {
+            // Only gated steps send a chunk here.
+            return Err(EngineError::Run {
+                chunk: index,
+                source: RunError::LocalId { id: 0, known: 0 },
+            });
+        };
+        let result = run_gated(
+            plan,
+            trace.code(),
+            chunk.map,
+            ids,
+            schedule,
+            &state.stack,
+            &mut gate,
+            &mut self.samples,
+        );
+        state.gate = (!gate.is_as_programmed()).then_some(gate);
+        Ok(result)
     }
 }

@@ -2,13 +2,17 @@
 //! and corpora with their golden results.
 #![forbid(unsafe_code)]
 
+pub mod corpus;
 mod device;
+pub mod diff;
 mod edges;
 mod engine;
 mod exact;
 mod feed;
+mod gate;
 mod ordered;
 mod output;
+mod places;
 mod region;
 mod report;
 mod session;
@@ -18,6 +22,7 @@ pub use edges::{Edge, EdgeProfile, Range};
 pub use engine::{ChunkResult, EngineError, EngineOptions, ThreadState, run};
 pub use exact::exact_profile;
 pub use feed::{Feed, Tasks};
+pub use gate::GatedSteps;
 pub use output::{Format, describe, export, file_info};
 pub use region::{Region, symbol_addresses};
 pub use report::{HotEdge, Report, StackEntry, report, words};

@@ -15,6 +15,7 @@ use vlbr_traces::vlt::{Scope, Trace, VltError};
 
 use crate::device::{DeviceError, ProgrammedLbr, RenderedEntry};
 use crate::engine::{self, EngineError, EngineOptions, ThreadState};
+use crate::gate::GatedSteps;
 use crate::ordered;
 use crate::region::Region;
 
@@ -82,6 +83,9 @@ pub struct SessionOptions {
     pub jobs: usize,
     /// Write whole records at once instead of references.
     pub eager: bool,
+    /// Send every transfer through the device in order even where that changes nothing: slow, to
+    /// compare the hot loop with the device.
+    pub ordered: bool,
 }
 
 impl SessionOptions {
@@ -97,6 +101,7 @@ impl SessionOptions {
             region: Region::whole(),
             jobs: 0,
             eager: false,
+            ordered: false,
         }
     }
 }
@@ -185,6 +190,7 @@ pub struct Session<'t> {
     plan: Plan,
     rendered: Vec<Option<RenderedEntry>>,
     eager: Option<Vec<RawRecord>>,
+    gated: Option<GatedSteps>,
     ordered: bool,
 }
 
@@ -248,7 +254,8 @@ impl<'t> Session<'t> {
         });
         Ok(Self {
             trace,
-            ordered: lbr.needs_order(code),
+            gated: GatedSteps::new(code, &lbr),
+            ordered: options.ordered || lbr.needs_order(code),
             lbr,
             event,
             period,
@@ -307,6 +314,8 @@ impl<'t> Session<'t> {
         let mut summary = Summary::default();
         let mut entries = Vec::with_capacity(32);
         let options = EngineOptions {
+            event: self.event,
+            gated: self.gated.as_ref(),
             period: Some(self.period.get()),
             region: self.region,
             jobs: self.jobs,

@@ -141,3 +141,37 @@ fn threads_and_eager_writes_change_nothing() {
         assert_eq!(one, eager, "{cpu}, eager");
     }
 }
+
+/// `#DB` in the middle of a chunk clears the enable, and the next sample's handler sets it again;
+/// on architectural LBR an SMI does the same until RSM.
+#[test]
+fn steps_that_change_the_registers_agree_with_the_device() {
+    use vlbr_arch::FarKind;
+    for kinds in [[FarKind::DebugException; 2], [FarKind::Smi, FarKind::Rsm]] {
+        let trace = common::trace_with_events(17, &kinds, 8, 3_000);
+        for cpu in [
+            "skylake",
+            "haswell",
+            "nehalem",
+            "spr",
+            "alder-lake-e",
+            "core2",
+        ] {
+            for filter in ["any,u,k", "any_call,u", "stack,u"] {
+                let profile = Profile::named(cpu).unwrap();
+                for jobs in [1, 3] {
+                    let plan = replay(&trace, profile, filter, "branches", |o| o.jobs = jobs);
+                    let Ok((plan, summary, ordered)) = plan else {
+                        continue;
+                    };
+                    assert!(!ordered);
+                    let device = replay(&trace, profile, filter, "branches", |o| o.ordered = true);
+                    let (device, device_summary, _) = device.unwrap();
+                    assert!(plan.len() > 20);
+                    assert_eq!(plan, device, "{cpu} -j {filter} {kinds:?}");
+                    assert_eq!(summary, device_summary, "{cpu} -j {filter} {kinds:?}");
+                }
+            }
+        }
+    }
+}

@@ -142,6 +142,16 @@ impl Samples {
             .zip(self.entries.chunks(self.depth.max(1)))
     }
 
+    /// Adds a sample with its entries, as many as [`Samples::set_depth`] said.
+    pub(crate) fn push(&mut self, sample: Sample, entries: &[EntryRef]) {
+        self.points.push(sample);
+        self.entries.extend_from_slice(entries);
+    }
+
+    pub(crate) fn set_depth(&mut self, depth: u8) {
+        self.depth = usize::from(depth);
+    }
+
     /// Forgets all samples, keeping the memory.
     pub fn clear(&mut self) {
         self.points.clear();
@@ -514,10 +524,7 @@ fn net(plan: &Plan, cursor: &Cursor) -> i64 {
 fn check_ids<I: LocalId>(ids: &[I], known: usize) -> Result<(), RunError> {
     let largest = I::largest(ids) as usize;
     if !ids.is_empty() && largest >= known {
-        return Err(RunError::LocalId {
-            id: largest,
-            known,
-        });
+        return Err(RunError::LocalId { id: largest, known });
     }
     Ok(())
 }

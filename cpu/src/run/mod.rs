@@ -7,11 +7,13 @@
 //! [`EntryRef`], resolved later by [`Stack::resolve`]. So the chunks of a trace run in parallel
 //! with one result.
 
+mod gated;
 mod lane;
 mod plan;
 mod store;
 mod view;
 
+pub use gated::{Gate, run_gated};
 pub use lane::{Lane, RunError, RunTotals, Sample, Samples, Schedule, StepIds};
 pub use plan::{Op, Plan, PlanError};
 pub use store::{Deferred, Eager, RawRecord, Store};

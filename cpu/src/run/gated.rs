@@ -1,0 +1,90 @@
+//! The loop's slow sibling, for steps that change what the LBR records: `#DB` clears the enable,
+//! SMI and RSM save and restore it. One step at a time, on a known stack.
+
+use crate::code::{Code, StepId};
+use crate::run::lane::{RunTotals, Sample, Samples, Schedule, StepIds};
+use crate::run::plan::{Op, Plan};
+use crate::run::view::{EntryRef, Stack};
+
+/// What a step's transfer does to the stack now, and what a sample does to the registers.
+pub trait Gate {
+    /// The transfer of `step` retires; `planned` is what it does while the registers are as
+    /// planned.
+    fn retire(&mut self, step: StepId, planned: Op) -> Op;
+
+    /// A sample was taken: its handler enables the LBR again.
+    fn sampled(&mut self);
+}
+
+/// Runs the steps `ids` (local ids into `map`, in range) from `stack`. As
+/// [`crate::run::Lane::run`], but with no symbolic references other than those in `stack`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the same inputs as the hot loop, plus the gate"
+)]
+pub fn run_gated(
+    plan: &Plan,
+    code: &Code,
+    map: &[StepId],
+    ids: StepIds<'_>,
+    schedule: Option<Schedule>,
+    stack: &Stack,
+    gate: &mut dyn Gate,
+    samples: &mut Samples,
+) -> (RunTotals, Stack) {
+    let mut stack = Stack::from_entries(stack.entries(), 0);
+    let mut totals = RunTotals::default();
+    let mut due = schedule.map_or(u64::MAX, |schedule| schedule.first.max(1));
+    let period = schedule.map_or(u64::MAX, |schedule| schedule.period.max(1));
+    samples.set_depth(plan.depth());
+    for position in 0..ids.len() {
+        let step = map[ids.local(position)];
+        let retired = code.step(step).retired;
+        let after = totals.events + u64::from(plan.events(step));
+        let before_exit = plan.exits_by_event(step);
+        let position_of = |due: u64| {
+            if plan.counts_instructions() {
+                (due - totals.events) as u16
+            } else {
+                retired
+            }
+        };
+        let mut take = |stack: &Stack, gate: &mut dyn Gate, done: u16, after_exit: bool| {
+            samples.push(
+                Sample {
+                    step,
+                    retired: done,
+                    after_exit,
+                    instructions: totals.instructions + u64::from(done),
+                    net: stack.net(),
+                },
+                stack.entries(),
+            );
+            gate.sampled();
+        };
+        while due <= after && (position_of(due) < retired || before_exit) {
+            take(&stack, gate, position_of(due), false);
+            due = due.saturating_add(period);
+        }
+        if code.transfer(step).is_some() {
+            match gate.retire(step, plan.op(step)) {
+                Op::Push => {
+                    stack.push(EntryRef::step(step));
+                    totals.pushes += 1;
+                }
+                Op::Pop => {
+                    stack.pop();
+                    totals.pops += 1;
+                }
+                Op::Ignore => {}
+            }
+        }
+        while due <= after {
+            take(&stack, gate, retired, true);
+            due = due.saturating_add(period);
+        }
+        totals.events = after;
+        totals.instructions += u64::from(retired);
+    }
+    (totals, stack)
+}
