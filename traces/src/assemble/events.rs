@@ -8,7 +8,7 @@ use vlbr_cpu::{Block, Mode, Step, StepId, Target};
 use super::emit::{event, locate, taken, target_of};
 use super::lanes::HOLE;
 use super::mode::{Entry, Kind, SMI_HANDLERS};
-use super::pending::{OpenEvent, kind_of};
+use super::pending::{OpenEvent, Taken, kind_of};
 use super::raw::RawBlock;
 use super::stream::{AssembleError, Assembler};
 use super::transition::{Decoded, Struck, struck};
@@ -29,7 +29,7 @@ impl Assembler {
             Some(BranchClass::Far(FarKind::Syscall)) if in_a_row => FarKind::Sysret,
             _ => FarKind::Iret,
         };
-        if previous.is_sigreturn() {
+        if previous.is_sigreturn() && !self.handlers.contains_key(&next.start()) {
             self.resolve(next);
         } else if !in_a_row && next.start() != previous.last() {
             // A signal was delivered on the way back, and its return leads behind the system call,
@@ -132,25 +132,31 @@ impl Assembler {
 
     /// An IRET or `rt_sigreturn` goes to `next`: places the event it returns from.
     pub(super) fn resolve(&mut self, next: &Arc<Decoded>) {
-        let mut first = true;
-        while let Some((open, place)) = self.events.take(self.kind, next.start()) {
-            first = false;
-            // A return into an interrupt leaves the target of the return itself open: it is the
-            // same as that of the return which ends the interrupt.
-            let again = open.resume.is_none()
-                && matches!(place, Struck::At(_))
-                && (open.previous.class() == Some(BranchClass::Far(FarKind::Iret))
-                    || open.previous.is_sigreturn());
+        let resume = next.start();
+        let Some(found) = self.events.take(self.kind, resume) else {
+            self.stats.unpaired_returns += 1;
+            return;
+        };
+        // A return that was itself interrupted at its target leads where the return from that
+        // interrupt leads. Either of the two events may be the one that the address shows.
+        let mut downwards = true;
+        let mut work = Some(found);
+        while let Some(Taken {
+            number,
+            event,
+            place,
+        }) = work.take()
+        {
             // What cannot be placed stays where the fallback put it.
-            if self.place(&open, place, next).is_err() && open.slot.is_some() && !open.doubtful {
+            if self.place(&event, place, next).is_err() && event.slot.is_some() && !event.doubtful {
                 self.stats.unpaired_events += 1;
             }
-            if !again {
-                return;
-            }
-        }
-        if first {
-            self.stats.unpaired_returns += 1;
+            downwards &= event.behind_return() && matches!(place, Struck::At(_));
+            work = if downwards {
+                self.events.take(self.kind, resume)
+            } else {
+                self.events.take_behind_return_of(number, resume)
+            };
         }
     }
 

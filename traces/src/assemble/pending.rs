@@ -32,47 +32,94 @@ pub(super) struct OpenEvent {
     pub(super) doubtful: bool,
 }
 
+impl OpenEvent {
+    /// Whether it struck right behind a return from an earlier event.
+    pub(super) fn behind_return(&self) -> bool {
+        self.resume.is_none() && self.previous.returns()
+    }
+}
+
+#[derive(Debug)]
+struct Numbered {
+    number: u64,
+    event: OpenEvent,
+    /// The event that the interrupted return seems to belong to.
+    return_of: Option<u64>,
+}
+
 /// The open events of a stream, newest last.
 #[derive(Debug, Default)]
 pub(super) struct OpenEvents {
-    events: VecDeque<OpenEvent>,
+    events: VecDeque<Numbered>,
+    next: u64,
+}
+
+/// An event taken from [`OpenEvents`].
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) number: u64,
+    pub(super) event: OpenEvent,
+    pub(super) place: Struck,
 }
 
 impl OpenEvents {
     /// Adds `event`; the result is one that had to give way.
     pub(super) fn push(&mut self, event: OpenEvent) -> Option<OpenEvent> {
-        self.events.push_back(event);
+        let newest = self.events.back().map(|newest| newest.number);
+        self.events.push_back(Numbered {
+            number: self.next,
+            return_of: newest.filter(|_| event.behind_return()),
+            event,
+        });
+        self.next += 1;
         if self.events.len() > MAX_OPEN {
-            self.events.pop_front()
+            self.events.pop_front().map(|oldest| oldest.event)
         } else {
             None
         }
     }
 
+    fn remove(&mut self, index: usize, place: Struck) -> Option<Taken> {
+        self.events.remove(index).map(|numbered| Taken {
+            number: numbered.number,
+            event: numbered.event,
+            place,
+        })
+    }
+
     /// Takes the event that a return to linear address `resume` belongs to.
-    pub(super) fn take(&mut self, kind: Kind, resume: u64) -> Option<(OpenEvent, Struck)> {
+    pub(super) fn take(&mut self, kind: Kind, resume: u64) -> Option<Taken> {
         let mut possible = None;
         for index in (0..self.events.len()).rev() {
-            let event = &self.events[index];
+            let event = &self.events[index].event;
             let found = match event.resume {
                 Some(known) => (known == resume).then_some((Struck::At(resume), true)),
                 None => struck(kind, &event.previous, resume),
             };
             match found {
-                Some((place, true)) => return self.events.remove(index).map(|e| (e, place)),
+                Some((place, true)) => return self.remove(index, place),
                 Some((place, false)) if possible.is_none() => possible = Some((index, place)),
                 _ => {}
             }
         }
         let (index, place) = possible?;
-        self.events.remove(index).map(|event| (event, place))
+        self.remove(index, place)
+    }
+
+    /// Takes an event that struck behind a return from event `number` to `resume`.
+    pub(super) fn take_behind_return_of(&mut self, number: u64, resume: u64) -> Option<Taken> {
+        let index = self
+            .events
+            .iter()
+            .position(|event| event.return_of == Some(number))?;
+        self.remove(index, Struck::At(resume))
     }
 
     /// The steps written so far can no longer be changed. The result is how many events stay where
     /// the fallback put them.
     pub(super) fn settle(&mut self) -> u64 {
         let mut settled = 0;
-        for event in &mut self.events {
+        for Numbered { event, .. } in &mut self.events {
             if event.slot.take().is_some() && !event.doubtful {
                 settled += 1;
             }

@@ -86,6 +86,11 @@ impl Decoded {
         }
     }
 
+    /// Whether the block ends in a return from an event.
+    pub(super) fn returns(&self) -> bool {
+        self.class() == Some(BranchClass::Far(FarKind::Iret)) || self.is_sigreturn()
+    }
+
     /// Whether the block ends in an entry to a kernel that is not recorded.
     pub(super) fn enters_kernel(&self, kind: Kind) -> bool {
         kind != Kind::System

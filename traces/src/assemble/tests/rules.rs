@@ -232,6 +232,26 @@ fn rule_4_an_interrupt_right_behind_an_iret_shows_both_targets() {
 }
 
 #[test]
+fn rule_4_a_return_into_an_interrupt_is_placed_though_the_first_event_is_proven_first() {
+    let mut s = Stream::system();
+    s.run(KERNEL, NOP2);
+    s.run(HANDLER, IRETQ);
+    s.run(HANDLER, IRETQ); // interrupts the return at its target
+    s.run(KERNEL + 2, NOP2);
+    assert_eq!(
+        s.finish(),
+        [
+            To(KERNEL, 2, far(FarKind::Interrupt), HANDLER),
+            To(HANDLER, 2, far(FarKind::Iret), KERNEL + 2),
+            To(KERNEL + 2, 0, far(FarKind::Interrupt), HANDLER),
+            To(HANDLER, 2, far(FarKind::Iret), KERNEL + 2),
+            Gap(KERNEL + 2, 2),
+        ]
+    );
+    assert_eq!(s.assembler.stats().problems(), 0);
+}
+
+#[test]
 fn rule_4_without_a_return_in_the_chunk_the_fallback_stays() {
     let mut s = Stream::system();
     s.run(KERNEL, NOP2);
