@@ -1,0 +1,453 @@
+//! `corpus.toml`: which traces, under which processors and filters.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use toml::Spanned;
+use vlbr_host::perf::parse_branch_filter;
+use vlbr_lbr::{Options, Profile};
+use vlbr_pmu::EventSelect;
+use vlbr_traces::perfdata::BranchSampleType;
+
+use super::error::CorpusError;
+
+/// Name of the description in a corpus folder.
+const FILE: &str = "corpus.toml";
+/// Name of the folder with the golden results.
+const GOLDEN: &str = "golden";
+
+/// A folder of traces and what to do with them.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The traces, in the order of the file.
+    pub traces: Vec<CorpusTrace>,
+    /// Open points and quirks of every device.
+    pub device: Options,
+    /// Hottest edges kept in a golden result.
+    pub edges: usize,
+    /// Sampled stacks kept in a golden result.
+    pub stacks: usize,
+    /// Instructions of each trace that also go through the device in order, to compare.
+    pub device_instructions: u64,
+}
+
+/// A trace of a corpus.
+#[derive(Clone, Debug)]
+pub struct CorpusTrace {
+    /// Its name, which is that of its golden file too.
+    pub name: String,
+    /// The trace file.
+    pub file: PathBuf,
+    /// Where the replay starts: a symbol or `0x...`.
+    pub from: Option<String>,
+    /// Where it ends.
+    pub to: Option<String>,
+    /// How it was recorded, for people.
+    pub command: Option<String>,
+    /// Licence of what was recorded, for people.
+    pub licence: Option<String>,
+    /// What it is replayed under.
+    pub configurations: Vec<Configuration>,
+}
+
+/// A processor, a filter, an event.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Profile and filter, and the event where the filter has its own: `haswell stack,u`.
+    pub name: String,
+    /// The processor.
+    pub profile: Profile,
+    /// perf's filter.
+    pub branches: BranchSampleType,
+    /// The event; `None`: what a session takes.
+    pub event: Option<EventSelect>,
+    /// Events between samples; `None`: what a session takes.
+    pub period: Option<NonZeroU64>,
+}
+
+/// The file as it stands.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCorpus {
+    profiles: Vec<Spanned<String>>,
+    filters: Vec<Spanned<RawFilter>>,
+    event: Option<Spanned<String>>,
+    period: Option<NonZeroU64>,
+    #[serde(default = "default_edges")]
+    edges: usize,
+    #[serde(default = "default_stacks")]
+    stacks: usize,
+    #[serde(default = "default_device_instructions")]
+    device_instructions: u64,
+    #[serde(default)]
+    options: Options,
+    trace: Vec<RawTrace>,
+}
+
+const fn default_edges() -> usize {
+    8
+}
+
+const fn default_stacks() -> usize {
+    3
+}
+
+const fn default_device_instructions() -> u64 {
+    1_000_000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTrace {
+    name: Spanned<String>,
+    file: Option<PathBuf>,
+    from: Option<String>,
+    to: Option<String>,
+    command: Option<String>,
+    #[serde(rename = "source")]
+    _source: Option<String>,
+    licence: Option<String>,
+    #[serde(rename = "notes")]
+    _notes: Option<String>,
+    profiles: Option<Vec<Spanned<String>>>,
+    filters: Option<Vec<Spanned<RawFilter>>>,
+    event: Option<Spanned<String>>,
+    period: Option<NonZeroU64>,
+    #[serde(default)]
+    skip: Vec<Spanned<String>>,
+}
+
+/// A filter: perf's names, alone or in a table with an event of its own.
+#[derive(Clone, Debug)]
+struct RawFilter {
+    branches: String,
+    event: Option<String>,
+    period: Option<NonZeroU64>,
+}
+
+impl<'de> Deserialize<'de> for RawFilter {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            branches: String,
+            event: Option<String>,
+            period: Option<NonZeroU64>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawFilter;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a filter such as \"any,u\", or { branches, event, period }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RawFilter, E> {
+                Ok(RawFilter {
+                    branches: text.to_owned(),
+                    event: None,
+                    period: None,
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawFilter, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RawFilter {
+                    branches: table.branches,
+                    event: table.event,
+                    period: table.period,
+                })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Corpus {
+    /// Reads `corpus.toml` of the folder `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is wrong; the line is named.
+    pub fn open(dir: &Path) -> Result<Self, CorpusError> {
+        let path = dir.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| CorpusError::File {
+            path: path.clone(),
+            source,
+        })?;
+        Reader {
+            dir,
+            path: &path,
+            text: &text,
+        }
+        .read()
+    }
+
+    /// The folder with the golden results.
+    #[must_use]
+    pub fn golden_dir(&self) -> PathBuf {
+        self.dir.join(GOLDEN)
+    }
+
+    /// The file with the golden results of `trace`.
+    #[must_use]
+    pub fn golden_file(&self, trace: &CorpusTrace) -> PathBuf {
+        self.golden_dir().join(format!("{}.golden", trace.name))
+    }
+}
+
+struct Reader<'a> {
+    dir: &'a Path,
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn error(&self, offset: usize, reason: impl fmt::Display) -> CorpusError {
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        CorpusError::Config {
+            path: self.path.to_owned(),
+            line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn read(&self) -> Result<Corpus, CorpusError> {
+        let raw: RawCorpus = toml::from_str(self.text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.error(offset, error.message().trim_end())
+        })?;
+        let mut names = BTreeSet::new();
+        let mut traces = Vec::new();
+        for trace in &raw.trace {
+            let name = trace.name.get_ref();
+            let at = trace.name.span().start;
+            if !is_name(name) {
+                let reason =
+                    format!("{name:?} is no name: letters, digits and . _ - in parts joined by /");
+                return Err(self.error(at, reason));
+            }
+            if !names.insert(name.clone()) {
+                return Err(self.error(at, format!("a second trace is named {name:?}")));
+            }
+            traces.push(self.trace(&raw, trace)?);
+        }
+        if traces.is_empty() {
+            return Err(self.error(0, "no [[trace]]"));
+        }
+        Ok(Corpus {
+            dir: self.dir.to_owned(),
+            traces,
+            device: raw.options,
+            edges: raw.edges,
+            stacks: raw.stacks,
+            device_instructions: raw.device_instructions,
+        })
+    }
+
+    fn trace(&self, raw: &RawCorpus, trace: &RawTrace) -> Result<CorpusTrace, CorpusError> {
+        let name = trace.name.get_ref().clone();
+        let file = trace
+            .file
+            .clone()
+            .unwrap_or_else(|| format!("{name}.vlt").into());
+        Ok(CorpusTrace {
+            file: self.dir.join(file),
+            from: trace.from.clone(),
+            to: trace.to.clone(),
+            command: trace.command.clone(),
+            licence: trace.licence.clone(),
+            configurations: self.configurations(raw, trace)?,
+            name,
+        })
+    }
+
+    fn configurations(
+        &self,
+        raw: &RawCorpus,
+        trace: &RawTrace,
+    ) -> Result<Vec<Configuration>, CorpusError> {
+        let default_event = match trace.event.as_ref().or(raw.event.as_ref()) {
+            Some(event) => Some(self.event(event.get_ref(), event.span().start)?),
+            None => None,
+        };
+        let default_period = trace.period.or(raw.period);
+        let mut skipped = vec![false; trace.skip.len()];
+        let mut names = BTreeSet::new();
+        let mut configurations = Vec::new();
+        for profile_name in trace.profiles.as_ref().unwrap_or(&raw.profiles) {
+            let profile = self.profile(profile_name)?;
+            for filter in trace.filters.as_ref().unwrap_or(&raw.filters) {
+                let at = filter.span().start;
+                let filter = filter.get_ref();
+                let branches =
+                    parse_branch_filter(&filter.branches).map_err(|error| self.error(at, error))?;
+                let mut name = format!("{} {}", profile.name(), filter.branches.replace(' ', ""));
+                let event = match &filter.event {
+                    Some(event) => {
+                        name.push_str(&format!(" -e {event}"));
+                        Some(self.event(event, at)?)
+                    }
+                    None => default_event,
+                };
+                if let Some(period) = filter.period {
+                    name.push_str(&format!(" -c {period}"));
+                }
+                let names_it = |skip: &Spanned<String>| {
+                    let skip = skip.get_ref();
+                    *skip == name || skip == profile.name() || *skip == filter.branches
+                };
+                let mut skip = false;
+                for (pattern, used) in trace.skip.iter().zip(&mut skipped) {
+                    let matches = names_it(pattern);
+                    *used |= matches;
+                    skip |= matches;
+                }
+                if !names.insert(name.clone()) {
+                    return Err(self.error(at, format!("'{name}' is named twice")));
+                }
+                if skip {
+                    continue;
+                }
+                configurations.push(Configuration {
+                    name,
+                    profile: profile.clone(),
+                    branches,
+                    event,
+                    period: filter.period.or(default_period),
+                });
+            }
+        }
+        if let Some(unused) = skipped.iter().position(|used| !used) {
+            let skip = &trace.skip[unused];
+            let reason = format!(
+                "'{}' skips nothing: a profile, a filter or both",
+                skip.get_ref()
+            );
+            return Err(self.error(skip.span().start, reason));
+        }
+        if configurations.is_empty() {
+            let reason = format!("no configuration is left for {}", trace.name.get_ref());
+            return Err(self.error(trace.name.span().start, reason));
+        }
+        Ok(configurations)
+    }
+
+    fn event(&self, text: &str, at: usize) -> Result<EventSelect, CorpusError> {
+        EventSelect::parse(text).map_err(|error| self.error(at, error))
+    }
+
+    /// A profile by name, or from a TOML file in the folder.
+    fn profile(&self, name: &Spanned<String>) -> Result<Profile, CorpusError> {
+        let at = name.span().start;
+        let text = name.get_ref();
+        if !text.ends_with(".toml") {
+            let profile = Profile::named(text).map_err(|error| self.error(at, error))?;
+            return Ok(profile.clone());
+        }
+        let path = self.dir.join(text);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| self.error(at, format!("{}: {error}", path.display())))?;
+        Profile::from_toml(&text)
+            .map_err(|error| self.error(at, format!("{}: {error}", path.display())))
+    }
+}
+
+/// Whether `name` can be a file below the golden folder.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let mut parts = Path::new(name).components();
+    !name.is_empty()
+        && name.chars().all(plain)
+        && !name.ends_with('/')
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Corpus, String> {
+        let reader = Reader {
+            dir: Path::new("dir"),
+            path: Path::new("corpus.toml"),
+            text,
+        };
+        reader.read().map_err(|error| error.to_string())
+    }
+
+    const GOOD: &str = "\
+profiles = ['skylake', 'sandy-bridge']
+filters = ['any,u', { branches = 'stack,u', event = 'instructions:u', period = 101 }]
+period = 997
+
+[[trace]]
+name = 'gpl/boot'
+filters = ['any,u,k']
+skip = ['sandy-bridge']
+
+[[trace]]
+name = 'lua'
+file = 'other.vlt'
+licence = 'MIT'
+";
+
+    #[test]
+    fn defaults_and_overrides() {
+        let corpus = read(GOOD).unwrap();
+        let names = |trace: usize| {
+            let list = corpus.traces[trace].configurations.iter();
+            list.map(|c| c.name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(0), ["skylake any,u,k"]);
+        let stack = "stack,u -e instructions:u -c 101";
+        assert_eq!(
+            names(1),
+            [
+                "skylake any,u",
+                &format!("skylake {stack}"),
+                "sandy-bridge any,u",
+                &format!("sandy-bridge {stack}"),
+            ]
+        );
+        assert_eq!(corpus.traces[0].file, Path::new("dir/gpl/boot.vlt"));
+        assert_eq!(corpus.traces[1].file, Path::new("dir/other.vlt"));
+        let periods = corpus.traces[1].configurations.iter();
+        let periods: Vec<_> = periods.map(|c| c.period.unwrap().get()).collect();
+        assert_eq!(periods, [997, 101, 997, 101]);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (change, with, line, reason) in [
+            ("period = 997", "perod = 997", 3, "unknown field `perod`"),
+            ("period = 997", "period = 0", 3, "nonzero"),
+            ("'any,u',", "'any,w',", 2, "unknown branch filter 'w'"),
+            ("period = 101", "perid = 101", 2, "unknown field `perid`"),
+            ("instructions:u", "cycles", 2, "unknown event 'cycles'"),
+            ("'skylake'", "'skylark'", 1, "skylark"),
+            ("'skylake'", "'absent.toml'", 1, "absent.toml"),
+            (
+                "['sandy-bridge']\n",
+                "['haswell']\n",
+                8,
+                "'haswell' skips nothing",
+            ),
+            ("gpl/boot", "../boot", 6, "is no name"),
+            ("'lua'", "'gpl/boot'", 11, "a second trace"),
+            ("licence", "license", 13, "unknown field `license`"),
+        ] {
+            let error = read(&GOOD.replacen(change, with, 1)).unwrap_err();
+            assert!(
+                error.starts_with(&format!("corpus.toml:{line}: ")) && error.contains(reason),
+                "{with}: {error}"
+            );
+        }
+    }
+}
