@@ -96,7 +96,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub smp: u32,
-    /// The kernel's symbols, in the form of `/proc/kallsyms` or `System.map`, to put into the trace.
+    /// The kernel's symbols to put into the trace: a listing in the form of `/proc/kallsyms` or
+    /// `System.map`, or an ELF file (`vmlinux`).
     pub kallsyms: Option<PathBuf>,
 }
 

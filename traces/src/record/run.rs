@@ -16,6 +16,7 @@ use crate::qemu::{
     self, GuestEnd, Lost, Session, SessionOptions, SystemOptions, UserOptions, find_plugin,
     find_qemu, system_command, user_command,
 };
+use crate::symbols::{ElfImage, SymbolTable};
 use crate::vlt::{Meta, Scope};
 use crate::{ptrace, vlt};
 
@@ -88,7 +89,7 @@ pub fn record_system(
     progress: &(dyn Fn(&Progress) + Sync),
 ) -> Result<Outcome, RecordError> {
     let symbols = match &machine.kallsyms {
-        Some(path) => Some(read_text(path)?),
+        Some(path) => Some(read_symbols(path)?),
         None => None,
     };
     let session = Session::new(session_options(options))?;
@@ -122,11 +123,38 @@ pub fn record_system(
     })
 }
 
-fn read_text(path: &Path) -> Result<String, RecordError> {
-    std::fs::read_to_string(path).map_err(|source| RecordError::Read {
+/// The kernel's symbols as a kallsyms listing: the file is one, or an ELF file (`vmlinux`).
+fn read_symbols(path: &Path) -> Result<String, RecordError> {
+    let error = |source| RecordError::Read {
         path: path.into(),
         source,
-    })
+    };
+    let bytes = std::fs::read(path).map_err(error)?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return String::from_utf8(bytes)
+            .map_err(|bad| error(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)));
+    }
+    drop(bytes);
+    let image =
+        ElfImage::open(path).map_err(|bad| error(std::io::Error::other(bad.to_string())))?;
+    Ok(listing(image.symbols()))
+}
+
+/// Symbols in the form of `/proc/kallsyms`, closed by the `_end` that bounds the kernel.
+fn listing(symbols: &SymbolTable) -> String {
+    let mut text = String::new();
+    let mut end = None;
+    for symbol in symbols.iter() {
+        let name = String::from_utf8_lossy(symbol.name);
+        if name != "_end" && !name.contains(char::is_whitespace) {
+            text.push_str(&format!("{:016x} T {name}\n", symbol.address));
+        }
+        end = end.max(Some(symbol.address.saturating_add(symbol.size)));
+    }
+    if let Some(end) = end {
+        text.push_str(&format!("{end:016x} B _end\n"));
+    }
+    text
 }
 
 fn session_options(options: &RecordOptions) -> SessionOptions {
@@ -311,5 +339,25 @@ impl Ticker {
     fn stop(&self) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::{Binding, SymbolTableBuilder, parse_kallsyms};
+
+    #[test]
+    fn the_listing_of_an_elf_file_is_one_that_can_be_read_and_says_where_the_kernel_ends() {
+        let mut builder = SymbolTableBuilder::new(1 << 20);
+        assert!(builder.push(0x1000, 0x10, b"_text", Binding::GlobalFunction));
+        assert!(builder.push(0x2000, 0x30, b"start_kernel", Binding::GlobalFunction));
+        let text = listing(&builder.build());
+        assert!(text.ends_with("0000000000002030 B _end\n"), "{text}");
+        let table = parse_kallsyms(text.as_bytes(), "listing".as_ref()).expect("a listing");
+        assert_eq!(
+            table.find(b"start_kernel").map(|symbol| symbol.address),
+            Some(0x2000)
+        );
     }
 }
