@@ -59,6 +59,7 @@ fn compare_results(old: &Results, new: &Results) -> Vec<Change> {
         ));
     }
     changes.extend(segments(old, new));
+    changes.extend(exercise(old, new));
     changes.extend(stacks(old, new));
     if old.edges != new.edges {
         let place = old.edges.iter().zip(&new.edges).position(|(a, b)| a != b);
@@ -111,6 +112,26 @@ fn segments(old: &Results, new: &Results) -> Option<Change> {
         }
         None => None,
     }
+}
+
+/// The device alone with made-up flags.
+fn exercise(old: &Results, new: &Results) -> Option<Change> {
+    if old.exercised != new.exercised || old.exercise.len() != new.exercise.len() {
+        let count = |results: &Results| {
+            let (transfers, digests) = (results.exercised, results.exercise.len());
+            format!("{transfers} transfers, {digests} digests")
+        };
+        return Some(change("device with made-up flags", count(old), count(new)));
+    }
+    let pairs = old.exercise.iter().zip(&new.exercise);
+    let (index, (a, b)) = pairs.enumerate().find(|(_, (old, new))| old != new)?;
+    let what = format!(
+        "device with made-up flags, part {} of {}",
+        index + 1,
+        old.exercise.len()
+    );
+    let digest = |digest: &u64| format!("digest {digest:016x}");
+    Some(change(what, digest(a), digest(b)))
 }
 
 /// The first stack of both results that differs, and where in it.
@@ -180,6 +201,9 @@ mod tests {
             assert_eq!(first(|r| r.counts[index] += 1).what, *name);
         }
         assert!(first(|r| r.device += 1).what.contains("device"));
+        assert!(first(|r| r.exercised += 1).new.starts_with("21 transfers"));
+        let part = first(|r| r.exercise[1] ^= 1).what;
+        assert!(part.ends_with("part 2 of 3"), "{part}");
         for (index, name) in ASPECTS.iter().enumerate() {
             assert!(first(|r| r.aspects[index] ^= 1).what.contains(name));
         }

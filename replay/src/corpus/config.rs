@@ -100,7 +100,7 @@ const fn default_stacks() -> usize {
 }
 
 const fn default_device_instructions() -> u64 {
-    1_000_000
+    4_000_000
 }
 
 #[derive(Debug, Deserialize)]

@@ -28,6 +28,10 @@ pub(crate) struct Results {
     pub(crate) counts: [u64; COUNTS.len()],
     /// Samples at the start that were equal when every transfer went through the device in order.
     pub(crate) device: u64,
+    /// Transfers with made-up flags that went through the device alone.
+    pub(crate) exercised: u64,
+    /// Digests of what it held on the way.
+    pub(crate) exercise: Vec<u64>,
     /// Checksums of the parts of all samples.
     pub(crate) aspects: Aspects,
     /// Samples of a segment.
@@ -96,14 +100,13 @@ fn write_section(out: &mut String, name: &str, section: &Section) -> fmt::Result
         writeln!(out, "{name} {count}")?;
     }
     writeln!(out, "device {}", results.device)?;
+    writeln!(out, "made-up-flags {}", results.exercised)?;
+    write_digests(out, &results.exercise)?;
     for (name, sum) in ASPECTS.iter().zip(results.aspects) {
         writeln!(out, "crc-{name} {sum:08x}")?;
     }
     writeln!(out, "segments-of {}", results.size)?;
-    for line in results.segments.chunks(PER_LINE) {
-        let digests: Vec<String> = line.iter().map(|digest| format!("{digest:016x}")).collect();
-        writeln!(out, "  {}", digests.join(" "))?;
-    }
+    write_digests(out, &results.segments)?;
     writeln!(out, "edges {}", results.edges.len())?;
     for edge in &results.edges {
         writeln!(out, "  {edge}")?;
@@ -113,6 +116,14 @@ fn write_section(out: &mut String, name: &str, section: &Section) -> fmt::Result
         for entry in &stack.entries {
             writeln!(out, "  {entry}")?;
         }
+    }
+    Ok(())
+}
+
+fn write_digests(out: &mut String, digests: &[u64]) -> fmt::Result {
+    for line in digests.chunks(PER_LINE) {
+        let digests: Vec<String> = line.iter().map(|digest| format!("{digest:016x}")).collect();
+        writeln!(out, "  {}", digests.join(" "))?;
     }
     Ok(())
 }
@@ -173,7 +184,7 @@ fn key(index: usize) -> Option<String> {
         .map(str::to_owned)
         .into_iter()
         .chain(counts)
-        .chain(["device".to_owned()])
+        .chain(["device", "made-up-flags"].map(str::to_owned))
         .chain(sums)
         .chain(["segments-of", "edges"].map(str::to_owned))
         .nth(index)
@@ -222,11 +233,12 @@ impl Partial {
             0 => results.sampling = value.to_owned(),
             1 => results.register = value.to_owned(),
             index if index - 2 < COUNTS.len() => results.counts[index - 2] = number(value, 10)?,
-            index if index - 2 == COUNTS.len() => results.device = number(value, 10)?,
-            index if index - 3 - COUNTS.len() < ASPECTS.len() => {
+            _ if expected == "device" => results.device = number(value, 10)?,
+            _ if expected == "made-up-flags" => results.exercised = number(value, 10)?,
+            index if expected.starts_with("crc-") => {
                 let sum = number(value, 16)?;
                 let sum = u32::try_from(sum).map_err(|_| "a checksum has 32 bits".to_owned())?;
-                results.aspects[index - 3 - COUNTS.len()] = sum;
+                results.aspects[index - 4 - COUNTS.len()] = sum;
             }
             _ if expected == "segments-of" => {
                 results.size = number(value, 10)?;
@@ -245,11 +257,15 @@ impl Partial {
     fn detail(&mut self, detail: &str) -> Result<(), String> {
         let last = self.keys.checked_sub(1).and_then(key);
         match last.as_deref() {
-            Some("segments-of") => {
+            Some(list @ ("segments-of" | "made-up-flags")) => {
+                let digests = match list {
+                    "segments-of" => &mut self.results.segments,
+                    _ => &mut self.results.exercise,
+                };
                 for word in detail.split_whitespace() {
                     let digest = u64::from_str_radix(word, 16);
                     let digest = digest.map_err(|_| format!("'{word}' is no digest"))?;
-                    self.results.segments.push(digest);
+                    digests.push(digest);
                 }
             }
             Some("edges") => match self.results.stacks.last_mut() {
@@ -285,6 +301,8 @@ pub(super) mod tests {
             register: "MSR_LBR_SELECT=0x3c5".into(),
             counts: [1, 2, 3, 4, 5, 6, 7, 8],
             device: 9,
+            exercised: 20,
+            exercise: vec![7, 8, 9],
             aspects: [1, 2, 3, 4, 5, 6, 0xffff_ffff],
             size: 8,
             segments: vec![1, 2, u64::MAX, 4, 5],

@@ -10,7 +10,7 @@
 //! period = 997                              # default: what a replay takes
 //! edges = 8                                 # hottest edges in a golden result
 //! stacks = 3                                # sampled stacks in a golden result
-//! device_instructions = 1000000             # of each trace also through the device, in order
+//! device_instructions = 4000000             # of each trace also through the device, in order
 //! options = { pops_clear_slots = false }    # open points and quirks of every device
 //!
 //! [[trace]]
@@ -31,6 +31,7 @@ mod compare;
 mod config;
 mod digest;
 mod error;
+mod exercise;
 mod golden;
 mod pool;
 mod run;

@@ -7,6 +7,7 @@ use vlbr_traces::vlt::Trace;
 
 use super::config::{Configuration, Corpus};
 use super::digest::{Aspects, Segments, add_aspects, encode};
+use super::exercise::{Exercised, as_perf_reads, exercise};
 use super::golden::{Results, Section, Stack};
 use crate::device::DeviceError;
 use crate::places::{KERNEL, Place, Places, UNMAPPED};
@@ -80,9 +81,9 @@ pub(crate) fn run(
         return Err(disagreement);
     }
     let summary = run?;
-    Ok(Section::Ran(Box::new(
-        collector.results(corpus, &session, &summary),
-    )))
+    let exercised = exercise(trace, region, session.lbr())?;
+    let results = collector.results(corpus, &session, &summary, &exercised);
+    Ok(Section::Ran(Box::new(results)))
 }
 
 /// A sample by itself.
@@ -298,7 +299,13 @@ impl<'t> Collector<'t> {
             .collect()
     }
 
-    fn results(&self, corpus: &Corpus, session: &Session<'_>, summary: &Summary) -> Results {
+    fn results(
+        &self,
+        corpus: &Corpus,
+        session: &Session<'_>,
+        summary: &Summary,
+        exercised: &Exercised,
+    ) -> Results {
         let sum = |of: fn(&crate::session::Totals) -> u64| {
             let threads = summary.threads.iter();
             threads.map(|thread| of(&thread.totals)).sum::<u64>()
@@ -326,6 +333,21 @@ impl<'t> Collector<'t> {
                     .collect(),
             });
         }
+        let made_up = exercised.records.iter().map(|record| {
+            if record.is_empty() {
+                return "empty".to_owned();
+            }
+            let mut text = self.entry(chunks, 0, &as_perf_reads(session.lbr(), record));
+            if record.raw[2] != 0 {
+                text.push_str(&format!(" info {:x}", record.raw[2]));
+            }
+            text
+        });
+        stacks.push(Stack {
+            which: "made-up flags".to_owned(),
+            about: format!("{} entries", exercised.records.len()),
+            entries: made_up.collect(),
+        });
         Results {
             sampling: format!("{} every {}", session.event(), session.period()),
             register: register.map_or_else(
@@ -343,6 +365,8 @@ impl<'t> Collector<'t> {
                 sum(|totals| totals.pops),
             ],
             device: self.compared,
+            exercised: exercised.transfers,
+            exercise: exercised.digests.clone(),
             aspects: self.aspects,
             size: self.segments.size(),
             segments: self.segments.finish(),

@@ -198,7 +198,9 @@ fn compare(
     let overlap = if a.taken == 0 && b.taken == 0 {
         1.0
     } else {
-        common.iter().map(|shared| shared.a.min(shared.b)).sum()
+        common
+            .iter()
+            .fold(0.0, |sum, shared| sum + shared.a.min(shared.b))
     };
     Comparison {
         a,

@@ -131,11 +131,15 @@ fn walk_of<'a>(flow: Flow<'a>, union: &'a Union, side: usize, thread: usize) -> 
 
 fn told(union: &Union, run: &StraightRun) -> Run {
     Run {
-        start: union.describe(run.start),
+        start: union.describe_fully(run.start),
         instructions: run.instructions,
         then: match run.leave {
             Leave::Transfer { from, to } => {
-                format!("{} -> {}", union.describe(from), union.describe(to))
+                format!(
+                    "{} -> {}",
+                    union.describe_fully(from),
+                    union.describe_fully(to)
+                )
             }
             Leave::Gap => "a gap in the trace".to_owned(),
             Leave::End => "the end of the trace".to_owned(),
@@ -248,7 +252,7 @@ fn samples(
 fn difference(union: &Union, a: &Located, b: &Located) -> Option<(String, String, String)> {
     if a.ip != b.ip {
         let ip = |located: &Located| {
-            let ip = located.ip.map(|ip| union.describe(ip));
+            let ip = located.ip.map(|ip| union.describe_fully(ip));
             ip.unwrap_or_else(|| "none".to_owned())
         };
         return Some(("ip".to_owned(), ip(a), ip(b)));
@@ -266,8 +270,8 @@ fn difference(union: &Union, a: &Located, b: &Located) -> Option<(String, String
             let (from, to, entry) = &located.entries[place];
             format!(
                 "{} -> {} flags {:#x}",
-                union.describe(*from),
-                union.describe(*to),
+                union.describe_fully(*from),
+                union.describe_fully(*to),
                 entry.flags.to_word()
             )
         };

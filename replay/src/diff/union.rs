@@ -200,6 +200,15 @@ impl Union {
             }
         }
     }
+
+    /// The same with the address, for places that may have equal names: `function+0x12 (lua+0x9a)`.
+    pub(super) fn describe_fully(&self, place: Place) -> String {
+        let name = self.describe(place);
+        if name.starts_with('[') {
+            return name;
+        }
+        format!("{name} ({}+{:#x})", self.object(place), self.address(place))
+    }
 }
 
 fn bracketed(label: &str) -> String {

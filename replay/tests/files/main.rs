@@ -1,5 +1,6 @@
 //! Corpora and comparisons of files, on synthetic traces.
 
+mod bolt;
 mod corpus;
 mod diff;
 mod synthetic;

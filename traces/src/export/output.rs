@@ -1,6 +1,7 @@
 //! An output file that is either whole or not there.
 
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::sink::ExportError;
@@ -45,6 +46,8 @@ impl OutputFile {
             };
             let file = tempfile::Builder::new()
                 .prefix(".export-")
+                // As any new file: less what the umask takes away.
+                .permissions(std::fs::Permissions::from_mode(0o666))
                 .tempfile_in(folder)
                 .map_err(error)?;
             Target::Temporary(BufWriter::new(file))
