@@ -28,7 +28,7 @@ sample() { # OUTPUT EVENT PERIOD CPU
         "$VLBR" replay bench.vlt -b -e "$2" -c "$3" --cpu "$4" -o "$1"
 }
 sample near_taken.data br_inst_retired.near_taken 997 skylake
-sample instructions.data instructions 9973 skylake
+sample instructions.data instructions 9973 skylake # about as many samples
 runs "vlbr replay with the defaults of -b" default.out "$VLBR" replay bench.vlt -b --cpu skylake -o default.data
 runs "perf script reads the samples" brstack.txt "$PERF" script -i near_taken.data -F ip,brstack
 runs "perf script reads the defaults'" default.txt "$PERF" script -i default.data -F ip,brstack
@@ -76,10 +76,38 @@ overlap() { # DATA
     "$VLBR" diff --format json "$1" bench.vlt >"$1.json"
     json "$1.json" overlap
 }
+# A Skylake whose LBR has another depth.
+with_depth() { # DEPTH TOS_BITS
+    sed -e "s/^depth = .*/depth = $1/" -e "s/^tos_bits = .*/tos_bits = $2/" \
+        -e "s/^name = .*/name = \"skylake-depth-$1\"/" -e 's/^aliases = .*/aliases = []/' \
+        "$ROOT/lbr/profiles/skylake.toml" >"depth-$1.toml"
+}
+with_depth 8 3
+with_depth 2 1
+sample depth_8.data br_inst_retired.near_taken 997 depth-8.toml
+sample depth_2.data br_inst_retired.near_taken 997 depth-2.toml
+# No LBR has one entry; of each sample only the newest is taken, as BOLT's pre-aggregated edges of
+# the program (without libraries), and so is the exact profile it is compared with.
+python3 - "$(json info.json mappings 0 start)" >newest.preagg <<'PY'
+import collections, os, sys
+base, size = int(sys.argv[1]), os.path.getsize("bench")
+count = collections.Counter()
+for line in open("brstack.txt"):
+    source, target = (int(part, 16) - base for part in line.split()[1].split("/")[:2])
+    if 0 <= source < size and 0 <= target < size:
+        count[source, target] += 1
+for (source, target), times in sorted(count.items()):
+    print(f"B {source:x} {target:x} {times} 0")
+PY
+depth_1=$("$VLBR" diff --format json newest.preagg exact.preagg >newest.json && json newest.json overlap)
+row() { printf '%-28s %6s %6s %8s\n' "$@"; }
 near_taken=$(overlap near_taken.data)
 instructions_overlap=$(overlap instructions.data)
-printf '%-34s %8s %6s %9s\n' event period depth overlap
-printf '%-34s %8s %6s %9s\n' br_inst_retired.near_taken 997 32 "$near_taken"
-printf '%-34s %8s %6s %9s\n' instructions 9973 32 "$instructions_overlap"
+row event period depth overlap
+row br_inst_retired.near_taken 997 32 "${near_taken:0:6}"
+row br_inst_retired.near_taken 997 8 "$(overlap depth_8.data | cut -c 1-6)"
+row br_inst_retired.near_taken 997 2 "$(overlap depth_2.data | cut -c 1-6)"
+row br_inst_retired.near_taken 997 1 "${depth_1:0:6}"
+row instructions 9973 32 "${instructions_overlap:0:6}"
 holds "overlap of near_taken with the exact profile" "$near_taken >= 0.97"
 holds "instructions is the worse event: length bias" "$instructions_overlap < $near_taken"
