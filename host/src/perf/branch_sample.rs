@@ -37,10 +37,10 @@ const NAMES: [(&str, BranchSampleType); 18] = [
 
 /// PERF_SAMPLE_BRANCH_PLM_ALL.
 const PRIVILEGES: u64 = 0b111;
-/// Bits that select branches; the others say how.
-const SELECTORS: u64 = 0b11_1111_1111_1000;
 
-/// Parses `-j`'s comma-separated names. With privilege levels only, `any` is meant, as in perf.
+/// Parses `-j`'s comma-separated names as perf does (`parse_branch_str`): privilege levels alone
+/// mean `any` at the levels of the event, and any other name, be it only `save_type`, stands for
+/// itself.
 ///
 /// # Errors
 /// An unknown name.
@@ -63,8 +63,8 @@ pub fn parse_branch_filter(text: &str) -> Result<BranchSampleType, FilterNameErr
         };
         bits |= *bit;
     }
-    if bits.0 & SELECTORS == 0 {
-        bits |= BranchSampleType::ANY;
+    if bits.0 & !PRIVILEGES == 0 {
+        bits = BranchSampleType::ANY;
     }
     Ok(bits)
 }
@@ -111,12 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn privileges_alone_mean_any() {
-        assert_eq!(parse_branch_filter("u").unwrap().0, 0b1001);
-        assert_eq!(
-            parse_branch_filter("u,save_type").unwrap().0,
-            0b1001 | 1 << 16
-        );
+    fn privileges_alone_mean_any_at_the_levels_of_the_event() {
+        for names in ["u", "k,hv", "u,k"] {
+            assert_eq!(parse_branch_filter(names), Ok(BranchSampleType::ANY));
+        }
+        // perf looks at the privilege bits alone: with save_type no class is chosen.
+        assert_eq!(parse_branch_filter("u,save_type").unwrap().0, 1 | 1 << 16);
     }
 
     #[test]
