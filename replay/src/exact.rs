@@ -19,7 +19,8 @@ struct Place {
     suspended: Option<(Option<u64>, u64)>,
 }
 
-/// Every taken edge and every straight run between them, by process id.
+/// Every taken edge and every straight run between them, by index of the process: an exec makes
+/// another one, whose addresses mean other code.
 ///
 /// A visit to the kernel that comes back to where it left is no branch of the user's code: the
 /// run goes on. Edges between the levels are not counted.
@@ -40,8 +41,7 @@ pub fn exact_profile(
     let mut done = 0;
     for index in region.chunks(trace.chunks().len()) {
         let number = trace.chunks()[index].thread.0 as usize;
-        let process = trace.threads()[number].process.0 as usize;
-        let pid = trace.processes()[process].pid;
+        let process = trace.threads()[number].process.0;
         let chunk = trace.decode(index, &mut buffer)?;
         let (start, end) = region.steps(index, chunk.ids.len());
         let ids = chunk.ids.slice(start, end);
@@ -80,14 +80,14 @@ pub fn exact_profile(
                             start,
                             end: transfer.from,
                         };
-                        *runs.entry((pid, range)).or_default() += 1;
+                        *runs.entry((process, range)).or_default() += 1;
                     }
                     place.target = Some(transfer.to);
                 }
             }
         }
         let counts = steps
-            .entry(pid)
+            .entry(process)
             .or_insert_with(|| vec![0; code.steps().len()]);
         for (&StepId(step), count) in chunk.map.iter().zip(&local) {
             counts[step as usize] += count;
@@ -96,11 +96,18 @@ pub fn exact_profile(
         progress(done);
     }
     let mut profiles: BTreeMap<u32, EdgeProfile> = BTreeMap::new();
-    for (pid, counts) in steps {
-        profiles.insert(pid, EdgeProfile::exact(code, &counts).within_one_level());
+    for (process, counts) in steps {
+        profiles.insert(
+            process,
+            EdgeProfile::exact(code, &counts).within_one_level(),
+        );
     }
-    for ((pid, range), count) in runs {
-        profiles.entry(pid).or_default().ranges.insert(range, count);
+    for ((process, range), count) in runs {
+        profiles
+            .entry(process)
+            .or_default()
+            .ranges
+            .insert(range, count);
     }
     Ok(profiles)
 }

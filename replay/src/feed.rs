@@ -20,7 +20,8 @@ enum Notice {
         name: String,
         exec: bool,
     },
-    Mapping(Mapping),
+    /// By index of the process.
+    Mapping(u32, Mapping),
 }
 
 /// The tasks and mappings of a trace by the chunk before which they come into being.
@@ -166,12 +167,13 @@ impl Tasks {
                 .flatten();
             if let Some(first) = first {
                 let chunk = first.max(known.from_chunk as usize);
-                notices.push((chunk, Notice::Mapping(mapping(trace, known))));
+                let notice = Notice::Mapping(known.process.0, mapping(trace, known));
+                notices.push((chunk, notice));
             }
         }
         if system && !trace.mappings().iter().any(|known| known.flags.kernel) {
             let kernel = trace.symbols().and_then(kernel_image);
-            notices.extend(kernel.map(|kernel| (0, Notice::Mapping(kernel))));
+            notices.extend(kernel.map(|kernel| (0, Notice::Mapping(0, kernel))));
         }
         notices.sort_by_key(|(chunk, _)| *chunk);
         Self { notices, ends }
@@ -179,8 +181,13 @@ impl Tasks {
 
     /// The mappings.
     pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings_of_processes().map(|(_, mapping)| mapping)
+    }
+
+    /// The mappings with the index of the process that has them.
+    pub(crate) fn mappings_of_processes(&self) -> impl Iterator<Item = (u32, &Mapping)> {
         self.notices.iter().filter_map(|(_, notice)| match notice {
-            Notice::Mapping(mapping) => Some(mapping),
+            Notice::Mapping(process, mapping) => Some((*process, mapping)),
             _ => None,
         })
     }
@@ -249,7 +256,7 @@ impl<'s> Feed<'s> {
                 Notice::Comm { task, name, exec } => {
                     self.sink.comm(*task, name, *exec, self.now)?;
                 }
-                Notice::Mapping(mapping) => self.sink.mapping(mapping, self.now)?,
+                Notice::Mapping(_, mapping) => self.sink.mapping(mapping, self.now)?,
             }
             self.next += 1;
         }

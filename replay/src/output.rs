@@ -9,7 +9,7 @@ use vlbr_traces::export::{
     BoltSink, FoldedSink, JsonSink, OutputFile, PerfDataSink, PerfScriptSink, SampleSink,
     ScriptFields, StackSource,
 };
-use vlbr_traces::perfdata::{BranchSampleType, EventInfo, FileInfo, PerfDataWriter};
+use vlbr_traces::perfdata::{BranchSampleType, EventInfo, FileInfo, Mapping, PerfDataWriter};
 use vlbr_traces::symbols::ElfImage;
 use vlbr_traces::vlt::Scope;
 
@@ -166,15 +166,20 @@ pub fn export(
         }
         Format::BoltExact => {
             let mut sink = bolt_sink(session, text.writer())?;
-            for mapping in tasks.mappings() {
-                sink.mapping(mapping, 0)?;
+            // To the sink each process of the trace is one of its own: several may have one pid.
+            for (process, mapping) in tasks.mappings_of_processes() {
+                let told = Mapping {
+                    pid: process,
+                    ..mapping.clone()
+                };
+                sink.mapping(&told, 0)?;
             }
-            for (pid, profile) in exact_profile(session.trace(), session.region, progress)? {
+            for (process, profile) in exact_profile(session.trace(), session.region, progress)? {
                 for (edge, (count, mispredicted)) in profile.edges {
-                    sink.branch(pid, edge.from, edge.to, count, mispredicted);
+                    sink.branch(process, edge.from, edge.to, count, mispredicted);
                 }
                 for (range, count) in profile.ranges {
-                    sink.run(pid, range.start, range.end, count);
+                    sink.run(process, range.start, range.end, count);
                 }
             }
             sink.finish()?;

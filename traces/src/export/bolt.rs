@@ -154,7 +154,10 @@ impl<W: Write> BoltSink<W> {
 }
 
 impl<W: Write> SampleSink for BoltSink<W> {
-    fn comm(&mut self, _: TaskId, _: &str, _: bool, _: u64) -> Result<(), ExportError> {
+    fn comm(&mut self, task: TaskId, _: &str, exec: bool, _: u64) -> Result<(), ExportError> {
+        if exec {
+            self.binary.bias.remove(&task.pid);
+        }
         Ok(())
     }
 
