@@ -105,6 +105,13 @@ impl ProgrammedLbr {
         }
     }
 
+    /// Whether perf's interrupt handler writes the enable bits again when it leaves. From version 4
+    /// of perfmon on it only acknowledges `GLOBAL_STATUS`, which ends a freeze but does not bring
+    /// back what `#DB` cleared. Linux `__intel_pmu_lbr_enable`.
+    pub(crate) fn rewritten_by_handler(&self) -> bool {
+        self.lbr.profile().perfmon_version() < 4
+    }
+
     /// Whether records of `code` depend on more than their transfer and the registers, so that
     /// every transfer must go through the device in order.
     #[must_use]

@@ -15,6 +15,8 @@ pub struct GatedSteps {
     programmed: Lbr,
     /// `IA32_DEBUGCTL` and `IA32_LBR_CTL` as perf programmed them.
     enable: Arc<[(Msr, u64)]>,
+    /// See [`ProgrammedLbr::rewritten_by_handler`].
+    rewritten_by_handler: bool,
     /// By step id: its transfer, if it does something to the registers.
     steps: Arc<[Option<Transfer>]>,
 }
@@ -41,6 +43,7 @@ impl GatedSteps {
         Some(Self {
             programmed: programmed.clone(),
             enable,
+            rewritten_by_handler: lbr.rewritten_by_handler(),
             steps,
         })
     }
@@ -120,6 +123,9 @@ impl Gate for LbrGate {
     }
 
     fn sampled(&mut self) {
+        if !self.steps.rewritten_by_handler {
+            return;
+        }
         for &(msr, value) in self.steps.enable.iter() {
             // The values were read from these registers.
             let _ = self.lbr.wrmsr(msr, value);

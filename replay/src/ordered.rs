@@ -18,7 +18,7 @@ struct Thread {
     lbr: Lbr,
     sampler: Sampler,
     totals: Totals,
-    /// `IA32_DEBUGCTL` and `IA32_LBR_CTL` as perf programmed them.
+    /// `IA32_DEBUGCTL` and `IA32_LBR_CTL` as perf programmed them, if its handler writes them.
     enable: Vec<(Msr, u64)>,
 }
 
@@ -34,6 +34,7 @@ pub(crate) fn run(
     let programmed = session.lbr.lbr();
     let enable = [Msr::DEBUGCTL, Msr::LBR_CTL]
         .into_iter()
+        .filter(|_| session.lbr.rewritten_by_handler())
         .filter_map(|msr| Some((msr, programmed.rdmsr(msr).ok()?)))
         .collect();
     let initial = Thread {
@@ -108,7 +109,6 @@ pub(crate) fn run(
                     net,
                 };
                 session.hand_out(consumer, &mut summary, &sample, number, before, &entries)?;
-                // perf's handler enables the LBR again when it leaves.
                 for &(msr, value) in &thread.enable {
                     thread
                         .lbr

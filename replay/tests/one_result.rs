@@ -8,11 +8,13 @@ use std::num::NonZeroU64;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
-use vlbr_pmu::EventSelect;
+use vlbr_pmu::{Event, EventSelect};
 use vlbr_replay::{Consumer, ReplayError, Session, SessionOptions, Summary};
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 use vlbr_traces::synthetic::SyntheticConfig;
 use vlbr_traces::vlt::Trace;
+
+const NEAR_TAKEN: &str = "br_inst_retired.near_taken";
 
 #[derive(Debug, PartialEq)]
 struct Taken {
@@ -84,7 +86,10 @@ fn plan_and_device_agree_for_every_profile_and_filter() {
     let (mut compared, mut refused) = (0, 0);
     for profile in Profile::all() {
         for filter in filters {
-            for event in ["instructions", "branches:u"] {
+            for event in ["instructions", "branches:u", NEAR_TAKEN] {
+                if event == NEAR_TAKEN && Event::NearTaken.encoding(profile.name()).is_none() {
+                    continue;
+                }
                 let fast = replay(&trace, profile, filter, event, |_| ());
                 let Ok((fast, fast_summary, ordered)) = fast else {
                     // Call stacks where the part has none, and nothing else.
@@ -142,8 +147,8 @@ fn threads_and_eager_writes_change_nothing() {
     }
 }
 
-/// `#DB` in the middle of a chunk clears the enable, and the next sample's handler sets it again;
-/// on architectural LBR an SMI does the same until RSM.
+/// `#DB` in the middle of a chunk clears the enable, which the handler of the next sample sets
+/// again on some parts; on architectural LBR an SMI clears it until RSM.
 #[test]
 fn steps_that_change_the_registers_agree_with_the_device() {
     use vlbr_arch::FarKind;
@@ -172,6 +177,31 @@ fn steps_that_change_the_registers_agree_with_the_device() {
                     assert_eq!(summary, device_summary, "{cpu} -j {filter} {kinds:?}");
                 }
             }
+        }
+    }
+}
+
+/// Linux `__intel_pmu_lbr_enable`: from perfmon version 4 on, the interrupt handler leaves the
+/// enable bits alone.
+#[test]
+fn after_a_debug_exception_the_handler_enables_the_lbr_before_perfmon_4_only() {
+    let trace = common::trace_with_events(17, &[vlbr_arch::FarKind::DebugException], 8, 3_000);
+    for (cpu, resumes) in [
+        ("nehalem", true),
+        ("haswell", true),
+        ("skylake", false),
+        ("spr", false),
+    ] {
+        let profile = Profile::named(cpu).unwrap();
+        assert_eq!(profile.perfmon_version() < 4, resumes, "{cpu}");
+        for ordered in [false, true] {
+            let run = replay(&trace, profile, "any,u,k", "branches", |o| {
+                o.ordered = ordered
+            });
+            let (samples, ..) = run.unwrap();
+            let (first, rest) = samples[samples.len() - 20..].split_first().unwrap();
+            let moves = rest.iter().any(|sample| sample.entries != first.entries);
+            assert_eq!(moves, resumes, "{cpu}, ordered {ordered}");
         }
     }
 }

@@ -12,7 +12,7 @@ pub trait Gate {
     /// planned.
     fn retire(&mut self, step: StepId, planned: Op) -> Op;
 
-    /// A sample was taken: its handler enables the LBR again.
+    /// A sample was taken: its handler may enable the LBR again.
     fn sampled(&mut self);
 }
 
