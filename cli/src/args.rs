@@ -143,7 +143,8 @@ pub(crate) struct DeviceArgs {
         conflicts_with = "call_graph"
     )]
     pub(crate) branch_filter: Option<String>,
-    /// Record call stacks with the LBR's call-stack mode; `lbr` is the only mode.
+    /// Record call stacks of user code with the LBR's call-stack mode; `lbr` is the only mode.
+    /// Without a privilege level the event then counts user code only.
     #[arg(long, value_name = "MODE", value_parser = ["lbr"])]
     pub(crate) call_graph: Option<String>,
     /// Event to sample on: instructions, branches, br_inst_retired.near_taken; modifiers u, k.

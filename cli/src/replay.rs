@@ -102,9 +102,15 @@ fn region(trace: &Trace, from: Option<&str>, to: Option<&str>) -> Result<Region,
         .transpose()
     };
     let (from_addresses, to_addresses) = (resolve(from)?, resolve(to)?);
-    Region::between(trace, from_addresses.as_deref(), to_addresses.as_deref())
+    let not_reached =
+        |name: Option<&str>| ReplayError::NotReached(name.unwrap_or_default().to_owned());
+    let region = Region::between(trace, from_addresses.as_deref(), to_addresses.as_deref())
         .map_err(ReplayError::from)?
-        .ok_or_else(|| ReplayError::NotReached(from.unwrap_or_default().to_owned()).into())
+        .ok_or_else(|| not_reached(from))?;
+    if to.is_some() && !region.has_end() {
+        return Err(not_reached(to).into());
+    }
+    Ok(region)
 }
 
 /// The report for people.

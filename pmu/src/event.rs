@@ -54,8 +54,14 @@ pub enum EventError {
          br_inst_retired.near_taken"
     )]
     Unknown(String),
-    /// A modifier other than u, k, p.
-    #[error("unknown event modifier '{modifier}' in '{name}': u, k and p are known")]
+    /// A precise event.
+    #[error(
+        "'{0}': precise sampling (p) is not modelled; without it samples fall on the exact \
+         instruction and name the one that would run next"
+    )]
+    Precise(String),
+    /// A modifier other than u, k.
+    #[error("unknown event modifier '{modifier}' in '{name}': u and k are known")]
     Modifier {
         /// The event as given.
         name: String,
@@ -165,10 +171,10 @@ impl EventSelect {
 
     /// Parses perf's `name[:modifiers]`: names `instructions`, `inst_retired.any`, `branches`,
     /// `branch-instructions`, `br_inst_retired.all_branches`, `br_inst_retired.near_taken`;
-    /// modifiers `u`, `k` and `p` (samples here always fall on the exact instruction).
+    /// modifiers `u` and `k`.
     ///
     /// # Errors
-    /// An unknown name or modifier.
+    /// An unknown name or modifier; `p`, since PEBS would report other addresses.
     pub fn parse(text: &str) -> Result<Self, EventError> {
         let (name, modifiers) = text.split_once(':').unwrap_or((text, ""));
         let event = match name.to_ascii_lowercase().as_str() {
@@ -182,7 +188,7 @@ impl EventSelect {
             match modifier {
                 'u' => user = true,
                 'k' => kernel = true,
-                'p' | 'P' => {}
+                'p' | 'P' => return Err(EventError::Precise(text.to_owned())),
                 _ => {
                     return Err(EventError::Modifier {
                         name: text.to_owned(),
@@ -231,7 +237,7 @@ mod tests {
 
     #[test]
     fn names_and_modifiers() {
-        let select = EventSelect::parse("br_inst_retired.near_taken:upp").unwrap();
+        let select = EventSelect::parse("br_inst_retired.near_taken:u").unwrap();
         assert_eq!(select.event, Event::NearTaken);
         assert!(select.user && !select.kernel && select.explicit);
         assert_eq!(select.to_string(), "br_inst_retired.near_taken:u");

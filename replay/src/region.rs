@@ -58,6 +58,12 @@ impl Region {
         }))
     }
 
+    /// Whether control reached its end.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// The chunks it touches, of `count`.
     pub(crate) fn chunks(&self, count: usize) -> std::ops::Range<usize> {
         let start = self.start.map_or(0, |place| place.chunk);
