@@ -292,32 +292,34 @@ fn another_load_address_changes_nothing_and_a_turned_bit_is_located() {
 #[test]
 fn samples_overlap_with_the_trace_they_are_of() {
     let files = Files::new();
-    for recipe in [user(), Recipe::with_seed(7)] {
-        let bytes = recipe.bytes();
-        let trace = open(bytes.clone());
-        let a = files.write("a.vlt", &bytes);
-        let b = files.path("b.data");
-        if recipe.config.kernel {
-            export(&session(&trace), Format::PerfData, &b, &[], &mut |_| ()).unwrap();
-        } else {
-            perf_data(&trace, &b, 0x1234_5000, None);
-        }
-        let comparison = compared(&a, &b);
-        assert_eq!(comparison.divergence, Divergence::NotCompared);
-        if recipe.config.kernel {
-            // The samples of a machine name no process, so only kernel code has its place.
-            assert!(comparison.overlap > 0.1);
-        } else {
-            assert!(comparison.overlap > 0.95, "{}", comparison.overlap);
-        }
-        assert_eq!(
-            comparison.only_b.edges,
-            if recipe.config.kernel {
-                comparison.only_b.edges
-            } else {
-                0
-            }
-        );
+    let bytes = user().bytes();
+    let trace = open(bytes.clone());
+    let a = files.write("a.vlt", &bytes);
+    let b = files.path("b.data");
+    perf_data(&trace, &b, 0x1234_5000, None);
+    let comparison = compared(&a, &b);
+    assert_eq!(comparison.divergence, Divergence::NotCompared);
+    assert!(comparison.overlap > 0.95, "{}", comparison.overlap);
+    assert_eq!(comparison.only_b.edges, 0);
+}
+
+#[test]
+fn branches_between_user_and_kernel_half_are_left_out_on_both_sides() {
+    let files = Files::new();
+    let bytes = Recipe::with_seed(7).bytes();
+    let trace = open(bytes.clone());
+    let a = files.write("a.vlt", &bytes);
+    let b = files.path("b.data");
+    export(&session(&trace), Format::PerfData, &b, &[], &mut |_| ()).unwrap();
+    let comparison = compared(&a, &b);
+    let transfers = trace.chunks().iter();
+    let transfers: u64 = transfers.map(|chunk| chunk.counts.transfers.total()).sum();
+    assert!(comparison.a.left_out > 0 && comparison.b.left_out > 0);
+    assert_eq!(comparison.a.taken + comparison.a.left_out, transfers);
+    let halves = |from: &str, to: &str| from.contains("[kernel]") == to.contains("[kernel]");
+    for part in [&comparison.common, &comparison.only_a, &comparison.only_b] {
+        let mut top = part.top.iter();
+        assert!(top.all(|edge| halves(&edge.from, &edge.to)), "{part:?}");
     }
 }
 
