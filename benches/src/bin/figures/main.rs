@@ -3,8 +3,8 @@
 //! `vlbr-figures --trace FILE [--boot FILE] [--command PROG ARG...]` replays every file on every
 //! road and runs the program under QEMU without plugin, with an empty callback per block, and under
 //! `vlbr record`. The measurements take turns, so that a slow minute of the machine meets all of
-//! them; each figure is the median of its runs. Replays are timed from the compressed file to the
-//! last sample.
+//! them; each figure is the median of its runs, with the best one beside it. Replays are timed from
+//! the compressed file to the last sample. What `vlbr record` wrote is replayed as well.
 
 mod heap;
 mod measure;
@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use vlbr_traces::qemu::{find_plugin, find_qemu};
 
-use measure::{Failure, Peer, Peers, ROADS, median};
+use measure::{Failure, Peer, Peers, ROADS, best, median};
 
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting::new();
@@ -70,20 +70,17 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         println!("{} {resident}", HEAP.peak());
         return Ok(());
     }
-    let files: Vec<&Path> = arguments
-        .trace
-        .iter()
-        .chain(&arguments.boot)
-        .map(PathBuf::as_path)
-        .collect();
-    if files.is_empty() && arguments.command.is_empty() {
-        return Err("nothing to measure: --trace, --boot or --command".into());
-    }
     let folder = tempfile::tempdir()?;
     let peers = match arguments.command.first() {
         None => None,
         Some(_) => Some(peers(arguments, folder.path())?),
     };
+    let recording = peers.as_ref().map(Peers::recording);
+    let files = recording.iter().chain(&arguments.trace);
+    let files: Vec<&PathBuf> = files.chain(&arguments.boot).collect();
+    if files.is_empty() {
+        return Err("nothing to measure: --trace, --boot or --command".into());
+    }
     let mut peer_times = vec![Vec::new(); Peer::ALL.len()];
     let mut road_times = vec![vec![Vec::new(); ROADS.len()]; files.len()];
     for round in 1..=arguments.runs {
@@ -99,6 +96,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
         }
     }
+    println!("{}", machine());
     let qemu = match &peers {
         Some(peers) => Some(print_peers(peers, &mut peer_times)?),
         None => None,
@@ -127,6 +125,19 @@ fn peers(arguments: &Arguments, folder: &Path) -> Result<Peers, Failure> {
     })
 }
 
+/// Processor and number of cores.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |rest| {
+        rest.trim_start_matches([':', '\t', ' '])
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{model}, {cores} cores\n")
+}
+
 /// Millions a second.
 fn rate(instructions: u64, seconds: f64) -> f64 {
     instructions as f64 / seconds / 1e6
@@ -140,22 +151,24 @@ fn print_peers(peers: &Peers, times: &mut [Vec<f64>]) -> Result<f64, Failure> {
     let program: Vec<_> = peers.program.iter().map(|word| word.display()).collect();
     let program: Vec<String> = program.iter().map(ToString::to_string).collect();
     println!("{}: {instructions} instructions", program.join(" "));
+    let bests: Vec<f64> = times.iter().map(|times| best(times)).collect();
     let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
     let of = |peer: Peer| {
         let index = Peer::ALL.iter().position(|known| *known == peer);
         index.map_or(f64::NAN, |index| medians[index])
     };
     let (qemu, empty) = (of(Peer::Qemu), of(Peer::EmptyPlugin));
-    for (peer, seconds) in Peer::ALL.iter().zip(&medians) {
+    for ((peer, seconds), best) in Peer::ALL.iter().zip(&medians).zip(&bests) {
         println!(
-            "  {:<40} {seconds:>8.3} s {:>8.0} M/s  {:>6.2} of qemu  {:>6.2} of the empty callback",
+            "  {:<40} {seconds:>8.3} s {:>8.0} M/s (best {:.0})  {:>6.2} of qemu  {:>6.2} of the \
+             empty callback",
             peer.name(),
             rate(instructions, *seconds),
+            rate(instructions, *best),
             qemu / seconds,
             empty / seconds
         );
     }
-    print_size(&recording)?;
     println!();
     Ok(rate(instructions, qemu))
 }
@@ -194,13 +207,14 @@ fn print_file(
     let instructions = measure::open(path)?.instructions();
     println!("{}: {instructions} instructions, {cpu}", path.display());
     for (road, times) in ROADS.iter().zip(times) {
+        let best = rate(instructions, best(times));
         let seconds = median(times);
         let speed = rate(instructions, seconds);
         let ratio = qemu.map_or_else(String::new, |qemu| {
             format!("  {:>6.2} of qemu", speed / qemu)
         });
         println!(
-            "  {:<40} {seconds:>8.3} s {speed:>8.0} M/s{ratio}",
+            "  {:<40} {seconds:>8.3} s {speed:>8.0} M/s (best {best:.0}){ratio}",
             road.name
         );
     }

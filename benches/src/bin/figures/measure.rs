@@ -232,3 +232,8 @@ pub(crate) fn median(figures: &mut [f64]) -> f64 {
         count => f64::midpoint(figures[count / 2 - 1], figures[count / 2]),
     }
 }
+
+/// The smallest of some figures.
+pub(crate) fn best(figures: &[f64]) -> f64 {
+    figures.iter().copied().fold(f64::INFINITY, f64::min)
+}
