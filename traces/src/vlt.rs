@@ -37,6 +37,7 @@ mod error;
 mod frame;
 pub mod fuzz;
 mod info;
+mod matches;
 mod meta;
 mod packed;
 mod paths;

@@ -5,6 +5,7 @@ use vlbr_cpu::{Code, Exit, StepId};
 
 use super::bytes::{Fields, put_varint};
 use super::error::{Damage, WriteError};
+use super::matches::MatchEncoder;
 use super::meta::ThreadIndex;
 use super::packed::compress;
 use super::paths::PathEncoder;
@@ -86,33 +87,20 @@ impl Counts {
 /// How the sequence of steps is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Heads of paths as local ids of 16 bits, compressed.
+    /// Heads of paths as local ids of 16 bits, compressed. Read only.
     Narrow,
-    /// The same with 32 bits.
+    /// The same with 32 bits. Read only.
     Wide,
+    /// Matches between heads, in columns.
+    Matches,
 }
 
 impl Encoding {
-    pub(super) const fn for_distinct(distinct: usize) -> Self {
-        if distinct <= 1 << 16 {
-            Self::Narrow
-        } else {
-            Self::Wide
-        }
-    }
-
-    /// Bytes of a local id.
-    pub(super) const fn id_size(self) -> usize {
-        match self {
-            Self::Narrow => 2,
-            Self::Wide => 4,
-        }
-    }
-
     const fn number(self) -> u16 {
         match self {
             Self::Narrow => 1,
             Self::Wide => 2,
+            Self::Matches => 3,
         }
     }
 
@@ -120,6 +108,7 @@ impl Encoding {
         match number {
             1 => Some(Self::Narrow),
             2 => Some(Self::Wide),
+            3 => Some(Self::Matches),
             _ => None,
         }
     }
@@ -261,13 +250,14 @@ pub struct ChunkEncoder {
     distinct: Vec<StepId>,
     paths: PathEncoder,
     local: Vec<u32>,
-    heads: Vec<u8>,
+    heads: Vec<u32>,
+    matches: MatchEncoder,
 }
 
 impl ChunkEncoder {
     /// An encoder of this zstd level, 1 to 19; [`RECORDING_LEVEL`] is a good one.
     #[must_use]
-    pub const fn new(level: i32) -> Self {
+    pub fn new(level: i32) -> Self {
         Self {
             level,
             slots: Vec::new(),
@@ -275,6 +265,7 @@ impl ChunkEncoder {
             paths: PathEncoder::new(),
             local: Vec::new(),
             heads: Vec::new(),
+            matches: MatchEncoder::default(),
         }
     }
 
@@ -353,15 +344,21 @@ impl ChunkEncoder {
         let map_stored = body.len() as u32;
 
         self.heads.clear();
-        let heads = self.paths.heads(&self.local);
-        let encoding = Encoding::for_distinct(self.distinct.len());
-        match encoding {
-            Encoding::Narrow => self
-                .heads
-                .extend(heads.flat_map(|id| (id as u16).to_le_bytes())),
-            Encoding::Wide => self.heads.extend(heads.flat_map(u32::to_le_bytes)),
+        self.heads.extend(self.paths.heads(&self.local));
+        self.matches.encode(&self.heads, self.distinct.len());
+        let MatchEncoder {
+            tokens,
+            lengths,
+            literals,
+            ..
+        } = &self.matches;
+        for column in [tokens, lengths, literals] {
+            let stored = compress(self.level, column)?;
+            for size in [column.len(), stored.len()] {
+                body.extend_from_slice(&(size as u32).to_le_bytes());
+            }
+            body.extend_from_slice(&stored);
         }
-        body.extend_from_slice(&compress(self.level, &self.heads)?);
         let sides = if sides.is_empty() {
             Vec::new()
         } else {
@@ -375,8 +372,8 @@ impl ChunkEncoder {
                 steps: steps.len() as u32,
                 distinct: self.distinct.len() as u32,
                 counts,
-                encoding,
-                heads: (self.heads.len() / encoding.id_size()) as u32,
+                encoding: Encoding::Matches,
+                heads: self.heads.len() as u32,
                 map_stored,
                 map_raw: map.len() as u32,
             },
@@ -399,4 +396,59 @@ pub fn encode_chunk(
     level: i32,
 ) -> Result<EncodedChunk, WriteError> {
     ChunkEncoder::new(level).encode(thread, steps, code, sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sample;
+    use super::super::{ChunkBuffer, Meta, OpenOptions, Process, Thread, Trace, Writer};
+    use super::*;
+
+    /// The same chunk with its heads as encoding 1 or 2 has them.
+    fn plain(encoder: &ChunkEncoder, chunk: &EncodedChunk, encoding: Encoding) -> EncodedChunk {
+        let mut old = chunk.clone();
+        let heads = encoder.heads.iter();
+        let raw: Vec<u8> = match encoding {
+            Encoding::Narrow => heads.flat_map(|&id| (id as u16).to_le_bytes()).collect(),
+            _ => heads.flat_map(|&id| id.to_le_bytes()).collect(),
+        };
+        old.header.encoding = encoding;
+        old.body.truncate(chunk.header.map_stored as usize);
+        old.body.extend_from_slice(&compress(1, &raw).unwrap());
+        old
+    }
+
+    #[test]
+    fn encodings_that_are_no_longer_written_are_read() {
+        let sample = sample(3, 5000);
+        let code = sample.program.code();
+        let (_, steps) = &sample.chunks[0];
+        let mut writer = Writer::new(Vec::new(), &Meta::default(), Default::default()).unwrap();
+        let process = writer.add_process(&Process::default()).unwrap();
+        let thread = writer
+            .add_thread(&Thread {
+                process,
+                tid: 1,
+                vcpu: None,
+                name: String::new(),
+            })
+            .unwrap();
+        writer.sync_code(code).unwrap();
+        let mut encoder = ChunkEncoder::new(3);
+        let chunk = encoder
+            .encode(thread, steps, code, &SideStreams::default())
+            .unwrap();
+        for encoding in [Encoding::Narrow, Encoding::Wide] {
+            let old = plain(&encoder, &chunk, encoding);
+            writer.write_chunk(&old).unwrap();
+        }
+        writer.write_chunk(&chunk).unwrap();
+        let bytes = writer.finish(&[]).unwrap();
+        let trace = Trace::from_bytes(bytes, OpenOptions::default()).unwrap();
+        let mut buffer = ChunkBuffer::new();
+        for index in 0..3 {
+            let chunk = trace.decode(index, &mut buffer).unwrap();
+            assert!(chunk.steps().eq(steps.iter().copied()), "chunk {index}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::bytes::Fields;
 use super::chunk::{CHUNK_HEADER, ChunkHeader, Counts, Encoding};
 use super::error::{Damage, VltError};
 use super::frame::{FRAME_HEADER, FrameHeader, check_crc, kind};
+use super::matches::{MAX_VARINT, MatchDecoder};
 use super::packed::{decompress_into, new_decompressor};
 use super::paths::{LocalId, Paths, SLACK};
 use super::side::{
@@ -20,6 +21,7 @@ pub struct ChunkBuffer {
     payload: Vec<u8>,
     map_raw: Vec<u8>,
     paths: Paths,
+    matches: MatchDecoder,
     /// Words, for the alignment of the 16-bit or 32-bit ids in them.
     heads: Vec<u32>,
     ids: Vec<u32>,
@@ -48,6 +50,7 @@ impl ChunkBuffer {
         self.payload.capacity()
             + self.map_raw.capacity()
             + self.paths.capacity()
+            + self.matches.capacity()
             + 4 * (self.heads.capacity() + self.ids.capacity() + self.times.capacity())
     }
 }
@@ -127,13 +130,20 @@ impl Trace {
             steps: header.steps as usize,
             count: header.heads as usize,
             stored: stored_ids,
+            matches: (header.encoding == Encoding::Matches).then_some(&mut buffer.matches),
             heads: &mut buffer.heads,
             paths,
             decompressor,
         };
-        let ids = match header.encoding {
-            Encoding::Narrow => StepIds::U16(parts.expand(&mut buffer.ids)?),
-            Encoding::Wide => StepIds::U32(parts.expand(&mut buffer.ids)?),
+        let narrow = match header.encoding {
+            Encoding::Narrow => true,
+            Encoding::Wide => false,
+            Encoding::Matches => header.distinct <= 1 << 16,
+        };
+        let ids = if narrow {
+            StepIds::U16(parts.expand(&mut buffer.ids)?)
+        } else {
+            StepIds::U32(parts.expand(&mut buffer.ids)?)
         };
         Ok(Chunk {
             map: &buffer.paths.map,
@@ -303,6 +313,8 @@ struct Sequence<'a> {
     steps: usize,
     count: usize,
     stored: &'a [u8],
+    /// If heads are stored as matches.
+    matches: Option<&'a mut MatchDecoder>,
     heads: &'a mut Vec<u32>,
     paths: &'a mut Paths,
     decompressor: &'a mut zstd::bulk::Decompressor<'static>,
@@ -321,8 +333,27 @@ impl Sequence<'_> {
             }
         }
         let heads = &mut bytemuck::cast_slice_mut(self.heads)[..self.count];
-        let bytes = bytemuck::cast_slice_mut::<T, u8>(heads);
-        decompress_into(self.decompressor, "step sequence", self.stored, bytes)?;
+        if let Some(matches) = &mut self.matches {
+            let mut fields = Fields::new(self.stored, "step sequence");
+            for column in [
+                &mut matches.tokens,
+                &mut matches.lengths,
+                &mut matches.literals,
+            ] {
+                let (size, stored) = (fields.u32()?, fields.u32()?);
+                if size as usize > MAX_VARINT as usize * self.count {
+                    return Err(Damage::Malformed("chunk: more tokens than path heads"));
+                }
+                column.resize(size as usize, 0);
+                let stored = fields.bytes(stored as usize)?;
+                decompress_into(self.decompressor, "step sequence", stored, column)?;
+            }
+            fields.finish()?;
+            matches.decode(self.paths.map.len(), heads)?;
+        } else {
+            let bytes = bytemuck::cast_slice_mut::<T, u8>(heads);
+            decompress_into(self.decompressor, "step sequence", self.stored, bytes)?;
+        }
         let ids = &mut bytemuck::cast_slice_mut(ids)[..self.steps + SLACK];
         self.paths.expand(heads, ids)?;
         Ok(&ids[..self.steps])

@@ -282,35 +282,36 @@ fn mutate_packed(kind: u16, payload: &mut Vec<u8>, rng: &mut Rng) -> Option<()> 
     let number = |payload: &[u8], at: usize| -> Option<u32> {
         Some(u32::from_le_bytes(*payload.get(at..)?.first_chunk()?))
     };
-    // Where the size is stated, where the compressed part begins and ends.
-    let (size_at, start, end) = match kind {
-        kind::BLOCKS | kind::STEPS => (8, 12, payload.len()),
-        kind::SIDE => (12, 16, payload.len()),
-        kind::SYMBOLS => (0, 4, payload.len()),
+    // Where the sizes are stated, raw and stored; where the compressed part begins and ends.
+    let (size_at, stored_at, start, end) = match kind {
+        kind::BLOCKS | kind::STEPS => (8, None, 12, payload.len()),
+        kind::SIDE => (12, None, 16, payload.len()),
+        kind::SYMBOLS => (0, None, 4, payload.len()),
         kind::CHUNK => {
-            let map_end = CHUNK_HEADER + number(payload, CHUNK_HEADER - 8)? as usize;
-            if rng.one_in(2) {
-                (CHUNK_HEADER - 4, CHUNK_HEADER, map_end)
-            } else {
-                // The sequence: two bytes a path, unless there are very many different steps.
-                let size = number(payload, 60)?.checked_mul(2)?;
-                let raw = decompress("part", payload.get(map_end..)?, size, MAX_PART).ok()?;
-                let mut raw = raw;
-                scramble_in_place(&mut raw, rng);
-                let packed = compress(1, &raw).ok()?;
-                payload.splice(map_end.., packed);
-                return Some(());
+            let stored_at = CHUNK_HEADER - 8;
+            let map_end = CHUNK_HEADER + number(payload, stored_at)? as usize;
+            let mut part = (CHUNK_HEADER - 4, Some(stored_at), CHUNK_HEADER, map_end);
+            // The map or one of the sequence's columns.
+            for _ in 0..rng.below(4) {
+                let size_at = part.3;
+                let (stored_at, start) = (size_at + 4, size_at + 8);
+                let stored = number(payload, stored_at)? as usize;
+                part = (size_at, Some(stored_at), start, start + stored);
             }
+            part
         }
         _ => return None,
     };
     let size = number(payload, size_at)?;
     let mut raw = decompress("part", payload.get(start..end)?, size, MAX_PART).ok()?;
-    scramble(&mut raw, rng);
+    if rng.one_in(2) {
+        scramble_in_place(&mut raw, rng);
+    } else {
+        scramble(&mut raw, rng);
+    }
     let packed = compress(1, &raw).ok()?;
-    if kind == kind::CHUNK {
-        payload[CHUNK_HEADER - 8..CHUNK_HEADER - 4]
-            .copy_from_slice(&(packed.len() as u32).to_le_bytes());
+    if let Some(at) = stored_at {
+        payload[at..at + 4].copy_from_slice(&(packed.len() as u32).to_le_bytes());
     }
     payload[size_at..size_at + 4].copy_from_slice(&(raw.len() as u32).to_le_bytes());
     payload.splice(start..end, packed);

@@ -80,12 +80,18 @@ impl PathEncoder {
 /// A local id as stored: 16 or 32 bits.
 pub(super) trait LocalId: Copy + Default + bytemuck::Pod {
     fn new(id: u32) -> Self;
+    /// As it stands in a file.
+    fn stored(id: u32) -> Self;
     fn index(self) -> usize;
 }
 
 impl LocalId for u16 {
     fn new(id: u32) -> Self {
         id as Self
+    }
+
+    fn stored(id: u32) -> Self {
+        (id as Self).to_le()
     }
 
     fn index(self) -> usize {
@@ -96,6 +102,10 @@ impl LocalId for u16 {
 impl LocalId for u32 {
     fn new(id: u32) -> Self {
         id
+    }
+
+    fn stored(id: u32) -> Self {
+        id.to_le()
     }
 
     fn index(self) -> usize {
