@@ -32,7 +32,9 @@ impl Consumer for Printer {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments.first().ok_or("usage: sample TRACE [CPU] [FILTER]")?;
+    let path = arguments
+        .first()
+        .ok_or("usage: sample TRACE [CPU] [FILTER]")?;
     let cpu = arguments.get(1).map_or("skylake", String::as_str);
     let filter = arguments.get(2).map_or("any", String::as_str);
 

@@ -9,7 +9,7 @@ pub mod ptrace;
 pub mod qemu;
 pub mod qemulog;
 pub mod record;
-pub mod synthetic;
 pub mod rewrite;
 pub mod symbols;
+pub mod synthetic;
 pub mod vlt;

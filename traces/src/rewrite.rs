@@ -56,12 +56,19 @@ pub fn rewrite<O: Output>(
         memory.clear();
         if let Some(accesses) = trace.memory_accesses(index, &chunk, &mut side)? {
             for access in accesses {
-                memory.push(access.map_err(|damage| VltError { offset: info.offset, damage })?);
+                memory.push(access.map_err(|damage| VltError {
+                    offset: info.offset,
+                    damage,
+                })?);
             }
         }
         let machine = trace.machine_accesses(index, &mut side)?;
         let times = trace.timestamps(index, &mut side)?;
-        let sides = SideStreams { memory: &memory, machine: &machine, times: &times };
+        let sides = SideStreams {
+            memory: &memory,
+            machine: &machine,
+            times: &times,
+        };
         let encoded = encoder.encode(info.thread, &steps, trace.code(), &sides)?;
         writer.write_chunk(&encoded)?;
         done += info.counts.instructions.total();

@@ -153,4 +153,3 @@ pub struct Outcome {
     /// What could not be recorded.
     pub lost: Vec<Lost>,
 }
-
