@@ -11,6 +11,9 @@ use crate::common::{self, Outcome, count};
 /// Edges shown of each kind.
 const EDGES: usize = 8;
 
+/// Notes shown.
+const NOTES: usize = 4;
+
 /// Runs the subcommand.
 pub(crate) fn run(args: &DiffArgs) -> Outcome {
     if let Some(share) = args.at_least
@@ -62,8 +65,11 @@ fn text(out: &mut String, comparison: &Comparison) -> fmt::Result {
     for (letter, side) in [('A', a), ('B', b)] {
         writeln!(out, "{letter}: {}", described(side))?;
     }
-    for note in notes {
+    for note in notes.iter().take(NOTES) {
         writeln!(out, "note: {note}")?;
+    }
+    if notes.len() > NOTES {
+        writeln!(out, "and {} notes more", notes.len() - NOTES)?;
     }
     writeln!(out, "edge overlap: {overlap:.6}")?;
     writeln!(out, "first divergence: {}", parted(divergence))?;

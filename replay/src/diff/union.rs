@@ -1,7 +1,7 @@
 //! The objects of both files brought together, and names for what lies in them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vlbr_traces::symbols::{ElfImage, SymbolTable, parse_kallsyms};
 
@@ -25,6 +25,8 @@ pub(super) struct Union {
 struct Shared {
     label: String,
     image: Option<ElfImage>,
+    /// Paths where it was looked for in vain.
+    missing: Vec<PathBuf>,
     kernel_start: Option<u64>,
     /// Offsets are linked addresses already.
     linked: bool,
@@ -105,12 +107,16 @@ impl Union {
         let shared = &mut self.objects[number as usize];
         shared.kernel_start = shared.kernel_start.or(object.kernel_start);
         let file = index != UNMAPPED && index != KERNEL && object.kernel_start.is_none();
-        if file && !preaggregated && shared.image.is_none() && object.path.is_absolute() {
+        let known = shared.image.is_some() || shared.missing.contains(&object.path);
+        if file && !preaggregated && !known && object.path.is_absolute() {
             match ElfImage::open(&object.path) {
                 Ok(image) => shared.image = Some(image),
-                Err(error) => self.notes.push(format!(
-                    "{error}: no symbols of it, addresses are offsets in the file"
-                )),
+                Err(error) => {
+                    shared.missing.push(object.path.clone());
+                    self.notes.push(format!(
+                        "{error}: no symbols of it, addresses are offsets in the file"
+                    ));
+                }
             }
         }
     }
