@@ -97,7 +97,7 @@ impl LbrFilter {
     #[must_use]
     pub fn software_filters(&self) -> bool {
         let all = T::ANY.with(T::PRIVILEGES);
-        !(self.br_sel.contains(all) && !self.br_sel.contains(T::TYPE_SAVE))
+        !self.br_sel.contains(all) || self.br_sel.contains(T::TYPE_SAVE)
     }
 
     /// Whether the software filter keeps an entry of this type, recorded in or outside a
