@@ -34,8 +34,8 @@ pub(crate) fn run(args: &ListArgs) -> Outcome {
     let mut out = String::new();
     writeln!(
         out,
-        "{:<18} {:>5} {:>6}  {:<12} {:<10} {:<22} {}",
-        "# --cpu", "depth", "format", "filter", "call stack", "aliases", "processor"
+        "{:<18} {:>5} {:>6}  {:<12} {:<10} {:<22} processor",
+        "# --cpu", "depth", "format", "filter", "call stack", "aliases"
     )?;
     for row in &rows {
         writeln!(
