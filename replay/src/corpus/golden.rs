@@ -172,7 +172,7 @@ struct Partial {
     start: usize,
     refused: Option<String>,
     results: Results,
-    /// Lines expected so far; all of [`KEYS`] must come, in order.
+    /// Lines expected so far; every key must come, in order.
     keys: usize,
 }
 
