@@ -17,7 +17,9 @@ use crate::args::{CorpusArgs, CorpusCommand, TextOrJson};
 use crate::common::{self, Outcome};
 
 /// Changes shown of the first configuration that differs.
-const CHANGES: usize = 6;
+const CHANGES: usize = 8;
+/// Old and new values shorter than this together stand on one line.
+const SHORT: usize = 56;
 /// Lines of the summary, so that it stays on the first screen.
 const SUMMARY: usize = 10;
 
@@ -89,8 +91,13 @@ fn text(out: &mut String, report: &CheckReport) -> fmt::Result {
             Verdict::Failed { reason } => writeln!(out, "  {reason}")?,
             Verdict::Differs { changes } => {
                 for change in changes.iter().take(CHANGES) {
-                    writeln!(out, "  {}", change.what)?;
-                    writeln!(out, "    old {}\n    new {}", change.old, change.new)?;
+                    let (old, new) = (&change.old, &change.new);
+                    if old.len() + new.len() < SHORT {
+                        writeln!(out, "  {}: old {old}, new {new}", change.what)?;
+                    } else {
+                        writeln!(out, "  {}", change.what)?;
+                        writeln!(out, "    old {old}\n    new {new}")?;
+                    }
                 }
                 if changes.len() > CHANGES {
                     writeln!(out, "  and {} more", changes.len() - CHANGES)?;
