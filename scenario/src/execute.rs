@@ -13,7 +13,7 @@ use crate::{
 /// Most often that a step may be repeated.
 const MAX_REPEAT: u64 = 0x2_0000;
 
-/// Runs every file that `paths` name (see [`discover`]) on every profile it names, on both
+/// Runs every file that `paths` name (see [`discover()`]) on every profile it names, on both
 /// devices. A file that is no scenario is a failure of that file.
 ///
 /// # Errors

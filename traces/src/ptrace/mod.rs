@@ -2,7 +2,7 @@
 //!
 //! Some ten thousand instructions a second; use it for short programs. Threads are followed, and
 //! processes through fork, vfork, clone and exec. What is seen is delivered to the same
-//! [`Sink`](crate::qemu::Sink) as a recording of QEMU's plugin, all from one thread.
+//! [`Sink`] as a recording of QEMU's plugin, all from one thread.
 //!
 //! * Instructions in a row up to a branch make a block. Code is read before each step, so code that
 //!   modifies itself makes other blocks.
