@@ -95,7 +95,7 @@ wait "$recorder" || true
 runs "a trace interrupted by Ctrl-C is valid" endless.info "$VLBR" info endless.vlt
 
 # A full disk.
-if mkdir disk && mount -t tmpfs -o size=256k none disk 2>/dev/null; then
+if mkdir disk && mount -t tmpfs -o size=64k none disk 2>/dev/null; then
     refuses "a full disk" timeout 60 "$VLBR" record --engine qemu -o disk/full.vlt -- /bin/ls -lR /usr/share/doc
     umount disk
 else
