@@ -5,6 +5,7 @@ use core::num::NonZeroU32;
 use serde::Deserialize;
 
 use crate::QuirkSet;
+use crate::text::{TomlError, parse_toml};
 
 /// How a device freezes on PMI. SDM volume 3, "Freezing LBR and Performance Counters on PMI".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -153,7 +154,7 @@ impl Default for Options {
 /// A text that is no set of options.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("options: {0}")]
-pub struct OptionsError(#[from] toml::de::Error);
+pub struct OptionsError(#[from] TomlError);
 
 impl Options {
     /// Reads options from TOML: `name = value` lines named like the fields; absent ones keep
@@ -162,6 +163,6 @@ impl Options {
     /// # Errors
     /// An unknown name, a value of the wrong type, or text that is not TOML.
     pub fn from_toml(text: &str) -> Result<Self, OptionsError> {
-        Ok(toml::from_str(text)?)
+        Ok(parse_toml(text)?)
     }
 }

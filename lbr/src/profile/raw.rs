@@ -5,6 +5,7 @@ use vlbr_arch::{DebugCtl, LbrFormat, Msr};
 
 use super::{ArchLbr, InsertsEvent, Interface, LegacyLbr, Profile, Scope, SelectLayout, check};
 use crate::QuirkSet;
+use crate::text::{TomlError, parse_toml};
 
 /// Why there is no such profile.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum ProfileError {
     },
     /// Not TOML, or an unknown, missing or mistyped field.
     #[error("profile: {0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] TomlError),
     /// A value is impossible or contradicts another.
     #[error("profile: {field}: {reason}")]
     Invalid {
@@ -97,7 +98,7 @@ pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Profile
 
 /// Reads and checks a profile.
 pub(super) fn parse(text: &str) -> Result<Profile, ProfileError> {
-    let raw: RawProfile = toml::from_str(text)?;
+    let raw: RawProfile = parse_toml(text)?;
     let interface = match (raw.legacy, raw.arch) {
         (Some(legacy), None) => Interface::Legacy(parse_legacy(legacy)?),
         (None, Some(arch)) => Interface::Arch(ArchLbr {
