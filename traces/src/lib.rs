@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod explain;
 pub mod export;
+pub mod files;
 pub mod perfdata;
 pub mod ptrace;
 pub mod qemu;

@@ -12,9 +12,13 @@ use toml::Spanned;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::{Options, Profile};
 use vlbr_pmu::EventSelect;
+use vlbr_traces::files::read_text;
 use vlbr_traces::perfdata::BranchSampleType;
 
 use super::error::CorpusError;
+
+/// Longest `corpus.toml` or profile that is read, in bytes.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Name of the description in a corpus folder.
 const FILE: &str = "corpus.toml";
@@ -177,7 +181,7 @@ impl Corpus {
     /// The file cannot be read, or something in it is wrong; the line is named.
     pub fn open(dir: &Path) -> Result<Self, CorpusError> {
         let path = dir.join(FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| CorpusError::File {
+        let text = read_text(&path, MAX_TEXT).map_err(|source| CorpusError::File {
             path: path.clone(),
             source,
         })?;
@@ -221,7 +225,7 @@ impl Reader<'_> {
     fn read(&self) -> Result<Corpus, CorpusError> {
         let raw: RawCorpus = toml::from_str(self.text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            self.error(offset, error.message().trim_end())
+            self.error(offset, error.message().trim_end().replace('\n', ", "))
         })?;
         let mut names = BTreeSet::new();
         let mut traces = Vec::new();
@@ -352,7 +356,7 @@ impl Reader<'_> {
             return Ok(profile.clone());
         }
         let path = self.dir.join(text);
-        let text = std::fs::read_to_string(&path)
+        let text = read_text(&path, MAX_TEXT)
             .map_err(|error| self.error(at, format!("{}: {error}", path.display())))?;
         Profile::from_toml(&text)
             .map_err(|error| self.error(at, format!("{}: {error}", path.display())))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
+use vlbr_traces::files::open_regular;
 use vlbr_traces::perfdata::{FileIdentity, PerfFile, PerfReadError, Record};
 use vlbr_traces::vlt::{ChunkBuffer, OpenOptions, Trace};
 
@@ -66,12 +67,7 @@ impl Input {
             source,
         };
         let mut magic = Vec::new();
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(DiffError::Unknown {
-                path: path.to_owned(),
-            });
-        }
+        let file = open_regular(path).map_err(io)?;
         file.take(8).read_to_end(&mut magic).map_err(io)?;
         if magic.starts_with(b"\x89VLT") {
             Self::trace(path)

@@ -16,6 +16,7 @@ use super::error::PerfReadError;
 use super::features::Features;
 use super::record::RawRecord;
 use super::records::Records;
+use crate::files::open_regular;
 
 /// Largest feature section that is read into memory.
 const MAX_FEATURE: u64 = 64 << 20;
@@ -153,7 +154,7 @@ impl PerfFile<File> {
     /// # Errors
     /// Those of [`PerfFile::new`] and of opening.
     pub fn open(path: &Path) -> Result<Self, PerfReadError> {
-        let file = File::open(path).map_err(|source| PerfReadError::Io { offset: 0, source })?;
+        let file = open_regular(path).map_err(|source| PerfReadError::Io { offset: 0, source })?;
         Self::new(file)
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use super::error::Error;
 use super::locate::{find_plugin, find_qemu, resolve};
 use super::session::Session;
+use crate::files::open_regular;
 
 /// A program to record under `qemu-x86_64`.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +95,7 @@ pub fn user_command(session: &Session, options: &UserOptions) -> Result<Command,
 /// read.
 pub fn system_command(session: &Session, options: &SystemOptions) -> Result<Command, Error> {
     for file in std::iter::once(&options.kernel).chain(&options.initrd) {
-        std::fs::File::open(file).map_err(Error::io(format!("opening {}", file.display())))?;
+        open_regular(file).map_err(Error::io(format!("opening {}", file.display())))?;
     }
     let qemu = options.qemu.clone().map_or_else(|| find_qemu(true), Ok)?;
     let plugin = options.plugin.clone().map_or_else(find_plugin, Ok)?;

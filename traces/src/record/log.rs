@@ -14,6 +14,7 @@ use super::run::{Recording, meta, stats_notes};
 use super::stream::StreamRecorder;
 use super::{Outcome, RecordOptions};
 use crate::assemble::Kind;
+use crate::files::open_regular;
 use crate::qemulog::{LogCode, LogReader};
 use crate::symbols::{CodeBytes, ElfImage, SymbolError};
 use crate::vlt::{
@@ -69,7 +70,7 @@ pub fn convert_qemulog(
         path: input.into(),
         source,
     };
-    let file = File::open(input).map_err(read_error)?;
+    let file = open_regular(input).map_err(read_error)?;
     let image = match &log.elf {
         Some(path) => Some(ElfImage::open(path).map_err(|e| elf_error(path, &e))?),
         None => None,

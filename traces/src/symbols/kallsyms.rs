@@ -1,11 +1,11 @@
 //! Kernel symbol lists: `/proc/kallsyms` and `System.map`.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::error::SymbolError;
 use super::table::{Binding, SymbolTable, SymbolTableBuilder};
+use crate::files::open_regular;
 
 /// Longest line taken: the kernel's names have at most 512 bytes.
 const MAX_LINE: u64 = 4096;
@@ -18,7 +18,7 @@ const MAX_NAMES: u64 = 1 << 30;
 /// [`SymbolError::Kallsyms`] names a line that is not of this form;
 /// [`SymbolError::HiddenAddresses`] when the kernel showed only zeros; I/O errors.
 pub fn read_kallsyms(path: &Path) -> Result<SymbolTable, SymbolError> {
-    let file = File::open(path).map_err(|source| SymbolError::Io {
+    let file = open_regular(path).map_err(|source| SymbolError::Io {
         path: path.into(),
         source,
     })?;

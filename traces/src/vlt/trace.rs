@@ -1,6 +1,5 @@
 //! Reading a trace: everything but the chunks is in memory, chunks are decoded one by one.
 
-use std::fs::File;
 use std::path::Path;
 
 use vlbr_cpu::Code;
@@ -10,6 +9,7 @@ use super::error::{Damage, VltError};
 use super::meta::{Mapping, Meta, Process, Thread, ThreadIndex};
 use super::scan::scan;
 use super::source::Source;
+use crate::files::open_regular;
 
 /// How to open a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Trace {
     /// Anything wrong with the file; with [`OpenOptions::salvage`] only what leaves nothing to
     /// use.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, VltError> {
-        let file = File::open(path).map_err(|e| Damage::Io(e).at(0))?;
+        let file = open_regular(path).map_err(|e| Damage::Io(e).at(0))?;
         Self::from_source(Box::new(file), options)
     }
 

@@ -106,6 +106,13 @@ impl Writer<File> {
     /// # Errors
     /// [`WriteError::Exists`] unless overwriting is asked for; the system's.
     pub fn create(path: &Path, meta: &Meta, options: WriterOptions) -> Result<Self, WriteError> {
+        // A pipe would wait for a reader, and frames are not written in their order.
+        if options.overwrite && std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(WriteError::Io {
+                offset: 0,
+                source: io::Error::new(ErrorKind::InvalidInput, "not a regular file"),
+            });
+        }
         let mut open = OpenOptions::new();
         open.write(true);
         if options.overwrite {
