@@ -117,6 +117,9 @@ pub struct EngineOptions<'a> {
 }
 
 /// One worker's buffers.
+/// Most threads that are started, whatever number is asked for.
+pub(crate) const MAX_THREADS: usize = 1024;
+
 struct Worker {
     buffer: ChunkBuffer,
     lane: Lane,
@@ -146,8 +149,10 @@ pub fn run<E: From<EngineError>>(
     let jobs = if options.jobs == 0 {
         rayon::current_num_threads()
     } else {
-        options.jobs
+        options.jobs.min(MAX_THREADS)
     };
+    let chunks: Vec<usize> = options.region.chunks(trace.chunks().len()).collect();
+    let jobs = jobs.min(chunks.len().max(1));
     let pool = match jobs {
         1 => None,
         _ => Some(
@@ -166,7 +171,6 @@ pub fn run<E: From<EngineError>>(
             result: None,
         })
         .collect();
-    let chunks: Vec<usize> = options.region.chunks(trace.chunks().len()).collect();
     let mut before = 0;
     for wave in chunks.chunks(jobs) {
         let schedules = schedules(trace, plan, &options, &threads, wave, &mut workers)?;

@@ -11,6 +11,7 @@ use super::error::CorpusError;
 use super::golden::Section;
 use super::run;
 use super::shard::Shard;
+use crate::engine::MAX_THREADS;
 use crate::feed::Tasks;
 use crate::region::{Region, symbol_addresses};
 use crate::session::ReplayError;
@@ -60,7 +61,7 @@ pub(super) fn run_all(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Vec<Done>, CorpusError> {
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
+        .num_threads(threads.min(MAX_THREADS).min(jobs.len().max(1)))
         .build()
         .map_err(|error| CorpusError::Threads(threads, error.to_string()))?;
     let slots: Vec<Slot> = (0..corpus.traces.len())
