@@ -454,6 +454,13 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
             ProcessEnd::Killed
         };
         let end = self.end.unwrap_or(fallback);
+        if end == ProcessEnd::Detached {
+            let what = format!(
+                "process {} outlived the recording; what it runs from then on",
+                self.pid
+            );
+            self.shared.lost(Some(self.id), what);
+        }
         if let Some(process) = lock(&self.shared.processes).get_mut(self.id.0 as usize) {
             process.socket = None;
         }

@@ -70,11 +70,11 @@ pub fn find_plugin() -> Result<PathBuf, Error> {
 
 /// A program as QEMU must be told to run it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// An x86-64 ELF file.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its `argv`, the first included.
-    pub(super) arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// Finds `program` as a shell would: on PATH unless its name has a slash.
@@ -106,6 +106,16 @@ fn is_x86_64_program(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF\x02\x01") && matches!(head.get(16..20), Some([2 | 3, 0, 62, 0]))
 }
 
+/// Where the program headers of an ELF64 file end: `e_phoff`, `e_phentsize` and `e_phnum`.
+fn program_headers_end(head: &[u8]) -> Option<u64> {
+    let offset = u64::from_le_bytes(head.get(32..40)?.try_into().ok()?);
+    let number = |at: usize| Some(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?]));
+    let (size, count) = (number(54)?, number(56)?);
+    // The kernel refuses other sizes, and execvp(3) would then hand the file to a shell.
+    (size == 56 && count > 0).then_some(())?;
+    offset.checked_add(u64::from(size) * u64::from(count))
+}
+
 /// The interpreter line of a script: interpreter and its one optional argument.
 fn interpreter(head: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let line = head.strip_prefix(b"#!")?;
@@ -123,7 +133,7 @@ fn interpreter(head: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 ///
 /// # Errors
 /// [`Error::ProgramMissing`] and [`Error::ProgramUnusable`].
-pub(super) fn resolve(program: &OsStr, arguments: &[OsString]) -> Result<Program, Error> {
+pub(crate) fn resolve(program: &OsStr, arguments: &[OsString]) -> Result<Program, Error> {
     let mut path = find_program(program)?;
     let mut argv: Vec<OsString> = std::iter::once(program.to_owned())
         .chain(arguments.iter().cloned())
@@ -138,6 +148,10 @@ pub(super) fn resolve(program: &OsStr, arguments: &[OsString]) -> Result<Program
         }
         let head = read_head(&path).map_err(Error::io(format!("reading {}", path.display())))?;
         if is_x86_64_program(&head) {
+            let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+            if program_headers_end(&head).is_none_or(|end| end > size) {
+                return Err(unusable("an ELF file without all of its program headers"));
+            }
             return Ok(Program {
                 path,
                 arguments: argv,
@@ -180,6 +194,17 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = resolve(OsStr::new("/nonexistent/program"), &[]).unwrap_err();
         assert_eq!(error.to_string(), "/nonexistent/program: no such program");
+    }
+
+    #[test]
+    fn a_program_that_is_cut_off_in_its_headers_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("cut");
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        std::fs::write(&program, &own[..100]).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let error = resolve(program.as_os_str(), &[]).unwrap_err();
+        assert!(error.to_string().contains("program headers"), "{error}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod stream;
 pub use blocks::{RawBlock, RecordedMode};
 pub use error::{Error, SinkError};
 pub use launch::{SystemOptions, UserOptions, system_command, user_command};
+pub(crate) use locate::resolve;
 pub use locate::{PLUGIN_FILE, find_plugin, find_program, find_qemu};
 pub use maps::Mapping;
 pub(crate) use maps::parse as parse_maps;

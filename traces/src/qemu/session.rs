@@ -1,7 +1,9 @@
 //! A recording from start to end.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,14 @@ use super::sink::{ProcessId, Sink};
 /// How long a guest may take to end by itself after a stop was asked for, and again after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
 const POLL_MS: u16 = 5;
+/// Where the rings lie if possible.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Start of a session directory's name.
+const PREFIX: &str = "vlbr-";
+/// Locked as long as the recorder lives.
+const LOCK: &str = "lock";
+/// Age from which on a directory that nobody has locked is taken for abandoned.
+const ABANDONED: Duration = Duration::from_secs(10);
 
 /// What a session records and with how much memory.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +101,7 @@ pub struct Outcome {
 pub struct Session {
     directory: TempDir,
     listener: UnixListener,
+    _lock: File,
     options: SessionOptions,
     progress: Progress,
 }
@@ -101,12 +112,16 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] if neither `/dev/shm` nor the temporary directory takes it.
     pub fn new(options: SessionOptions) -> Result<Session, Error> {
+        remove_abandoned(Path::new(SHARED_MEMORY), ABANDONED);
         let mut builder = tempfile::Builder::new();
-        builder.prefix("vlbr-");
+        builder.prefix(PREFIX);
         let directory = builder
-            .tempdir_in("/dev/shm")
+            .tempdir_in(SHARED_MEMORY)
             .or_else(|_| builder.tempdir())
             .map_err(Error::io("making the session directory"))?;
+        let lock = File::create(directory.path().join(LOCK))
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(Error::io("locking the session directory"))?;
         let listener = UnixListener::bind(directory.path().join("control"))
             .map_err(Error::io("making the control socket"))?;
         listener
@@ -115,6 +130,7 @@ impl Session {
         Ok(Session {
             directory,
             listener,
+            _lock: lock,
             options,
             progress: Progress::default(),
         })
@@ -230,6 +246,24 @@ impl Session {
     }
 }
 
+/// Removes the directories of recorders that were killed: what they had locked is free again.
+fn remove_abandoned(parent: &Path, age: Duration) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        if ours && is_abandoned(&entry.path().join(LOCK), age).unwrap_or(false) {
+            // Somebody else may be faster.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// One that is only being made is not locked yet, hence `age`.
+fn is_abandoned(lock: &Path, age: Duration) -> io::Result<bool> {
+    let file = File::open(lock)?;
+    let old = file.metadata()?.modified()?.elapsed();
+    Ok(old.is_ok_and(|old| old >= age) && file.try_lock().is_ok())
+}
+
 fn guest_end(status: ExitStatus) -> GuestEnd {
     match (status.code(), status.signal()) {
         (Some(code), _) => GuestEnd::Exited(code),
@@ -239,7 +273,7 @@ fn guest_end(status: ExitStatus) -> GuestEnd {
 
 /// Doubles commas, as QEMU's option syntax asks.
 fn escape(text: &OsStr) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::os::unix::ffi::OsStringExt;
     let mut escaped = Vec::with_capacity(text.len());
     for &byte in text.as_bytes() {
         escaped.push(byte);
@@ -288,6 +322,25 @@ impl Guest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_directories_whose_recorder_is_gone_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = parent.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            let lock = File::create(path.join(LOCK)).unwrap();
+            (path, lock)
+        };
+        let ((live, held), (dead, _), (other, _)) =
+            (make("vlbr-live"), make("vlbr-dead"), make("other"));
+        held.lock().unwrap();
+        remove_abandoned(parent.path(), Duration::from_secs(3600));
+        assert!(dead.exists(), "it may have begun just now");
+        remove_abandoned(parent.path(), Duration::ZERO);
+        assert!(live.exists() && other.exists());
+        assert!(!dead.exists());
+    }
 
     #[test]
     fn commas_in_option_values_are_doubled() {

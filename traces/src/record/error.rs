@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::assemble::AssembleError;
 use crate::qemulog::LogError;
+use crate::symbols::SymbolError;
 use crate::vlt::WriteError;
 use crate::{ptrace, qemu};
 
@@ -47,6 +48,12 @@ pub enum RecordError {
         /// Why.
         source: AssembleError,
     },
+    /// The guest's symbols cannot be read.
+    #[error(transparent)]
+    Symbols(#[from] SymbolError),
+    /// The program or machine ran no instruction; how it ended.
+    #[error("nothing was recorded: what was started {0}")]
+    Nothing(String),
     /// ptrace cannot record data addresses.
     #[error("data addresses need the QEMU engine")]
     MemoryNeedsQemu,

@@ -1,6 +1,7 @@
 //! Running an engine into a file.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +13,22 @@ use super::file::TraceFile;
 use super::sink::FileSink;
 use super::{Engine, Machine, Outcome, Progress, RecordOptions};
 use crate::assemble::AssembleStats;
+use crate::files::{open_regular, read_text};
 use crate::qemu::{
     self, GuestEnd, Lost, Session, SessionOptions, SystemOptions, UserOptions, find_plugin,
     find_qemu, system_command, user_command,
 };
-use crate::symbols::{ElfImage, SymbolTable};
+use crate::symbols::{ElfImage, SymbolTable, parse_kallsyms};
 use crate::vlt::{Meta, Scope};
 use crate::{ptrace, vlt};
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(200);
+/// Most instructions of a chunk of the stepped engine, some ten seconds: a recorder that is killed
+/// loses the chunk it has not written yet.
+const STEPPED_CHUNK: u64 = 1 << 18;
+/// Longest listing of symbols, in bytes; a trace takes no longer one.
+const MAX_LISTING: u64 = 64 << 20;
 
 /// Records `program` and everything it starts. When `stop` becomes true, the program is ended and
 /// what it ran until then is kept. `progress` is called a few times a second.
@@ -52,7 +59,16 @@ pub fn record_user(
         if options.memory {
             return Err(RecordError::MemoryNeedsQemu);
         }
-        let recording = Recording::create(options, &meta("ptrace", kernel_release()))?;
+        // Before the trace is created, and with the reason that QEMU would give.
+        qemu::resolve(program, arguments).map_err(|error| match error {
+            qemu::Error::ProgramMissing { program } => {
+                RecordError::Ptrace(ptrace::Error::ProgramMissing { program })
+            }
+            error => error.into(),
+        })?;
+        let mut options = options.clone();
+        options.chunk_instructions = options.chunk_instructions.min(STEPPED_CHUNK);
+        let recording = Recording::create(&options, &meta("ptrace", kernel_release()))?;
         let engine_progress = qemu::Progress::default();
         let target = ptrace::Options {
             program: program.to_owned(),
@@ -129,15 +145,25 @@ fn read_symbols(path: &Path) -> Result<String, RecordError> {
         path: path.into(),
         source,
     };
-    let bytes = std::fs::read(path).map_err(error)?;
-    if !bytes.starts_with(b"\x7fELF") {
-        return String::from_utf8(bytes)
-            .map_err(|bad| error(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)));
+    let mut magic = Vec::new();
+    open_regular(path)
+        .and_then(|file| file.take(4).read_to_end(&mut magic))
+        .map_err(error)?;
+    if magic != b"\x7fELF" {
+        let text = read_text(path, MAX_LISTING).map_err(error)?;
+        // What cannot be read back is refused before anything is recorded.
+        parse_kallsyms(text.as_bytes(), path)?;
+        return Ok(text);
     }
-    drop(bytes);
-    let image =
-        ElfImage::open(path).map_err(|bad| error(std::io::Error::other(bad.to_string())))?;
-    Ok(listing(image.symbols()))
+    let image = ElfImage::open(path)?;
+    let text = listing(image.symbols());
+    if text.is_empty() {
+        return Err(error(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no symbols in it",
+        )));
+    }
+    Ok(text)
 }
 
 /// Symbols in the form of `/proc/kallsyms`, closed by the `_end` that bounds the kernel.
@@ -238,6 +264,9 @@ impl Recording {
         }));
         drop(sink);
         let stats = self.file.stats();
+        if stats.retired == 0 && !outcome.stopped {
+            return self.fail(RecordError::Nothing(describe_end(outcome.end)));
+        }
         let mut notes = vec![("end".to_owned(), describe_end(outcome.end))];
         if outcome.stopped {
             notes.push(("stopped".to_owned(), "by the user".to_owned()));
