@@ -97,11 +97,13 @@ pub(crate) struct RecordArgs {
         long,
         requires = "system",
         default_value_t = 512,
-        value_name = "MIB"
+        value_name = "MIB",
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) memory: u32,
     /// vCPUs of the guest.
-    #[arg(long, requires = "system", default_value_t = 1)]
+    #[arg(long, requires = "system", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) smp: u32,
     /// Uncompressed kernel with symbols, or a kallsyms listing, for the guest's symbols.
     #[arg(long, requires = "system", value_name = "FILE")]

@@ -8,7 +8,13 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use vlbr_lbr::{Options, Profile};
+use vlbr_traces::files::read_text;
 use vlbr_traces::vlt::{OpenOptions, Trace};
+
+/// Longest message, in bytes.
+const LONGEST_LINE: usize = 1000;
+/// Longest TOML file that is read, in bytes.
+const MAX_TOML: u64 = 1 << 20;
 
 /// How a subcommand ends.
 pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;
@@ -27,7 +33,25 @@ pub(crate) fn complain(error: &dyn Error) {
         cause = inner.source();
     }
     // Nothing is left to do if standard error is gone as well.
-    let _ = writeln!(io::stderr(), "vlbr: {line}");
+    let _ = writeln!(io::stderr(), "vlbr: {}", one_line(&line));
+}
+
+/// Names and texts out of files may hold anything: control characters are escaped, and what is too
+/// long for a message is cut.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        if line.len() >= LONGEST_LINE {
+            line.push('…');
+            break;
+        }
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 /// Prints `text` on standard output. A reader that has seen enough is no error.
@@ -37,6 +61,24 @@ pub(crate) fn print(text: &str) -> Result<(), Box<dyn Error>> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Whether the reader of standard output has seen enough.
+pub(crate) fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = match error.downcast_ref::<io::Error>() {
+            Some(error) => Some(error.kind()),
+            None => error
+                .downcast_ref::<serde_json::Error>()
+                .and_then(serde_json::Error::io_error_kind),
+        };
+        if kind == Some(io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Prints `value` as JSON.
@@ -77,7 +119,7 @@ pub(crate) fn profile(name: &str) -> Result<Profile, Box<dyn Error>> {
         .extension()
         .is_some_and(|extension| extension == "toml")
     {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+        let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
         return Ok(Profile::from_toml(&text).map_err(|error| format!("{name}: {error}"))?);
     }
     Ok(Profile::named(name)
@@ -91,7 +133,7 @@ pub(crate) fn device_options(path: Option<&Path>) -> Result<Options, Box<dyn Err
         return Ok(Options::default());
     };
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
     Ok(Options::from_toml(&text).map_err(|error| format!("{name}: {error}"))?)
 }
 
@@ -113,4 +155,16 @@ pub(crate) fn instruction_bar(total: u64, doing: &'static str) -> ProgressBar {
 /// `1234567` as `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
     HumanCount(number).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_of_bounded_length() {
+        assert_eq!(one_line("a\nb\u{1b}[1m"), "a\\nb\\u{1b}[1m");
+        let long = one_line(&"x".repeat(1 << 20));
+        assert!(long.len() < LONGEST_LINE + 8, "{}", long.len());
+    }
 }

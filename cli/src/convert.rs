@@ -1,10 +1,11 @@
 //! `vlbr convert`
 
-use std::fs::File;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vlbr_traces::record::{LogOptions, RecordOptions, convert_qemulog};
+use vlbr_traces::files::open_regular;
+use vlbr_traces::record::{LogOptions, RecordError, RecordOptions, convert_qemulog};
 use vlbr_traces::rewrite::rewrite;
 use vlbr_traces::vlt::{MAGIC, Writer, WriterOptions};
 
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
     let input = args.input.display();
     let output = args.output.display();
     let mut magic = Vec::new();
-    File::open(&args.input)
+    open_regular(&args.input)
         .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut magic))
         .map_err(|error| format!("{input}: {error}"))?;
     if magic != MAGIC {
@@ -29,21 +30,37 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
             ..LogOptions::default()
         };
         let stop = record::stop_flag()?;
-        let recorded = convert_qemulog(&args.input, &log, &options, &stop)?;
+        let recorded = convert_qemulog(&args.input, &log, &options, &stop).map_err(|error| {
+            let about_input = matches!(error, RecordError::Log(_) | RecordError::Assemble { .. });
+            if about_input {
+                format!("{input}: {error}")
+            } else {
+                error.to_string()
+            }
+        })?;
         eprintln!(
             "[ vlbr convert: {input} -> {output}: {} ]",
             record::converted(&recorded)?
         );
+        if recorded.stopped {
+            eprintln!("vlbr: stopped; what was read until then is in the trace");
+            return Ok(ExitCode::from(130));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let trace = common::open(&args.input, args.salvage)?;
-    if args.output.exists() && !args.force {
-        return Err(format!("{output}: exists; -f overwrites it").into());
+    match std::fs::symlink_metadata(&args.output) {
+        Ok(_) if !args.force => return Err(format!("{output}: exists; -f overwrites it").into()),
+        // A rename would replace a device by a file.
+        Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
+            return Err(format!("{output}: not a regular file").into());
+        }
+        _ => {}
     }
     // Written beside the output and renamed when whole: it may be the input itself.
-    let partial = args.output.with_extension("vlt.tmp");
+    let partial = beside(&args.output);
     let options = WriterOptions {
-        overwrite: true,
+        overwrite: false,
         code_level: args.level,
     };
     let writer = Writer::create(&partial, trace.meta(), options)
@@ -66,4 +83,10 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         count(size)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name of this process in the folder of `path`.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}-{}", std::process::id()))
 }

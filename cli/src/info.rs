@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 use vlbr_arch::BranchClass;
+use vlbr_traces::files::open_regular;
 use vlbr_traces::perfdata::{PerfFile, Record};
 use vlbr_traces::vlt::{Info, Scope, Trace};
 
@@ -71,7 +71,7 @@ struct MappingRow {
 pub(crate) fn run(args: &InfoArgs) -> Outcome {
     let mut magic = [0; 8];
     let name = args.file.display();
-    let length = File::open(&args.file)
+    let length = open_regular(&args.file)
         .and_then(|file| file.take(8).read(&mut magic))
         .map_err(|error| format!("{name}: {error}"))?;
     if length == 8 && &magic == PERF_MAGIC {

@@ -14,12 +14,20 @@ mod replay;
 mod scenario;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
+use signal_hook::consts::SIGXFSZ;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // A file size limit shall fail the write, not kill the command. A handler, other than an ignored
+    // signal, is not inherited by what is recorded.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        common::complain(&error);
+        return ExitCode::FAILURE;
+    }
     let result = match Cli::parse().command {
         Command::Replay(args) => replay::run(&args),
         Command::Scenario(command) => scenario::run(&command),

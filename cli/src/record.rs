@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::IsTerminal;
 use vlbr_traces::qemu::GuestEnd;
 use vlbr_traces::record::{self, Engine, Machine, Outcome as Recorded, Progress, RecordOptions};
@@ -16,10 +16,10 @@ use vlbr_traces::record::{self, Engine, Machine, Outcome as Recorded, Progress, 
 use crate::args::{EngineArg, RecordArgs};
 use crate::common::{Outcome, count};
 
-/// A flag that SIGINT and SIGTERM set.
+/// A flag that SIGINT, SIGTERM and SIGHUP set.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, io::Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)

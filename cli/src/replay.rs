@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
@@ -45,8 +47,19 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         None if kind == Format::PerfData => "perf.data".into(),
         None => "-".into(),
     };
-    let cmdline: Vec<String> = std::env::args().collect();
-    let summary = vlbr_replay::export(&session, kind, &path, &cmdline, &mut progress)?;
+    if same_file(&args.file, &path) {
+        return Err(format!("{}: is the trace itself", path.display()).into());
+    }
+    let arguments = std::env::args_os();
+    let cmdline: Vec<String> = arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let summary = match vlbr_replay::export(&session, kind, &path, &cmdline, &mut progress) {
+        Err(error) if path == Path::new("-") && common::is_broken_pipe(&error) => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        result => result?,
+    };
     bar.finish_and_clear();
     if kind != Format::BoltExact {
         eprintln!(
@@ -58,6 +71,14 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether both names lead to one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 /// The session that the arguments ask for.

@@ -3,41 +3,17 @@
 //! Each script prints PASS and FAIL lines. A script whose tools are missing is skipped with a
 //! message, unless `CI=true`: there it fails.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Once;
 
 /// Status with which a script says that a tool it needs is missing.
 const SKIPPED: i32 = 77;
 
-/// The recording plugin lies beside the command; `cargo test` does not build it by itself.
-fn build_plugin(vlbr: &Path) {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| {
-        let profile = vlbr.parent().expect("the command lies in a folder");
-        let name = profile.file_name().expect("named after the profile");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--locked",
-            "-p",
-            "vlbr-qemu-plugin",
-            "--target-dir",
-        ]);
-        cargo.arg(profile.parent().expect("below the target folder"));
-        if name == "release" {
-            cargo.arg("--release");
-        }
-        assert!(
-            cargo.status().expect("cargo runs").success(),
-            "the plugin does not build"
-        );
-    });
-}
-
 fn run(script: &str) {
     let vlbr = Path::new(env!("CARGO_BIN_EXE_vlbr"));
-    build_plugin(vlbr);
+    support::build_plugin(vlbr);
     let scripts: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "e2e"].iter().collect();
     let output = Command::new(scripts.join(script))
         .env("VLBR", vlbr)
