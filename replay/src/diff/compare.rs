@@ -194,14 +194,7 @@ fn compare(
     }
     let all = common.iter().chain(&only_a).chain(&only_b);
     let functions = functions(union, all, top);
-    // Nothing and nothing are the same.
-    let overlap = if a.taken == 0 && b.taken == 0 {
-        1.0
-    } else {
-        common
-            .iter()
-            .fold(0.0, |sum, shared| sum + shared.a.min(shared.b))
-    };
+    let overlap = overlap(edges_a, edges_b, a.taken, b.taken);
     Comparison {
         a,
         b,
@@ -213,6 +206,22 @@ fn compare(
         functions,
         notes: Vec::new(),
     }
+}
+
+/// The sum of the smaller shares, in integers so that equal profiles give exactly 1.
+fn overlap(a: &Sorted, b: &Sorted, total_a: u64, total_b: u64) -> f64 {
+    if total_a == 0 || total_b == 0 {
+        // Nothing and nothing are the same.
+        return if total_a == total_b { 1.0 } else { 0.0 };
+    }
+    let (total_a, total_b) = (u128::from(total_a), u128::from(total_b));
+    let common = a.iter().filter_map(|(edge, &count)| {
+        let other = u128::from(*b.get(edge)?);
+        Some((u128::from(count) * total_b).min(other * total_a))
+    });
+    // Each side's counts sum to its total, so this fits.
+    let common = common.fold(0_u128, u128::saturating_add);
+    common as f64 / (total_a * total_b) as f64
 }
 
 /// The sums of some edges, and those that weigh most.
