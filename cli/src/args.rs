@@ -83,7 +83,12 @@ pub(crate) struct RecordArgs {
     #[arg(long, requires = "kernel", conflicts_with = "program")]
     pub(crate) system: bool,
     /// Kernel image of the guest.
-    #[arg(long, requires = "system", value_name = "FILE")]
+    #[arg(
+        long,
+        requires = "system",
+        conflicts_with = "program",
+        value_name = "FILE"
+    )]
     pub(crate) kernel: Option<PathBuf>,
     /// Initial RAM disk of the guest.
     #[arg(long, requires = "system", value_name = "FILE")]

@@ -147,6 +147,8 @@ fn what_is_no_regular_file_is_refused_at_once() {
             let text = refused(path, arguments);
             assert!(text.contains(bad), "{text}");
         }
+        let output = run(path, ["scenario", "run", bad]);
+        assert_eq!(output.status.code(), Some(1), "{bad}");
         assert!(start.elapsed() < 10 * SECOND, "{bad}");
     }
 }

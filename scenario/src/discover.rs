@@ -89,6 +89,10 @@ pub fn load(path: &Path) -> Result<Scenario, ParseError> {
         reason,
     };
     let io = |e: std::io::Error| error(Reason::Io(e.to_string()));
+    // A pipe would wait for its other end.
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return Err(error(Reason::Io("not a regular file".to_owned())));
+    }
     let file = fs::File::open(path).map_err(io)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES as u64 + 1)

@@ -51,6 +51,7 @@ pub use chunk::{
     CHUNK_INSTRUCTIONS, ChunkEncoder, Counts, EncodedChunk, MAX_STEPS, RECORDING_LEVEL, Split,
     encode_chunk,
 };
+pub(crate) use code::memory_needed;
 pub use decode::{Chunk, ChunkBuffer, SideBuffer};
 pub use error::{Damage, VltError, WriteError};
 pub use frame::{MAGIC, MAJOR_VERSION, MINOR_VERSION};

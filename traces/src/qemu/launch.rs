@@ -1,8 +1,12 @@
 //! QEMU command lines.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 
 use super::error::Error;
 use super::locate::{find_plugin, find_qemu, resolve};
@@ -123,5 +127,17 @@ pub fn system_command(session: &Session, options: &SystemOptions) -> Result<Comm
     command.arg("-append").arg(append);
     command.arg("-plugin").arg(session.plugin_argument(&plugin));
     command.args(&options.extra).stdin(Stdio::null());
+    end_with_recorder(&mut command);
     Ok(command)
+}
+
+/// Ends a machine whose recorder was killed: it would run on, unseen and out of reach. A program
+/// that is recorded goes on instead, as under perf record.
+#[expect(unsafe_code, reason = "the only way to act between fork and exec")]
+fn end_with_recorder(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec. It makes one system call and neither
+    // allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into));
+    }
 }

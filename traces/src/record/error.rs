@@ -54,6 +54,9 @@ pub enum RecordError {
     /// The program or machine ran no instruction; how it ended.
     #[error("nothing was recorded: what was started {0}")]
     Nothing(String),
+    /// A reader would not take more code: code that is made anew all the time, or a guest gone astray.
+    #[error("more code ran than a trace may hold; what ran until then is in the trace")]
+    TooMuchCode,
     /// ptrace cannot record data addresses.
     #[error("data addresses need the QEMU engine")]
     MemoryNeedsQemu,

@@ -10,7 +10,7 @@ use super::error::RecordError;
 use crate::assemble::AssembleStats;
 use crate::vlt::{
     ChunkEncoder, Mapping, Meta, Process, ProcessIndex, SideStreams, Thread, ThreadIndex,
-    WriteError, Writer, WriterOptions,
+    WriteError, Writer, WriterOptions, memory_needed,
 };
 
 /// A trace that several streams write to.
@@ -28,11 +28,24 @@ pub(super) struct TraceFile {
     writer: Mutex<Writer>,
     encoders: Mutex<Vec<ChunkEncoder>>,
     stats: Mutex<AssembleStats>,
+    counted: Mutex<CodeCount>,
     /// Bytes written so far.
     pub(super) bytes: AtomicU64,
     /// Instructions assembled so far.
     pub(super) instructions: AtomicU64,
 }
+
+/// Memory that readers need for the code, up to some block and step.
+#[derive(Debug, Default)]
+struct CodeCount {
+    memory: u64,
+    blocks: usize,
+    steps: usize,
+}
+
+/// Most of it: what [`OpenOptions`](crate::vlt::OpenOptions) allows by default, less some room for
+/// descriptions and for what one batch adds.
+const MAX_CODE: u64 = 7 << 26;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks protect is whole after any panic: a failed write marks the writer.
@@ -62,6 +75,7 @@ impl TraceFile {
             writer: Mutex::new(writer),
             encoders: Mutex::default(),
             stats: Mutex::default(),
+            counted: Mutex::default(),
             instructions: AtomicU64::new(0),
         })
     }
@@ -128,6 +142,17 @@ impl TraceFile {
             writer.write_chunk(&chunk)
         })?;
         Ok(())
+    }
+
+    /// Whether so much code was met that a reader would soon refuse the trace.
+    pub(super) fn is_full(&self) -> bool {
+        let mut counted = lock(&self.counted);
+        let interner = self.interner.read().unwrap_or_else(PoisonError::into_inner);
+        let code = interner.code();
+        counted.memory += memory_needed(code, counted.blocks, counted.steps);
+        counted.blocks = code.blocks().len();
+        counted.steps = code.steps().len();
+        counted.memory > MAX_CODE
     }
 
     pub(super) fn add_stats(&self, stats: AssembleStats) {

@@ -16,7 +16,7 @@ use super::{Outcome, RecordOptions};
 use crate::assemble::Kind;
 use crate::files::open_regular;
 use crate::qemulog::{LogCode, LogReader};
-use crate::symbols::{CodeBytes, ElfImage, SymbolError};
+use crate::symbols::{CodeBytes, ElfImage};
 use crate::vlt::{
     Mapping, MappingFlags, Process, ProcessIndex, ProcessStart, Scope, Thread, ThreadIndex,
 };
@@ -47,13 +47,6 @@ impl LogCode for Loaded {
     }
 }
 
-fn elf_error(path: &Path, error: &SymbolError) -> RecordError {
-    RecordError::Read {
-        path: path.into(),
-        source: std::io::Error::other(error.to_string()),
-    }
-}
-
 /// Reads the log `input` and writes a trace. The first block's privilege level says whether it is
 /// the log of a user program (ring 3) or of a machine. When `stop` becomes true, the trace ends
 /// where the reader is.
@@ -72,11 +65,11 @@ pub fn convert_qemulog(
     };
     let file = open_regular(input).map_err(read_error)?;
     let image = match &log.elf {
-        Some(path) => Some(ElfImage::open(path).map_err(|e| elf_error(path, &e))?),
+        Some(path) => Some(ElfImage::open(path)?),
         None => None,
     };
     let code = match &image {
-        Some(image) => Some(image.read_code().map_err(|e| elf_error(image.path(), &e))?),
+        Some(image) => Some(image.read_code()?),
         None => None,
     };
     let loaded = Loaded {

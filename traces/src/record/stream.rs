@@ -76,6 +76,10 @@ impl StreamRecorder {
             }
         }
         self.count();
+        if self.file.is_full() {
+            self.seal()?;
+            return Err(RecordError::TooMuchCode);
+        }
         Ok(())
     }
 

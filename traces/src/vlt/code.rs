@@ -51,6 +51,17 @@ impl Budget {
     }
 }
 
+/// Memory that a reader charges for the blocks from `first_block` on and the steps from `first_step`
+/// on.
+pub(crate) fn memory_needed(code: &Code, first_block: usize, first_step: usize) -> u64 {
+    let blocks = code.blocks().iter().skip(first_block);
+    let steps = code.steps().len().saturating_sub(first_step) as u64;
+    blocks
+        .map(|block| BLOCK_COST + (block.bytes().len() + block.lengths().len()) as u64)
+        .sum::<u64>()
+        + STEP_COST * steps
+}
+
 /// Columns of a frame, each preceded by its length when joined.
 struct Columns<const N: usize>([Vec<u8>; N]);
 

@@ -144,7 +144,7 @@ pub enum WriteError {
     #[error("the file exists")]
     Exists,
     /// No space is left. The file is valid up to `offset`.
-    #[error("no space left; the file is valid up to offset {offset:#x}")]
+    #[error("no space left at offset {offset:#x}")]
     DiskFull {
         /// End of the last whole frame.
         offset: u64,
