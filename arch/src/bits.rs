@@ -1,16 +1,23 @@
 //! How a register of single-bit flags is declared.
 
-/// Declares a newtype over `u64` whose named bits are associated constants.
+/// Declares a newtype over `u64`, or the type behind the colon, whose named bits are associated
+/// constants.
 macro_rules! register_bits {
     (
         $(#[$meta:meta])*
-        $name:ident {
+        $name:ident { $($bits:tt)* }
+    ) => {
+        register_bits! { $(#[$meta])* $name: u64 { $($bits)* } }
+    };
+    (
+        $(#[$meta:meta])*
+        $name:ident: $repr:ty {
             $( $(#[$bit_meta:meta])* $bit:ident = $position:literal, )*
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(u64);
+        pub struct $name($repr);
 
         impl $name {
             $( $(#[$bit_meta])* pub const $bit: Self = Self(1 << $position); )*
@@ -21,13 +28,13 @@ macro_rules! register_bits {
 
             /// The register with this value; bits without a name are kept.
             #[must_use]
-            pub const fn from_bits(bits: u64) -> Self {
+            pub const fn from_bits(bits: $repr) -> Self {
                 Self(bits)
             }
 
-            /// The value as RDMSR returns it.
+            /// The value, as RDMSR or VMREAD returns it.
             #[must_use]
-            pub const fn bits(self) -> u64 {
+            pub const fn bits(self) -> $repr {
                 self.0
             }
 

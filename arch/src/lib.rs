@@ -13,6 +13,7 @@ mod lbr_select;
 mod mode;
 mod msr;
 mod perf_global;
+pub mod vmx;
 
 pub use branch::{BranchClass, FarKind, Transfer};
 pub use cpuid::{CPUID_LEAF_ARCH_LBR, CPUID_LEAF_XSTATE, CpuidResult, XSTATE_LBR, XSTATE_LBR_SIZE};

@@ -91,6 +91,40 @@ msrs! {
         LBR_CTL = 0x14ce, "IA32_LBR_CTL";
         /// Number of entries of architectural LBR.
         LBR_DEPTH = 0x14cf, "IA32_LBR_DEPTH";
+        /// Opt-in to VMX operation in SMM (read and written in SMM only).
+        SMM_MONITOR_CTL = 0x9b, "IA32_SMM_MONITOR_CTL";
+        /// Base of SMRAM (readable in SMM only).
+        SMBASE = 0x9e, "IA32_SMBASE";
+        /// Starts a microcode update.
+        BIOS_UPDT_TRIG = 0x79, "IA32_BIOS_UPDT_TRIG";
+        /// Revision of the microcode.
+        BIOS_SIGN_ID = 0x8b, "IA32_BIOS_SIGN_ID";
+        /// Basic VMX information: [`crate::vmx::VmxBasic`].
+        VMX_BASIC = 0x480, "IA32_VMX_BASIC";
+        /// Allowed settings of the pin-based controls.
+        VMX_PINBASED_CTLS = 0x481, "IA32_VMX_PINBASED_CTLS";
+        /// Allowed settings of the primary processor-based controls.
+        VMX_PROCBASED_CTLS = 0x482, "IA32_VMX_PROCBASED_CTLS";
+        /// Allowed settings of the VM-exit controls.
+        VMX_EXIT_CTLS = 0x483, "IA32_VMX_EXIT_CTLS";
+        /// Allowed settings of the VM-entry controls.
+        VMX_ENTRY_CTLS = 0x484, "IA32_VMX_ENTRY_CTLS";
+        /// Miscellaneous VMX data: [`crate::vmx::VmxMisc`].
+        VMX_MISC = 0x485, "IA32_VMX_MISC";
+        /// Allowed settings of the secondary processor-based controls.
+        VMX_PROCBASED_CTLS2 = 0x48b, "IA32_VMX_PROCBASED_CTLS2";
+        /// As 0x481, without the default-1 bits that may be cleared.
+        VMX_TRUE_PINBASED_CTLS = 0x48d, "IA32_VMX_TRUE_PINBASED_CTLS";
+        /// As 0x482, without the default-1 bits that may be cleared.
+        VMX_TRUE_PROCBASED_CTLS = 0x48e, "IA32_VMX_TRUE_PROCBASED_CTLS";
+        /// As 0x483, without the default-1 bits that may be cleared.
+        VMX_TRUE_EXIT_CTLS = 0x48f, "IA32_VMX_TRUE_EXIT_CTLS";
+        /// As 0x484, without the default-1 bits that may be cleared.
+        VMX_TRUE_ENTRY_CTLS = 0x490, "IA32_VMX_TRUE_ENTRY_CTLS";
+        /// Base of FS.
+        FS_BASE = 0xc000_0100, "IA32_FS_BASE";
+        /// Base of GS.
+        GS_BASE = 0xc000_0101, "IA32_GS_BASE";
     }
     indexed {
         /// FROM of entry 0 on Core 2 and the Atoms before Goldmont.
