@@ -57,6 +57,17 @@ after=$(json bolted.json taken_branches)
 awk "BEGIN { printf \"taken branches: %d before BOLT, %d after: %.1f %% fewer\\n\", $taken, $after, 100 * (1 - $after / $taken) }"
 holds "at least 30 % fewer taken branches" "$after <= 0.70 * $taken"
 
+# The samples in BOLT's pre-aggregated form: perf2bolt must make the same of them as of perf.data.
+runs "vlbr replay --format bolt" bolt.out "$VLBR" replay bench.vlt -b --cpu skylake --format bolt -o near_taken.preagg
+for version in 19 16; do
+    runs "perf2bolt $version --pa of the samples" "preagg.$version.out" \
+        "$(llvm "$version" perf2bolt)" --pa -p near_taken.preagg -o "preagg.$version.fdata" ./bench
+    sort "bench.$version.fdata" >"bench.$version.sorted"
+    sort "preagg.$version.fdata" >"preagg.$version.sorted"
+    check "perf2bolt $version: --format bolt gives what perf.data gives" \
+        cmp "bench.$version.sorted" "preagg.$version.sorted"
+done
+
 # The exact profile, without perf: BOLT's pre-aggregated form.
 runs "vlbr replay --format bolt-exact" exact.out "$VLBR" replay bench.vlt --format bolt-exact -o exact.preagg
 runs "perf2bolt --pa" preagg.out "$(llvm 19 perf2bolt)" --pa -p exact.preagg -o exact.fdata ./bench

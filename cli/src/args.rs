@@ -181,7 +181,8 @@ pub(crate) enum ReplayFormat {
     PerfData,
     /// Text as `perf script -F comm,tid,time,event,ip,brstack` prints it.
     PerfScript,
-    /// BOLT's pre-aggregated profile, from the samples.
+    /// BOLT's pre-aggregated profile, from the samples: perf2bolt --pa makes of it what it makes of
+    /// perf-data.
     Bolt,
     /// BOLT's pre-aggregated profile of the whole trace.
     BoltExact,

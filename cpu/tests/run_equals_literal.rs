@@ -176,6 +176,7 @@ proptest! {
         depth in prop::sample::select(vec![1u8, 4, 8, 16, 32]),
         period in 1u64..60,
         wide in any::<bool>(),
+        limit in prop::sample::select(vec![1, 2, 9, usize::MAX]),
     ) {
         let code = code();
         let event = EventSelect::parse(event).unwrap();
@@ -196,7 +197,7 @@ proptest! {
         bounds.extend([0, steps.len()]);
         bounds.sort_unstable();
 
-        let (mut lane, mut samples) = (Lane::new(), Samples::default());
+        let (mut lane, mut samples) = (Lane::new(), Samples::with_limit(limit));
         let (mut carry, mut seen, mut instructions) = (Stack::empty(depth), Vec::new(), 0);
         let mut sampler = vlbr_pmu::Sampler::new(period.try_into().unwrap());
         for pair in bounds.windows(2) {
@@ -204,20 +205,34 @@ proptest! {
             let broad: Vec<u32> = steps[pair[0]..pair[1]].iter().map(|s| s.0).collect();
             let ids = if wide { StepIds::U32(&broad) } else { StepIds::U16(&narrow) };
             let counted = lane.count(&plan, &map, ids).unwrap();
-            samples.clear();
-            let schedule = Schedule { period, first: sampler.remaining() };
-            let (totals, end) =
-                lane.run(&plan, &map, ids, Some(schedule), &mut Deferred, &mut samples).unwrap();
-            prop_assert_eq!((counted.instructions, counted.events), (totals.instructions, totals.events));
-            for (sample, entries) in samples.iter() {
-                let entries = entries.iter().map(|&e| carry.resolve_entry(e)).collect();
-                seen.push((sample.step, sample.retired, sample.after_exit,
-                    instructions + sample.instructions, entries));
+            prop_assert_eq!(counted.steps, ids.len());
+            let (mut done, mut sums) = (0, (0, 0));
+            loop {
+                samples.clear();
+                let schedule = Schedule { period, first: sampler.remaining() };
+                let rest = ids.slice(done, ids.len());
+                let (totals, end) = lane
+                    .run(&plan, &map, rest, Some(schedule), &mut Deferred, &mut samples)
+                    .unwrap();
+                done += totals.steps;
+                sums = (sums.0 + totals.instructions, sums.1 + totals.events);
+                for (sample, entries) in samples.iter() {
+                    let entries = entries.iter().map(|&e| carry.resolve_entry(e)).collect();
+                    seen.push((sample.step, sample.retired, sample.after_exit,
+                        instructions + sample.instructions, entries));
+                }
+                prop_assert_eq!(end.net(), totals.pushes as i64 - totals.pops as i64);
+                prop_assert_eq!(sampler.advance(totals.events), samples.len() as u64);
+                // Only the last step may go beyond the limit: no block here is longer.
+                prop_assert!(samples.len() < limit.saturating_add(41));
+                carry = carry.resolve(&end);
+                instructions += totals.instructions;
+                if done == ids.len() {
+                    break;
+                }
+                prop_assert!(samples.len() >= limit);
             }
-            prop_assert_eq!(end.net(), totals.pushes as i64 - totals.pops as i64);
-            prop_assert_eq!(sampler.advance(totals.events), samples.len() as u64);
-            carry = carry.resolve(&end);
-            instructions += totals.instructions;
+            prop_assert_eq!((counted.instructions, counted.events), sums);
         }
         prop_assert_eq!(seen, expected);
         prop_assert_eq!(carry.entries(), end.entries());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vlbr_cpu::Code;
+use vlbr_cpu::{Code, StepId};
 use vlbr_traces::perfdata::BranchEntry;
 
 /// A taken transfer from one address to another.
@@ -21,6 +21,8 @@ pub struct Range {
     pub start: u64,
     /// Address of the branch that ended it.
     pub end: u64,
+    /// FROM of the transfer that led to it.
+    pub origin: u64,
 }
 
 /// Counts of taken edges, of mispredictions among them, and of the ranges between them.
@@ -51,6 +53,7 @@ impl EdgeProfile {
                     .entry(Range {
                         start: older.to,
                         end: entry.from,
+                        origin: older.from,
                     })
                     .or_default() += 1;
             }
@@ -66,10 +69,10 @@ impl EdgeProfile {
 
     /// All edges that steps of `code` make, each as often as `counts` says the step ran.
     #[must_use]
-    pub fn exact(code: &Code, counts: &[u64]) -> Self {
+    pub fn exact(code: &Code, counts: impl IntoIterator<Item = (StepId, u64)>) -> Self {
         let mut profile = Self::default();
-        for (index, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            if let Some(transfer) = code.transfer(vlbr_cpu::StepId(index as u32)) {
+        for (step, count) in counts {
+            if let Some(transfer) = code.transfer(step) {
                 let edge = Edge {
                     from: transfer.from,
                     to: transfer.to,
@@ -138,11 +141,13 @@ mod tests {
             [
                 Range {
                     start: 0x18,
-                    end: 0x20
+                    end: 0x20,
+                    origin: 0x8
                 },
                 Range {
                     start: 0x28,
-                    end: 0x30
+                    end: 0x30,
+                    origin: 0x20
                 }
             ]
         );

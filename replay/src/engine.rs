@@ -42,11 +42,14 @@ pub enum EngineError {
     Threads(usize, String),
 }
 
-/// One chunk's result, its references resolved.
+/// A chunk's result, or that of a piece of it, its references resolved.
 #[derive(Debug)]
 pub struct ChunkResult<'a> {
     /// Index of the chunk.
     pub chunk: usize,
+    /// Whether the chunk begins with it: a chunk of many samples comes in pieces, of about
+    /// [`HELD_SAMPLES`] each.
+    pub begins: bool,
     /// Index of its thread.
     pub thread: usize,
     /// Instructions of the trace retired before it, in file order.
@@ -116,16 +119,28 @@ pub struct EngineOptions<'a> {
     pub eager: Option<&'a [RawRecord]>,
 }
 
-/// One worker's buffers.
 /// Most threads that are started, whatever number is asked for.
 pub(crate) const MAX_THREADS: usize = 1024;
 
+/// Samples after which a worker stops and hands out what it has: at depth 32 they take 5.5 MB.
+/// With `instructions` there can be more of them by the instructions of one step.
+pub const HELD_SAMPLES: usize = 1 << 15;
+
+/// One worker's buffers.
 struct Worker {
     buffer: ChunkBuffer,
     lane: Lane,
     samples: Samples,
     records: Vec<RawRecord>,
-    result: Option<(RunTotals, Stack)>,
+    result: Option<Piece>,
+}
+
+/// A run that ended with the chunk or at the limit of samples.
+struct Piece {
+    totals: RunTotals,
+    end: Stack,
+    /// Whether the chunk ended.
+    last: bool,
 }
 
 /// Runs the chunks of `trace` in file order, each thread on its own LBR and counter, and hands the
@@ -166,7 +181,7 @@ pub fn run<E: From<EngineError>>(
         .map(|_| Worker {
             buffer: ChunkBuffer::default(),
             lane: Lane::new(),
-            samples: Samples::default(),
+            samples: Samples::with_limit(HELD_SAMPLES),
             records: Vec::new(),
             result: None,
         })
@@ -192,22 +207,33 @@ pub fn run<E: From<EngineError>>(
         for (worker, &chunk) in workers.iter_mut().zip(wave) {
             let thread = trace.chunks()[chunk].thread.0 as usize;
             let state = &mut threads[thread];
-            let (totals, end) = match worker.result.take() {
-                Some(result) if state.gate.is_none() => result,
-                // The chunk changes the LBR's registers, or finds them changed.
-                _ => worker.run_gated(trace, plan, &options, chunk, state)?,
+            // Without a result the chunk changes the LBR's registers.
+            let first = worker.result.take().filter(|_| state.gate.is_none());
+            let (mut begins, mut events) = (true, 0);
+            let mut hand_out = |piece: &Piece, samples: &Samples, state: &mut ThreadState| {
+                consume(ChunkResult {
+                    chunk,
+                    begins,
+                    thread,
+                    before,
+                    totals: piece.totals,
+                    samples,
+                    start: &state.stack,
+                })?;
+                before += piece.totals.instructions;
+                events += piece.totals.events;
+                begins = false;
+                state.advance(&piece.totals, &piece.end, options.period);
+                Ok::<(), E>(())
             };
-            check_events(trace, &options, chunk, &totals)?;
-            consume(ChunkResult {
-                chunk,
-                thread,
-                before,
-                totals,
-                samples: &worker.samples,
-                start: &state.stack,
-            })?;
-            before += totals.instructions;
-            state.advance(&totals, &end, options.period);
+            if let Some(piece) = &first {
+                hand_out(piece, &worker.samples, state)?;
+            }
+            if first.as_ref().is_none_or(|piece| !piece.last) {
+                let done = first.as_ref().map(|piece| piece.totals.steps);
+                worker.run_on(trace, plan, &options, chunk, done, state, &mut hand_out)?;
+            }
+            check_events(trace, &options, chunk, events)?;
         }
     }
     Ok(threads)
@@ -271,13 +297,13 @@ fn check_events(
     trace: &Trace,
     options: &EngineOptions<'_>,
     chunk: usize,
-    totals: &RunTotals,
+    counted: u64,
 ) -> Result<(), EngineError> {
     match header_events(trace, options, chunk) {
-        Some(stated) if stated != totals.events => Err(EngineError::Count {
+        Some(stated) if stated != counted => Err(EngineError::Count {
             chunk,
             stated,
-            counted: totals.events,
+            counted,
         }),
         _ => Ok(()),
     }
@@ -336,76 +362,139 @@ impl Worker {
     ) -> Result<(), EngineError> {
         let chunk = trace.decode(index, &mut self.buffer)?;
         let (start, end) = options.region.steps(index, chunk.ids.len());
-        let ids: StepIds<'_> = chunk.ids.slice(start, end);
-        let map: &[StepId] = chunk.map;
         self.samples.clear();
         self.result = None;
-        if options.gated.is_some_and(|gated| gated.touches(map)) {
+        if options.gated.is_some_and(|gated| gated.touches(chunk.map)) {
             return Ok(());
         }
-        let (lane, samples) = (&mut self.lane, &mut self.samples);
-        let result = match options.eager {
-            None => lane.run(plan, map, ids, schedule, &mut Deferred, samples),
-            Some(records) => {
-                self.records.clear();
-                self.records
-                    .extend(map.iter().map(|step| records[step.0 as usize]));
-                lane.run(
-                    plan,
-                    map,
-                    ids,
-                    schedule,
-                    &mut Eager::new(&self.records),
-                    samples,
-                )
-            }
+        let source = Source {
+            plan,
+            map: chunk.map,
+            ids: chunk.ids.slice(start, end),
+            schedule,
+            eager: options.eager,
         };
-        self.result = Some(result.map_err(|source| EngineError::Run {
-            chunk: index,
-            source,
-        })?);
+        let (lane, records, samples) = (&mut self.lane, &mut self.records, &mut self.samples);
+        self.result = Some(source.run(index, lane, records, samples)?);
         Ok(())
     }
 
-    /// Runs a chunk step by step with the thread's device.
-    fn run_gated(
+    /// Runs what is left of a chunk behind the `done` steps that were handed out, piece by piece
+    /// from a known state. `None`: nothing was, because the thread's device has to say what is
+    /// recorded.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inputs of a run, and where the pieces go"
+    )]
+    fn run_on<E: From<EngineError>>(
         &mut self,
         trace: &Trace,
         plan: &Plan,
         options: &EngineOptions<'_>,
         index: usize,
+        done: Option<usize>,
         state: &mut ThreadState,
-    ) -> Result<(RunTotals, Stack), EngineError> {
-        let chunk = trace.decode(index, &mut self.buffer)?;
+        hand_out: &mut dyn FnMut(&Piece, &Samples, &mut ThreadState) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let chunk = trace
+            .decode(index, &mut self.buffer)
+            .map_err(EngineError::from)?;
         let (start, end) = options.region.steps(index, chunk.ids.len());
-        let ids = chunk.ids.slice(start, end);
-        self.samples.clear();
-        let schedule = options.period.map(|period| Schedule {
-            period,
-            first: state.until_sample,
-        });
-        let gate = state
-            .gate
-            .take()
-            .or_else(|| options.gated.map(GatedSteps::gate));
-        let Some(mut gate) = gate else {
-            // Only gated steps send a chunk here.
-            return Err(EngineError::Run {
-                chunk: index,
-                source: RunError::LocalId { id: 0, known: 0 },
-            });
-        };
-        let result = run_gated(
+        let mut at = start + done.unwrap_or(0);
+        loop {
+            self.samples.clear();
+            let source = Source {
+                plan,
+                map: chunk.map,
+                ids: chunk.ids.slice(at, end),
+                schedule: options.period.map(|period| Schedule {
+                    period,
+                    first: state.until_sample,
+                }),
+                eager: options.eager,
+            };
+            let piece = match (done, options.gated) {
+                (None, Some(gated)) => source.run_gated(trace, gated, state, &mut self.samples),
+                _ => {
+                    let (lane, records) = (&mut self.lane, &mut self.records);
+                    source.run(index, lane, records, &mut self.samples)?
+                }
+            };
+            hand_out(&piece, &self.samples, state)?;
+            if piece.last {
+                return Ok(());
+            }
+            at += piece.totals.steps;
+        }
+    }
+}
+
+/// Steps to run, and under what.
+struct Source<'a> {
+    plan: &'a Plan,
+    map: &'a [StepId],
+    ids: StepIds<'a>,
+    schedule: Option<Schedule>,
+    eager: Option<&'a [RawRecord]>,
+}
+
+impl Source<'_> {
+    fn piece(&self, (totals, end): (RunTotals, Stack)) -> Piece {
+        Piece {
+            last: totals.steps == self.ids.len(),
+            totals,
+            end,
+        }
+    }
+
+    /// Through the hot loop, from an unknown stack.
+    fn run(
+        &self,
+        chunk: usize,
+        lane: &mut Lane,
+        records: &mut Vec<RawRecord>,
+        samples: &mut Samples,
+    ) -> Result<Piece, EngineError> {
+        let Self {
             plan,
-            trace.code(),
-            chunk.map,
+            map,
             ids,
             schedule,
+            eager,
+        } = *self;
+        let result = match eager {
+            None => lane.run(plan, map, ids, schedule, &mut Deferred, samples),
+            Some(all) => {
+                records.clear();
+                records.extend(map.iter().map(|step| all[step.0 as usize]));
+                let mut store = Eager::new(records);
+                lane.run(plan, map, ids, schedule, &mut store, samples)
+            }
+        };
+        let result = result.map_err(|source| EngineError::Run { chunk, source })?;
+        Ok(self.piece(result))
+    }
+
+    /// Step by step with the thread's device.
+    fn run_gated(
+        &self,
+        trace: &Trace,
+        gated: &GatedSteps,
+        state: &mut ThreadState,
+        samples: &mut Samples,
+    ) -> Piece {
+        let mut gate = state.gate.take().unwrap_or_else(|| gated.gate());
+        let result = run_gated(
+            self.plan,
+            trace.code(),
+            self.map,
+            self.ids,
+            self.schedule,
             &state.stack,
             &mut gate,
-            &mut self.samples,
+            samples,
         );
         state.gate = (!gate.is_as_programmed()).then_some(gate);
-        Ok(result)
+        self.piece(result)
     }
 }

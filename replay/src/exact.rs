@@ -11,12 +11,22 @@ use crate::edges::{EdgeProfile, Range};
 use crate::region::Region;
 use crate::session::ReplayError;
 
-/// Where a thread stands: the target it last jumped to, and at user level the same from before
-/// the kernel took over, with the address it will return to.
+/// Where a thread stands: the step whose transfer it last made, and at user level the same from
+/// before the kernel took over, with the address it will return to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    target: Option<u64>,
-    suspended: Option<(Option<u64>, u64)>,
+    last: Option<StepId>,
+    suspended: Option<(Option<StepId>, u64)>,
+}
+
+/// What a process ran: as much as it ran, not all there is in the trace, for there may be many
+/// processes.
+#[derive(Debug, Default)]
+struct Counts {
+    steps: FxHashMap<StepId, u64>,
+    /// Straight runs by the steps whose transfers begin and end them, as one word: this is looked
+    /// up at every branch.
+    runs: FxHashMap<u64, u64>,
 }
 
 /// Every taken edge and every straight run between them, by index of the process: an exec makes
@@ -33,8 +43,7 @@ pub fn exact_profile(
     progress: &mut dyn FnMut(u64),
 ) -> Result<BTreeMap<u32, EdgeProfile>, ReplayError> {
     let code = trace.code();
-    let mut runs: FxHashMap<(u32, Range), u64> = FxHashMap::default();
-    let mut steps: FxHashMap<u32, Vec<u64>> = FxHashMap::default();
+    let mut all: FxHashMap<u32, Counts> = FxHashMap::default();
     let mut places = vec![Place::default(); trace.threads().len()];
     let mut buffer = ChunkBuffer::default();
     let mut local = Vec::new();
@@ -46,68 +55,70 @@ pub fn exact_profile(
         let (start, end) = region.steps(index, chunk.ids.len());
         let ids = chunk.ids.slice(start, end);
         let place = &mut places[number];
+        let counts = all.entry(process).or_default();
         local.clear();
         local.resize(chunk.map.len(), 0_u64);
         for position in 0..ids.len() {
             let step = ids.local(position);
             local[step] += 1;
-            let Some(transfer) = code.transfer(chunk.map[step]) else {
+            let id = chunk.map[step];
+            let Some(transfer) = code.transfer(id) else {
                 continue;
             };
             let (before, after) = (transfer.cpl_before, transfer.cpl_after);
             match (before == Cpl::Ring0, after == Cpl::Ring0) {
                 (false, true) => {
-                    let block = code.block_of(chunk.map[step]);
-                    let resume = block.address_of(code.step(chunk.map[step]).retired);
+                    let resume = code.block_of(id).address_of(code.step(id).retired);
                     *place = Place {
-                        target: None,
-                        suspended: Some((place.target, resume)),
+                        last: None,
+                        suspended: Some((place.last, resume)),
                     };
                 }
                 (true, false) => {
-                    let target = match place.suspended {
-                        Some((target, resume)) if resume == transfer.to => target,
-                        _ => Some(transfer.to),
+                    let last = match place.suspended {
+                        Some((last, resume)) if resume == transfer.to => last,
+                        _ => Some(id),
                     };
                     *place = Place {
-                        target,
+                        last,
                         suspended: None,
                     };
                 }
                 _ => {
-                    if let Some(start) = place.target {
-                        let range = Range {
-                            start,
-                            end: transfer.from,
-                        };
-                        *runs.entry((process, range)).or_default() += 1;
+                    if let Some(begin) = place.last {
+                        let run = u64::from(begin.0) << 32 | u64::from(id.0);
+                        *counts.runs.entry(run).or_default() += 1;
                     }
-                    place.target = Some(transfer.to);
+                    place.last = Some(id);
                 }
             }
         }
-        let counts = steps
-            .entry(process)
-            .or_insert_with(|| vec![0; code.steps().len()]);
-        for (&StepId(step), count) in chunk.map.iter().zip(&local) {
-            counts[step as usize] += count;
+        for (&step, &count) in chunk
+            .map
+            .iter()
+            .zip(&local)
+            .filter(|(_, count)| **count > 0)
+        {
+            *counts.steps.entry(step).or_default() += count;
         }
         done += trace.chunks()[index].counts.instructions.total();
         progress(done);
     }
-    let mut profiles: BTreeMap<u32, EdgeProfile> = BTreeMap::new();
-    for (process, counts) in steps {
-        profiles.insert(
-            process,
-            EdgeProfile::exact(code, &counts).within_one_level(),
-        );
-    }
-    for ((process, range), count) in runs {
-        profiles
-            .entry(process)
-            .or_default()
-            .ranges
-            .insert(range, count);
+    let mut profiles = BTreeMap::new();
+    for (process, counts) in all {
+        let mut profile = EdgeProfile::exact(code, counts.steps).within_one_level();
+        for (run, count) in counts.runs {
+            let transfer = |step: u64| code.transfer(StepId(step as u32));
+            if let (Some(begin), Some(end)) = (transfer(run >> 32), transfer(run)) {
+                let range = Range {
+                    start: begin.to,
+                    end: end.from,
+                    origin: begin.from,
+                };
+                *profile.ranges.entry(range).or_default() += count;
+            }
+        }
+        profiles.insert(process, profile);
     }
     Ok(profiles)
 }

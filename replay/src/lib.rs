@@ -19,7 +19,7 @@ mod session;
 
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};
-pub use engine::{ChunkResult, EngineError, EngineOptions, ThreadState, run};
+pub use engine::{ChunkResult, EngineError, EngineOptions, HELD_SAMPLES, ThreadState, run};
 pub use exact::exact_profile;
 pub use feed::{Feed, Tasks};
 pub use gate::GatedSteps;

@@ -179,7 +179,7 @@ pub fn export(
                     sink.branch(process, edge.from, edge.to, count, mispredicted);
                 }
                 for (range, count) in profile.ranges {
-                    sink.run(process, range.start, range.end, count);
+                    sink.run(process, range.origin, range.start, range.end, count);
                 }
             }
             sink.finish()?;

@@ -164,6 +164,7 @@ pub struct Totals {
 impl From<RunTotals> for Totals {
     fn from(totals: RunTotals) -> Self {
         let RunTotals {
+            steps: _,
             instructions,
             events,
             pushes,
@@ -322,7 +323,9 @@ impl<'t> Session<'t> {
             eager: self.eager.as_deref(),
         };
         let threads = engine::run(self.trace, &self.plan, options, |result| {
-            consumer.chunk(result.chunk, result.before)?;
+            if result.begins {
+                consumer.chunk(result.chunk, result.before)?;
+            }
             result.for_each(|sample, references| {
                 entries.clear();
                 for &reference in references {

@@ -17,7 +17,8 @@ pub trait Gate {
 }
 
 /// Runs the steps `ids` (local ids into `map`, in range) from `stack`. As
-/// [`crate::run::Lane::run`], but with no symbolic references other than those in `stack`.
+/// [`crate::run::Lane::run`], but with no symbolic references other than those in `stack`. Stops
+/// early as that does if `samples` has a limit.
 #[expect(
     clippy::too_many_arguments,
     reason = "the same inputs as the hot loop, plus the gate"
@@ -83,8 +84,12 @@ pub fn run_gated(
             take(&stack, gate, retired, true);
             due = due.saturating_add(period);
         }
+        totals.steps += 1;
         totals.events = after;
         totals.instructions += u64::from(retired);
+        if samples.is_full() {
+            break;
+        }
     }
     (totals, stack)
 }

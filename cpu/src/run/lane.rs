@@ -115,14 +115,38 @@ pub struct Sample {
 }
 
 /// Samples of a run with the LBR entries of each, youngest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Samples {
     points: Vec<Sample>,
     entries: Vec<EntryRef>,
     depth: usize,
+    limit: usize,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self::with_limit(usize::MAX)
+    }
 }
 
 impl Samples {
+    /// No samples yet. A run stops behind the step with which there are `limit` or more: one step
+    /// may give several, at most as many as it has instructions.
+    #[must_use]
+    pub const fn with_limit(limit: usize) -> Self {
+        Self {
+            points: Vec::new(),
+            entries: Vec::new(),
+            depth: 0,
+            limit,
+        }
+    }
+
+    /// Whether a run stops here.
+    pub(crate) fn is_full(&self) -> bool {
+        self.points.len() >= self.limit
+    }
+
     /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -162,6 +186,8 @@ impl Samples {
 /// What a run added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunTotals {
+    /// Steps run: fewer than there were if [`Samples::with_limit`] stopped the run.
+    pub steps: usize,
     /// Instructions retired.
     pub instructions: u64,
     /// Events counted.
@@ -227,7 +253,10 @@ impl Lane {
         ids: StepIds<'_>,
     ) -> Result<RunTotals, RunError> {
         self.load(plan, map)?;
-        let mut totals = RunTotals::default();
+        let mut totals = RunTotals {
+            steps: ids.len(),
+            ..RunTotals::default()
+        };
         let mut fold = |sum: u64| {
             totals.instructions += sum & INSTRUCTION_MASK;
             totals.events += sum >> EVENT_SHIFT & EVENT_MASK;
@@ -257,7 +286,8 @@ impl Lane {
 
     /// Runs the steps `ids` (local ids into `map`) from an unknown stack, appends samples to
     /// `samples`, and returns the sums and the stack at the end. References in both may be
-    /// symbolic, see [`Stack::resolve`].
+    /// symbolic, see [`Stack::resolve`]. If `samples` has a limit the run may end before the last
+    /// step.
     ///
     /// # Errors
     /// See [`RunError`].
@@ -347,6 +377,9 @@ impl Lane {
             } else {
                 self.segment::<I, S, false>(plan, map, segment, cursor, store, samples);
             }
+            if samples.is_full() {
+                break;
+            }
         }
     }
 
@@ -362,7 +395,8 @@ impl Lane {
         let mut sum = 0_u64;
         // Events of earlier segments are in the totals; the packed sum counts from there.
         let mut due = cursor.due.saturating_sub(cursor.totals.events);
-        for batch in segment.chunks(BATCH) {
+        let mut steps = segment.len();
+        'steps: for (number, batch) in segment.chunks(BATCH).enumerate() {
             let (sum_before, head_before) = (sum, cursor.head);
             let mut head = cursor.head;
             for &id in batch {
@@ -379,8 +413,12 @@ impl Lane {
             if events(sum) >= due {
                 sum = sum_before;
                 cursor.head = head_before;
-                for &id in batch {
+                for (index, &id) in batch.iter().enumerate() {
                     self.single::<I, S, POPS>(plan, map, id, &mut sum, cursor, store, samples);
+                    if samples.is_full() {
+                        steps = number * BATCH + index + 1;
+                        break 'steps;
+                    }
                 }
                 due = cursor.due.saturating_sub(cursor.totals.events);
             } else {
@@ -390,6 +428,7 @@ impl Lane {
                 self.apply(plan, map, cursor);
             }
         }
+        cursor.totals.steps += steps;
         cursor.totals.instructions += sum & INSTRUCTION_MASK;
         cursor.totals.events += events(sum);
     }

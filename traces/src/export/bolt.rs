@@ -1,10 +1,15 @@
 //! BOLT's pre-aggregated profile: `perf2bolt --pa` and `llvm-bolt --pa -p`.
 //!
 //! `B from to count mispredictions` counts a taken branch, `F start end count` a straight run from
-//! a target to the branch that ended it. Addresses are hexadecimal, as linked: of a
-//! position-independent binary the load address is subtracted. What lies outside the binary is
-//! unknown to BOLT: such an end of a branch is written as 0, which keeps entries and exits of
-//! the binary, and a run that is not wholly inside is left out.
+//! a target to the branch that ended it, `f` such a run that control reached from outside of the
+//! function: BOLT then takes a run that starts behind a call for the return from it. Addresses are
+//! hexadecimal, as linked: of a position-independent binary the load address is subtracted. What
+//! lies outside the binary is unknown to BOLT: such an end of a branch is written as 0, which keeps
+//! entries and exits of the binary, and a run that is not wholly inside is left out.
+//!
+//! Samples are counted as perf2bolt counts those of a perf.data file: it skips entries with an
+//! address of the kernel's half, so a run goes on over a system call and over whatever else comes
+//! back to where it left.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,8 +23,22 @@ use crate::symbols::ElfImage;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BoltProfile {
     branches: BTreeMap<(u64, u64), (u64, u64)>,
-    runs: BTreeMap<(u64, u64), u64>,
+    runs: BTreeMap<BoltRun, u64>,
 }
+
+/// A straight run of instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BoltRun {
+    /// Branch target.
+    pub start: u64,
+    /// Start of the instruction that ends it.
+    pub end: u64,
+    /// Whether control came from another function.
+    pub entered: bool,
+}
+
+/// Where perf2bolt takes the kernel to begin.
+const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 impl BoltProfile {
     /// Counts a taken branch; an end outside of the binary is 0.
@@ -29,9 +48,9 @@ impl BoltProfile {
         entry.1 = entry.1.saturating_add(mispredictions);
     }
 
-    /// Counts a straight run from a branch target to the start of the instruction that ends it.
-    pub fn run(&mut self, start: u64, end: u64, count: u64) {
-        let entry = self.runs.entry((start, end)).or_default();
+    /// Counts a straight run.
+    pub fn run(&mut self, run: BoltRun, count: u64) {
+        let entry = self.runs.entry(run).or_default();
         *entry = entry.saturating_add(count);
     }
 
@@ -48,11 +67,9 @@ impl BoltProfile {
             .map(|(&(from, to), &(count, missed))| (from, to, count, missed))
     }
 
-    /// Straight runs: start, end, count, by address.
-    pub fn runs(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.runs
-            .iter()
-            .map(|(&(start, end), &count)| (start, end, count))
+    /// Straight runs with their counts, by address.
+    pub fn runs(&self) -> impl Iterator<Item = (BoltRun, u64)> {
+        self.runs.iter().map(|(&run, &count)| (run, count))
     }
 
     /// Writes the profile.
@@ -63,8 +80,9 @@ impl BoltProfile {
         for (from, to, count, missed) in self.branches() {
             writeln!(out, "B {from:x} {to:x} {count} {missed}")?;
         }
-        for (start, end, count) in self.runs() {
-            writeln!(out, "F {start:x} {end:x} {count}")?;
+        for (run, count) in self.runs() {
+            let kind = if run.entered { 'f' } else { 'F' };
+            writeln!(out, "{kind} {:x} {:x} {count}", run.start, run.end)?;
         }
         out.flush()
     }
@@ -96,6 +114,13 @@ impl Binary {
             .iter()
             .any(|&(first, last)| (first..=last).contains(&linked))
             .then_some(linked)
+    }
+
+    /// Whether `from` lies in the function that holds `to`.
+    fn same_function(&self, from: u64, to: u64) -> bool {
+        let function = |address| self.image.lookup(address).map(|symbol| symbol.address);
+        // Without symbols there are no functions to leave.
+        function(from) == function(to)
     }
 }
 
@@ -136,13 +161,21 @@ impl<W: Write> BoltSink<W> {
         }
     }
 
-    /// Counts a straight run by run-time address: for a profile of every branch of a trace.
-    pub fn run(&mut self, pid: u32, start: u64, end: u64, count: u64) {
+    /// Counts a straight run by run-time address, which a transfer from `origin` began: for a
+    /// profile of every branch of a trace.
+    pub fn run(&mut self, pid: u32, origin: u64, start: u64, end: u64, count: u64) {
+        let origin = self.binary.linked(pid, origin);
         let (start, end) = (self.binary.linked(pid, start), self.binary.linked(pid, end));
         if let (Some(start), Some(end)) = (start, end)
             && start <= end
         {
-            self.profile.run(start, end, count);
+            let entered = !origin.is_some_and(|origin| self.binary.same_function(origin, start));
+            let run = BoltRun {
+                start,
+                end,
+                entered,
+            };
+            self.profile.run(run, count);
         }
     }
 
@@ -192,6 +225,9 @@ impl<W: Write> SampleSink for BoltSink<W> {
     fn sample(&mut self, sample: &SampleRecord<'_>) -> Result<(), ExportError> {
         let mut newer_from = None;
         for entry in sample.branches {
+            if entry.from >= KERNEL || entry.to >= KERNEL {
+                continue;
+            }
             if (entry.from, entry.to) == (0, 0) {
                 newer_from = None;
                 continue;
@@ -204,7 +240,7 @@ impl<W: Write> SampleSink for BoltSink<W> {
                 u64::from(entry.flags.mispred),
             );
             if let Some(from) = newer_from {
-                self.run(sample.pid, entry.to, from, 1);
+                self.run(sample.pid, entry.from, entry.to, from, 1);
             }
             newer_from = Some(entry.from);
         }
@@ -229,11 +265,18 @@ mod tests {
     fn lines_are_sums_in_the_order_of_addresses() {
         let mut profile = BoltProfile::default();
         profile.branch(0x20, 0x10, 2, 1);
-        profile.run(0x10, 0x20, 1);
+        for (entered, count) in [(true, 3), (false, 1)] {
+            let run = BoltRun {
+                start: 0x10,
+                end: 0x20,
+                entered,
+            };
+            profile.run(run, count);
+        }
         profile.branch(0, 0x10, 1, 0);
         profile.branch(0x20, 0x10, 1, 0);
         let mut text = Vec::new();
         profile.write(&mut text).expect("written");
-        assert_eq!(text, b"B 0 10 1 0\nB 20 10 3 1\nF 10 20 1\n");
+        assert_eq!(text, b"B 0 10 1 0\nB 20 10 3 1\nF 10 20 1\nf 10 20 3\n");
     }
 }

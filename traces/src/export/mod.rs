@@ -9,7 +9,7 @@ mod output;
 mod perf_script;
 mod sink;
 
-pub use bolt::{BoltProfile, BoltSink};
+pub use bolt::{BoltProfile, BoltRun, BoltSink};
 pub use folded::{FoldedSink, StackSource};
 pub use json::JsonSink;
 pub use output::OutputFile;
