@@ -1,38 +1,49 @@
-//! Damaged `.vlt` files neither crash the reader nor make it allocate without bound.
-//!
-//! `VLBR_FUZZ_ITERATIONS` and `VLBR_FUZZ_SEED` set how many and which; for a long run:
-//! `VLBR_FUZZ_ITERATIONS=10000000 cargo test --release -p vlbr-traces --test fuzz_vlt -- --nocapture`
+//! Damaged `.vlt` files neither crash the reader nor make it allocate without bound. For a long run:
+//! `VLBR_FUZZ_ITERATIONS=10000000 cargo test --profile fuzz -p vlbr-traces --test fuzz_vlt -- --nocapture`
 
-use vlbr_traces::vlt::fuzz::fuzz_reader;
+use std::time::Instant;
 
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().expect(variable),
-        Err(_) => default,
-    }
-}
+use vlbr_fuzz::{HEAP, Plan, peak_resident};
+use vlbr_traces::vlt::fuzz::{FuzzReport, fuzz_reader};
 
-/// Most memory this process ever held, in bytes.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes << 10)
+/// Inputs between two looks at the clock.
+const TURN: u64 = 5000;
+
+fn add(sum: &mut FuzzReport, more: FuzzReport) {
+    sum.inputs += more.inputs;
+    sum.refused += more.refused;
+    sum.salvaged += more.salvaged;
+    sum.opened += more.opened;
+    sum.chunks += more.chunks;
+    sum.chunks_refused += more.chunks_refused;
 }
 
 #[test]
-fn damaged_files_are_refused_or_read() {
-    let iterations = number("VLBR_FUZZ_ITERATIONS", 20_000);
-    let report = fuzz_reader(number("VLBR_FUZZ_SEED", 1), iterations).unwrap();
-    println!("{report:?}, peak memory {:?}", peak_memory());
-    assert_eq!(report.inputs, iterations);
-    assert_eq!(report.refused + report.salvaged + report.opened, iterations);
+fn fuzz_damaged_files_are_refused_or_read() {
+    let plan = Plan::new(20_000);
+    let start = Instant::now();
+    let mut report = FuzzReport::default();
+    match plan.time {
+        None => report = fuzz_reader(plan.seed, plan.inputs).unwrap(),
+        Some(time) => {
+            for turn in 0.. {
+                add(&mut report, fuzz_reader(plan.seed + turn, TURN).unwrap());
+                if start.elapsed() >= time {
+                    break;
+                }
+            }
+        }
+    }
+    let (heap, resident) = (HEAP.peak(), peak_resident().unwrap_or(0));
+    println!("{report:?}, peak heap {heap}, memory {resident}");
+    assert_eq!(
+        report.refused + report.salvaged + report.opened,
+        report.inputs
+    );
     // The mutations reach everything: no outcome is missing.
-    if iterations >= 10_000 {
+    if report.inputs >= 10_000 {
         assert!(report.refused > 0 && report.salvaged > 0 && report.opened > 0);
         assert!(report.chunks > 0 && report.chunks_refused > 0);
     }
-    if let Some(peak) = peak_memory() {
-        assert!(peak < 1 << 30, "{peak} bytes");
-    }
+    assert!(heap.max(resident) < 1 << 30, "{heap}, {resident} bytes");
 }

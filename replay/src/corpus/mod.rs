@@ -32,6 +32,8 @@ mod config;
 mod digest;
 mod error;
 mod exercise;
+#[cfg(test)]
+mod fuzz;
 mod golden;
 mod pool;
 mod run;

@@ -3,4 +3,5 @@
 mod bolt;
 mod corpus;
 mod diff;
+mod fuzz;
 mod synthetic;

@@ -35,6 +35,11 @@ impl Lifetime {
     pub(super) fn ended(&self) -> Option<ProcessEnd> {
         self.0.get().copied()
     }
+
+    /// The image is over; what was said first counts.
+    pub(super) fn end(&self, end: ProcessEnd) {
+        self.0.get_or_init(|| end);
+    }
 }
 
 /// Where a reconnecting process's new socket is put for the thread that serves the process.
@@ -134,13 +139,13 @@ impl<'a, S: Sink> Shared<'a, S> {
     }
 }
 
-enum Received {
+pub(super) enum Received {
     Message(Message),
     Malformed,
     End,
 }
 
-fn receive(socket: &mut impl Read) -> io::Result<Received> {
+pub(super) fn receive(socket: &mut impl Read) -> io::Result<Received> {
     let mut head = [0; 8];
     match socket.read_exact(&mut head) {
         Ok(()) => {}
@@ -467,8 +472,7 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
         // The recorder no longer reads: a process that still lives must notice.
         let _ = self.reader.get_ref().shutdown(std::net::Shutdown::Both);
         self.table.close();
-        // Nobody else sets it.
-        let _ = self.lifetime.0.set(end);
+        self.lifetime.end(end);
         for stream in self.streams {
             if stream.join().is_err() {
                 let source = io::Error::other("a reader thread panicked");

@@ -8,7 +8,7 @@
 pub struct Mapping {
     /// First address.
     pub start: u64,
-    /// Address behind the last byte.
+    /// Address behind the last byte, above `start`.
     pub end: u64,
     /// Offset of `start` in the file.
     pub offset: u64,
@@ -49,9 +49,13 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
     if path.first() != Some(&b'/') {
         return None;
     }
+    let (start, end) = (hex(start)?, hex(end)?);
+    if start >= end {
+        return None;
+    }
     Some(Mapping {
-        start: hex(start)?,
-        end: hex(end)?,
+        start,
+        end,
         offset,
         device: (hex(major)?.try_into().ok()?, hex(minor)?.try_into().ok()?),
         inode,
@@ -91,6 +95,7 @@ mod tests {
 00500000-00501000 r--p 00001000 fe:01 77                         /bin/a b
 00600000-00700000 rw-p 00000000 00:00 0                          [heap]
 00700000-00800000 rw-p 00000000 00:00 0 
+00900000-00800000 r--p 00000000 fe:01 77                         /bin/a b
 garbage
 ";
         let found = parse(text);

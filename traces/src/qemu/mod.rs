@@ -13,6 +13,8 @@
 mod blocks;
 mod connection;
 mod error;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod launch;
 mod locate;
 mod maps;

@@ -183,7 +183,7 @@ fn split(mapping: &qemu::Mapping, image: &Image, bias: u64, pieces: &mut Vec<Pie
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn image() -> Image {
@@ -203,6 +203,15 @@ mod tests {
         }
     }
 
+    /// The image, as `/lib/x`.
+    pub(in super::super) fn images() -> Images {
+        let mut images = Images::default();
+        images
+            .known
+            .insert(b"/lib/x".to_vec(), Some(Arc::new(image())));
+        images
+    }
+
     fn mapping(start: u64, end: u64, offset: u64) -> qemu::Mapping {
         qemu::Mapping {
             start,
@@ -215,10 +224,7 @@ mod tests {
     }
 
     fn pieces(mappings: &[qemu::Mapping]) -> Vec<(u64, u64, u64, bool)> {
-        let mut images = Images::default();
-        images
-            .known
-            .insert(b"/lib/x".to_vec(), Some(Arc::new(image())));
+        let mut images = images();
         let pieces = images.pieces(mappings);
         pieces
             .iter()

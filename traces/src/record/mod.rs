@@ -15,6 +15,8 @@
 
 mod error;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod mappings;
 mod run;

@@ -4,43 +4,12 @@ use std::io::Cursor;
 use std::path::Path;
 
 use proptest::prelude::*;
+use vlbr_fuzz::Damage;
 use vlbr_traces::explain::explain_perf_data;
 use vlbr_traces::perfdata::PerfFile;
 use vlbr_traces::symbols::ElfImage;
 
 use super::files::{ask_elf, read_all, reference, small_elf};
-
-/// What is done to a file.
-#[derive(Clone, Debug)]
-pub(crate) enum Damage {
-    Byte(usize, u8),
-    Word(usize, u64),
-    Cut(usize),
-    Repeat(usize, usize),
-}
-
-impl Damage {
-    pub(crate) fn apply(&self, bytes: &mut Vec<u8>) {
-        if bytes.is_empty() {
-            return;
-        }
-        let length = bytes.len();
-        match *self {
-            Self::Byte(at, value) => bytes[at % length] = value,
-            Self::Word(at, value) => {
-                let at = at % length;
-                let end = (at + 8).min(length);
-                bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
-            }
-            Self::Cut(at) => bytes.truncate(at % length),
-            Self::Repeat(at, count) => {
-                let at = at % length;
-                let part = bytes[at..(at + count % 256).min(length)].to_vec();
-                bytes.extend(part);
-            }
-        }
-    }
-}
 
 fn damage() -> impl Strategy<Value = Vec<Damage>> {
     let extremes = prop_oneof![

@@ -6,7 +6,6 @@
 //! them; each figure is the median of its runs, with the best one beside it. Replays are timed from
 //! the compressed file to the last sample. What `vlbr record` wrote is replayed as well.
 
-mod heap;
 mod measure;
 
 use std::ffi::OsString;
@@ -14,12 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
+use vlbr_fuzz::{HEAP, peak_resident};
 use vlbr_traces::qemu::{find_plugin, find_qemu};
 
 use measure::{Failure, Peer, Peers, ROADS, best, median};
-
-#[global_allocator]
-static HEAP: heap::Counting = heap::Counting::new();
 
 /// Prints speed and memory of replays, recording and their peers.
 #[derive(Debug, Parser)]
@@ -66,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             &arguments.cpu,
             jobs.ok_or("threads: no number")?,
         )?;
-        let resident = heap::peak_resident().ok_or("/proc/self/status has no VmHWM")?;
+        let resident = peak_resident().ok_or("/proc/self/status has no VmHWM")?;
         println!("{} {resident}", HEAP.peak());
         return Ok(());
     }

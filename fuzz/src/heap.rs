@@ -3,15 +3,19 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// The allocator of every program that uses this crate.
+#[global_allocator]
+pub static HEAP: Counting = Counting::new();
+
 /// The system's allocator, counting.
 #[derive(Debug)]
-pub(crate) struct Counting {
+pub struct Counting {
     now: AtomicUsize,
     peak: AtomicUsize,
 }
 
 impl Counting {
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self {
             now: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -19,7 +23,7 @@ impl Counting {
     }
 
     /// Most bytes that were allocated at one time.
-    pub(crate) fn peak(&self) -> usize {
+    pub fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }
 
@@ -64,7 +68,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Most memory that was resident at one time, in bytes, what C libraries allocate included.
-pub(crate) fn peak_resident() -> Option<usize> {
+pub fn peak_resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
