@@ -13,6 +13,8 @@ pub struct CpuidResult {
     pub edx: u32,
 }
 
+/// CPUID leaf that enumerates architectural performance monitoring. SDM volume 2, CPUID.
+pub const CPUID_LEAF_PERFMON: u32 = 0xa;
 /// CPUID leaf that enumerates architectural LBR (subleaf 0). SDM volume 2, CPUID.
 pub const CPUID_LEAF_ARCH_LBR: u32 = 0x1c;
 /// CPUID leaf of the XSAVE components.

@@ -69,6 +69,26 @@ msrs! {
         LER_TO = 0x1de, "MSR_LER_TO_LIP";
         /// INFO of the last branch before the last exception or interrupt (architectural LBR).
         LER_INFO = 0x1e0, "IA32_LER_INFO";
+        /// Switches of the model; bits 7, 11 and 12 tell whether counters, BTS and PEBS exist.
+        MISC_ENABLE = 0x1a0, "IA32_MISC_ENABLE";
+        /// Which off-core responses the event OFFCORE_RESPONSE_0 counts.
+        OFFCORE_RSP_0 = 0x1a6, "MSR_OFFCORE_RSP_0";
+        /// Which off-core responses the event OFFCORE_RESPONSE_1 counts.
+        OFFCORE_RSP_1 = 0x1a7, "MSR_OFFCORE_RSP_1";
+        /// Topdown metrics, eight fractions of a byte each.
+        PERF_METRICS = 0x329, "IA32_PERF_METRICS";
+        /// Counters that make PEBS records: [`crate::PebsEnable`].
+        PEBS_ENABLE = 0x3f1, "IA32_PEBS_ENABLE";
+        /// Groups of adaptive PEBS records: [`crate::PebsDataCfg`].
+        PEBS_DATA_CFG = 0x3f2, "MSR_PEBS_DATA_CFG";
+        /// Least latency of loads that the load-latency event counts.
+        PEBS_LD_LAT_THRESHOLD = 0x3f6, "MSR_PEBS_LD_LAT_THRESHOLD";
+        /// What the precise front-end events count.
+        PEBS_FRONTEND = 0x3f7, "MSR_PEBS_FRONTEND";
+        /// Linear address of the debug store management area.
+        DS_AREA = 0x600, "IA32_DS_AREA";
+        /// LVT performance monitoring entry in x2APIC mode: [`crate::LvtPc`].
+        X2APIC_LVT_PMI = 0x834, "IA32_X2APIC_LVT_PMI";
         /// Capabilities: [`crate::PerfCapabilities`].
         PERF_CAPABILITIES = 0x345, "IA32_PERF_CAPABILITIES";
         /// Modes of the fixed counters.
@@ -127,6 +147,18 @@ msrs! {
         GS_BASE = 0xc000_0101, "IA32_GS_BASE";
     }
     indexed {
+        /// General-purpose counter 0. Writes are sign-extended from 32 bits.
+        PMC0 = 0xc1, 8, "IA32_PMC", "";
+        /// Event select of general-purpose counter 0: [`crate::PerfEvtSel`].
+        PERFEVTSEL0 = 0x186, 8, "IA32_PERFEVTSEL", "";
+        /// Fixed counter 0, instructions retired.
+        FIXED_CTR0 = 0x309, 4, "IA32_FIXED_CTR", "";
+        /// Full-width alias of general-purpose counter 0.
+        A_PMC0 = 0x4c1, 8, "IA32_A_PMC", "";
+        /// Reload value of fixed counter 0 for PEBS output to Intel PT.
+        RELOAD_FIXED_CTR0 = 0x1309, 4, "MSR_RELOAD_FIXED_CTR", "";
+        /// Reload value of general-purpose counter 0 for PEBS output to Intel PT.
+        RELOAD_PMC0 = 0x14c1, 8, "MSR_RELOAD_PMC", "";
         /// FROM of entry 0 on Core 2 and the Atoms before Goldmont.
         LASTBRANCH_0_FROM_IP_CORE = 0x40, 8, "MSR_LASTBRANCH_", "_FROM_IP";
         /// TO of entry 0 on Core 2 and the Atoms before Goldmont.

@@ -6,6 +6,8 @@ register_bits! {
     /// `IA32_PERF_GLOBAL_STATUS` (0x38E), the bits above the counters. SDM volume 3,
     /// "Architectural Performance Monitoring Version 4".
     PerfGlobalStatus {
+        /// A topdown metric overflowed.
+        PERF_METRICS_OVF = 48,
         /// An Intel PT output region filled up.
         TRACE_TOPA_PMI = 55,
         /// The LBR stack is frozen (version 4 and later).
@@ -42,6 +44,10 @@ register_bits! {
         PEBS_OUTPUT_PT = 16,
         /// PEBS records hold retire latency.
         PEBS_TIMING_INFO = 17,
+        /// PEBS records name the transaction's address.
+        TSX_ADDRESS = 18,
+        /// RDPMC of the metrics clears them.
+        RDPMC_METRICS_CLEAR = 19,
     }
 }
 
@@ -50,5 +56,11 @@ impl PerfCapabilities {
     #[must_use]
     pub const fn lbr_format(self) -> crate::LbrFormat {
         crate::LbrFormat::new(self.bits() as u8)
+    }
+
+    /// Bits 11:8, the PEBS record format.
+    #[must_use]
+    pub const fn pebs_format(self) -> u8 {
+        (self.bits() >> 8) as u8 & 0xf
     }
 }
