@@ -14,6 +14,7 @@ mod exec;
 mod fork;
 mod maps;
 mod memory;
+mod moved;
 mod registers;
 mod ring;
 mod sys;

@@ -87,9 +87,9 @@ pub(crate) fn offered() -> bool {
 }
 
 /// Registers used here; the general ones in the order of their encoding.
-const NAMES: [&CStr; 21] = [
+const NAMES: [&CStr; 22] = [
     c"rax", c"rcx", c"rdx", c"rbx", c"rsp", c"rbp", c"rsi", c"rdi", c"r8", c"r9", c"r10", c"r11",
-    c"r12", c"r13", c"r14", c"r15", c"cs", c"eflags", c"cr0", c"cr3", c"efer",
+    c"r12", c"r13", c"r14", c"r15", c"cs", c"eflags", c"cr0", c"cr3", c"efer", c"rip",
 ];
 const RAX: usize = 0;
 const RCX: usize = 1;
@@ -100,6 +100,7 @@ const EFLAGS: usize = 17;
 const CR0: usize = 18;
 const CR3: usize = 19;
 const EFER: usize = 20;
+const RIP: usize = 21;
 
 struct Handles([*mut c_void; NAMES.len()]);
 
@@ -182,7 +183,7 @@ pub(crate) struct Mode {
 }
 
 impl Mode {
-    const fn long(&self) -> bool {
+    pub(crate) const fn long(&self) -> bool {
         self.efer & 1 << 10 != 0
     }
 
@@ -201,6 +202,11 @@ pub(crate) fn mode() -> Option<Mode> {
         cr3,
         efer,
     })
+}
+
+/// The instruction pointer, without the base of CS.
+pub(crate) fn instruction_pointer() -> Option<u64> {
+    read([RIP]).map(|[rip]| rip)
 }
 
 const RDMSR: u32 = 1;

@@ -3,18 +3,18 @@
 use std::ptr;
 
 use crate::control::{self, put_u32};
-use crate::{api, memory, registers, ring};
+use crate::{api, memory, moved, registers, ring};
 
 /// Block ids are below the tag bit of ring words.
 const MAX_BLOCKS: u32 = 1 << 31;
 
 /// A block as its definition message needs it.
-struct Block {
-    start: u64,
+pub(crate) struct Block {
+    pub(crate) start: u64,
     /// Host address of the first instruction, 0 if unknown.
-    host: u64,
-    sizes: Vec<u8>,
-    bytes: Vec<u8>,
+    pub(crate) host: u64,
+    pub(crate) sizes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Called by QEMU for each block it translates.
@@ -33,14 +33,25 @@ pub(crate) extern "C" fn translated(_id: u64, tb: *mut api::Tb) {
     let Some(id) = define(&block, mode.as_ref(), configuration.system) else {
         return;
     };
-    // SAFETY: as above; the data of the callbacks is a number.
+    let address_known = mode.as_ref().filter(|_| configuration.system);
+    let placed = address_known.and_then(|mode| moved::Placed::new(&block, id, mode));
+    // SAFETY: as above; the data of the callbacks is a number, or a block that is never freed.
     unsafe {
-        api::qemu_plugin_register_vcpu_tb_exec_cb(
-            tb,
-            ring::block_executed,
-            api::CB_NO_REGS,
-            ptr::without_provenance_mut(id as usize),
-        );
+        if let Some(placed) = placed {
+            api::qemu_plugin_register_vcpu_tb_exec_cb(
+                tb,
+                moved::block_executed,
+                api::CB_R_REGS,
+                ptr::from_ref(placed).cast_mut().cast(),
+            );
+        } else {
+            api::qemu_plugin_register_vcpu_tb_exec_cb(
+                tb,
+                ring::block_executed,
+                api::CB_NO_REGS,
+                ptr::without_provenance_mut(id as usize),
+            );
+        }
         if configuration.memory {
             for index in 0..block.sizes.len() {
                 api::qemu_plugin_register_vcpu_mem_cb(
@@ -86,7 +97,7 @@ unsafe fn read_block(tb: *mut api::Tb) -> Option<Block> {
 }
 
 /// Sends the definition and returns the block's id.
-fn define(block: &Block, mode: Option<&registers::Mode>, system: bool) -> Option<u32> {
+pub(crate) fn define(block: &Block, mode: Option<&registers::Mode>, system: bool) -> Option<u32> {
     let mut payload = Vec::with_capacity(64 + block.sizes.len() + block.bytes.len());
     let mut control = control::lock();
     if !system {
