@@ -20,7 +20,7 @@ runs "vlbr info" info.json "$VLBR" info --format json bench.vlt
 instructions=$(json info.json instructions)
 taken=$(json info.json taken_branches)
 bytes=$(stat -c %s bench.vlt)
-holds "bit per instruction at the default level" "$bytes * 8 / $instructions <= 0.06"
+holds "bit per instruction at the default level" "$bytes * 8 / $instructions <= 0.04"
 
 # Replay: taken branches, period 997, depth 32; and what else the table below compares.
 sample() { # OUTPUT EVENT PERIOD CPU

@@ -21,7 +21,7 @@ contains "the guest ran its workload to the end" boot.out 'init: done'
 runs "vlbr info" info.json "$VLBR" info --format json boot.vlt
 holds "instructions of the boot" "$(json info.json instructions) > 500e6"
 holds "bit per instruction at the default level" \
-    "$(stat -c %s boot.vlt) * 8 / $(json info.json instructions) <= 0.06"
+    "$(stat -c %s boot.vlt) * 8 / $(json info.json instructions) <= 0.04"
 
 for mode in u k; do
     runs "vlbr replay -j any,$mode" "$mode.out" "$VLBR" replay boot.vlt --cpu skylake -j "any,$mode,save_type" \

@@ -11,7 +11,7 @@ use serde::Serialize;
 use vlbr_arch::BranchClass;
 use vlbr_traces::files::open_regular;
 use vlbr_traces::perfdata::{PerfFile, Record};
-use vlbr_traces::vlt::{Info, Scope, Trace};
+use vlbr_traces::vlt::{FileFunctions, FileState, Info, Scope, Trace};
 
 use crate::args::{InfoArgs, TextOrJson};
 use crate::common::{self, Outcome, count};
@@ -40,6 +40,7 @@ struct TraceTable {
     modes: BTreeMap<String, u64>,
     threads: Vec<ThreadRow>,
     mappings: Vec<MappingRow>,
+    names: Option<NamesTable>,
     file_bytes: u64,
     bits_per_instruction: BTreeMap<&'static str, f64>,
     notes: BTreeMap<String, String>,
@@ -55,6 +56,20 @@ struct ThreadRow {
     instructions: u64,
     steps: u64,
     chunks: u64,
+}
+
+/// The functions the trace names.
+#[derive(Serialize)]
+struct NamesTable {
+    functions: u64,
+    named_files: u64,
+    unnamed_files: Vec<UnnamedFile>,
+}
+
+#[derive(Serialize)]
+struct UnnamedFile {
+    path: String,
+    reason: &'static str,
 }
 
 #[derive(Serialize)]
@@ -173,6 +188,7 @@ fn table(trace: &Trace, info: &Info) -> TraceTable {
                     .collect(),
             })
             .collect(),
+        names: trace.functions().map(names),
         file_bytes: whole,
         bits_per_instruction: BTreeMap::from([
             ("whole file", bits(whole)),
@@ -183,6 +199,27 @@ fn table(trace: &Trace, info: &Info) -> TraceTable {
         ]),
         notes: meta.notes.iter().chain(trace.notes()).cloned().collect(),
         damage: trace.damage().map(ToString::to_string),
+    }
+}
+
+fn names(files: &[FileFunctions]) -> NamesTable {
+    let reason = |file: &FileFunctions| match file.state {
+        FileState::Read if !file.functions.is_empty() => None,
+        FileState::Read => Some("it has no symbols for what ran"),
+        FileState::Unreadable => Some("it could not be read"),
+        FileState::Another => Some("another file had taken its place"),
+    };
+    let unnamed = files.iter().filter_map(|file| {
+        Some(UnnamedFile {
+            path: file.path.display().to_string(),
+            reason: reason(file)?,
+        })
+    });
+    let unnamed_files: Vec<_> = unnamed.collect();
+    NamesTable {
+        functions: files.iter().map(|file| file.functions.len() as u64).sum(),
+        named_files: (files.len() - unnamed_files.len()) as u64,
+        unnamed_files,
     }
 }
 
@@ -246,6 +283,20 @@ fn text(table: &TraceTable) -> Result<String, std::fmt::Error> {
                 mapping.start, mapping.length, mapping.offset, mapping.path
             ),
         )?;
+    }
+    if let Some(names) = &table.names {
+        line(
+            "functions",
+            format!(
+                "{} named, in {} of {} files",
+                count(names.functions),
+                names.named_files,
+                names.named_files + names.unnamed_files.len() as u64
+            ),
+        )?;
+        for file in &names.unnamed_files {
+            line("  no names of", format!("{}: {}", file.path, file.reason))?;
+        }
     }
     line("file", format!("{} bytes", count(table.file_bytes)))?;
     for (part, bits) in &table.bits_per_instruction {

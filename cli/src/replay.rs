@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_pmu::EventSelect;
-use vlbr_replay::{Format, Region, ReplayError, Report, Session, SessionOptions, Tasks};
+use vlbr_replay::{Entrance, Format, Names, Region, ReplayError, Report, Session, SessionOptions};
 use vlbr_traces::perfdata::BranchSampleType;
 use vlbr_traces::vlt::Trace;
 
@@ -109,23 +109,16 @@ fn region(trace: &Trace, from: Option<&str>, to: Option<&str>) -> Result<Region,
     if from.is_none() && to.is_none() {
         return Ok(Region::whole());
     }
-    let tasks = Tasks::new(trace);
-    let symbols = tasks.symbolizer(trace);
-    let resolve = |name: Option<&str>| {
-        name.map(|name| {
-            let found = vlbr_replay::symbol_addresses(trace, &symbols, name);
-            if found.is_empty() {
-                Err(ReplayError::NoSymbol(name.to_owned()))
-            } else {
-                Ok(found)
-            }
-        })
-        .transpose()
-    };
-    let (from_addresses, to_addresses) = (resolve(from)?, resolve(to)?);
+    let names = Names::new(trace)?;
+    let start = from
+        .map(|name| Entrance::new(trace, &names, name))
+        .transpose()?;
+    let end = to
+        .map(|name| Entrance::new(trace, &names, name))
+        .transpose()?;
     let not_reached =
         |name: Option<&str>| ReplayError::NotReached(name.unwrap_or_default().to_owned());
-    let region = Region::between(trace, from_addresses.as_deref(), to_addresses.as_deref())
+    let region = Region::between(trace, start.as_ref(), end.as_ref())
         .map_err(ReplayError::from)?
         .ok_or_else(|| not_reached(from))?;
     if to.is_some() && !region.has_end() {

@@ -64,6 +64,7 @@ static CONTROL: Mutex<Control> = Mutex::new(Control {
     process: 0,
     next_block: 0,
     known: KnownRanges::new(),
+    maps_lost: false,
     exec_noted: false,
     after_input: BTreeSet::new(),
 });
@@ -114,6 +115,8 @@ pub(crate) struct Control {
     pub(crate) next_block: u32,
     /// Ranges of the address space whose mappings the recorder knows.
     pub(crate) known: KnownRanges,
+    /// The recorder was told that mappings cannot be read.
+    maps_lost: bool,
     exec_noted: bool,
     /// Addresses behind blocks that end with an IN.
     pub(crate) after_input: BTreeSet<u64>,
@@ -277,13 +280,23 @@ impl Control {
         sent
     }
 
-    /// Sends the address space if the recorder does not know the mapping of `address`.
+    /// Sends the address space if the recorder does not know the mapping of `address`. If it cannot
+    /// be read, the trace gets a note, once: its code stays without files and names, and the program
+    /// runs on.
     pub(crate) fn cover(&mut self, address: u64) {
         if self.known.contains(address) {
             return;
         }
-        let text = self.known.refresh(address);
-        self.send(MAPPINGS, &text);
+        match self.known.refresh(address) {
+            Ok(text) => {
+                self.send(MAPPINGS, &text);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.maps_lost, true) {
+                    self.note_lost(&format!("mappings: /proc/self/maps: {error}"));
+                }
+            }
+        }
     }
 
     /// Asks for a ring for the calling thread.

@@ -9,14 +9,14 @@ use crate::memory::guest_base;
 
 const MAPS: &str = "/proc/self/maps";
 
-/// Lines of the maps file at load.
-static OWN: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+/// Lines of the maps file at load; `None` if it could not be read.
+static OWN: OnceLock<Option<Vec<Vec<u8>>>> = OnceLock::new();
 
 /// Remembers QEMU's own mappings. Called before the guest program is loaded.
 pub(crate) fn remember_own() {
-    let lines = std::fs::read(MAPS).map_or_else(|_| Vec::new(), |text| lines(&text));
+    let own = std::fs::read(MAPS).ok().map(|text| lines(&text));
     // Set once: the plugin is installed once.
-    let _ = OWN.set(lines);
+    let _ = OWN.set(own);
 }
 
 fn lines(text: &[u8]) -> Vec<Vec<u8>> {
@@ -34,12 +34,12 @@ fn range(line: &[u8]) -> Option<(u64, u64)> {
     ))
 }
 
-/// Whether a line names a file by path and is not QEMU's.
-fn is_guest_file(line: &[u8]) -> bool {
+/// Whether a line names a file by path and is not one of QEMU's, `own`.
+fn is_guest_file(line: &[u8], own: &[Vec<u8>]) -> bool {
     // The permissions QEMU's libraries have may change when relocations are done; address, file and
     // inode do not.
     let same = |own: &Vec<u8>| range(own) == range(line) && file(own) == file(line);
-    file(line).is_some() && !OWN.get().is_some_and(|own| own.iter().any(same))
+    file(line).is_some() && !own.iter().any(same)
 }
 
 fn file(line: &[u8]) -> Option<&[u8]> {
@@ -80,9 +80,17 @@ impl KnownRanges {
 
     /// Reads the mappings anew and returns the guest's file mappings as text. `address` counts as
     /// known afterwards whatever the file says, else it would be read again for every block.
-    pub(crate) fn refresh(&mut self, address: u64) -> Vec<u8> {
-        let text = std::fs::read(MAPS).unwrap_or_default();
-        let all = lines(&text);
+    ///
+    /// # Errors
+    /// The system's, now or when the plugin was loaded: without QEMU's own mappings the guest's
+    /// cannot be told from them. The code is recorded all the same, so this is for a note.
+    pub(crate) fn refresh(&mut self, address: u64) -> std::io::Result<Vec<u8>> {
+        let own = OWN.get().and_then(Option::as_deref);
+        let text = match own {
+            Some(_) => std::fs::read(MAPS),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        let all = text.as_deref().map(lines).unwrap_or_default();
         self.0 = all.iter().filter_map(|line| range(line)).collect();
         self.0.sort_unstable();
         if !self.contains(address) {
@@ -90,13 +98,16 @@ impl KnownRanges {
             self.0.push((page, page.saturating_add(0x1000)));
             self.0.sort_unstable();
         }
-        all.into_iter()
-            .filter(|line| is_guest_file(line))
+        text?;
+        let own = own.unwrap_or_default();
+        Ok(all
+            .into_iter()
+            .filter(|line| is_guest_file(line, own))
             .fold(Vec::new(), |mut text, line| {
                 text.extend_from_slice(&to_guest(line));
                 text.push(b'\n');
                 text
-            })
+            }))
     }
 
     /// The guest has changed what lies in this range.

@@ -3,7 +3,6 @@
 use vlbr_cpu::run::Sample;
 use vlbr_traces::export::SampleSink;
 use vlbr_traces::perfdata::{Mapping, SampleRecord, TaskId};
-use vlbr_traces::symbols::Symbolizer;
 use vlbr_traces::vlt::{self, ProcessStart, Scope, Trace};
 
 use crate::session::{Consumer, ReplayError};
@@ -190,18 +189,6 @@ impl Tasks {
             Notice::Mapping(process, mapping) => Some((*process, mapping)),
             _ => None,
         })
-    }
-
-    /// Symbols of everything that is mapped, and of the kernel if the trace has them.
-    #[must_use]
-    pub fn symbolizer(&self, trace: &Trace) -> Symbolizer {
-        let mut symbols = Symbolizer::new();
-        self.mappings().for_each(|mapping| symbols.map(mapping));
-        if let Some(text) = trace.symbols() {
-            // A list that is no list names nothing; addresses then stay bare.
-            let _ = symbols.kallsyms_text(text);
-        }
-        symbols
     }
 }
 

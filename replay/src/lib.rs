@@ -9,10 +9,11 @@ mod edges;
 mod engine;
 mod exact;
 mod feed;
+mod folded;
 mod gate;
+mod names;
 mod ordered;
 mod output;
-mod places;
 mod region;
 mod report;
 mod session;
@@ -23,8 +24,9 @@ pub use engine::{ChunkResult, EngineError, EngineOptions, HELD_SAMPLES, ThreadSt
 pub use exact::exact_profile;
 pub use feed::{Feed, Tasks};
 pub use gate::GatedSteps;
+pub use names::{Moment, Names};
 pub use output::{Format, describe, export, file_info};
-pub use region::{Region, symbol_addresses};
+pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
 pub use session::{
     Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals, step_counts,

@@ -6,8 +6,7 @@ use std::path::Path;
 use vlbr_host::perf::branch_filter_names;
 use vlbr_pmu::Event;
 use vlbr_traces::export::{
-    BoltSink, FoldedSink, JsonSink, OutputFile, PerfDataSink, PerfScriptSink, SampleSink,
-    ScriptFields, StackSource,
+    BoltSink, JsonSink, OutputFile, PerfDataSink, PerfScriptSink, SampleSink, ScriptFields,
 };
 use vlbr_traces::perfdata::{BranchSampleType, EventInfo, FileInfo, Mapping, PerfDataWriter};
 use vlbr_traces::symbols::ElfImage;
@@ -15,6 +14,7 @@ use vlbr_traces::vlt::Scope;
 
 use crate::exact::exact_profile;
 use crate::feed::{Feed, Tasks};
+use crate::folded::folded;
 use crate::session::{ReplayError, Session, Summary};
 
 /// An output format.
@@ -155,11 +155,7 @@ pub fn export(
             let mut sink = JsonSink::new(text.writer(), &info)?;
             feed(session, tasks, &mut sink, progress)?
         }
-        Format::Folded => {
-            let symbols = tasks.symbolizer(session.trace());
-            let mut sink = FoldedSink::new(text.writer(), StackSource::CallStackLbr, symbols);
-            feed(session, tasks, &mut sink, progress)?
-        }
+        Format::Folded => folded(session, text.writer(), progress)?,
         Format::Bolt => {
             let mut sink = bolt_sink(session, text.writer())?;
             feed(session, tasks, &mut sink, progress)?

@@ -1,8 +1,10 @@
 //! A part of a trace, between two places control reaches.
 
 use vlbr_cpu::StepId;
-use vlbr_traces::symbols::Symbolizer;
-use vlbr_traces::vlt::{ChunkBuffer, Scope, Trace, VltError};
+use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
+
+use crate::names::{Moment, Names};
+use crate::session::ReplayError;
 
 /// A place in the sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,21 +27,20 @@ impl Region {
         Self::default()
     }
 
-    /// From the first step at one of the addresses `from` (the start of the trace if `None`) to
-    /// before the next step after it at one of the addresses `to` (the end if `None`). `None` if
-    /// control never reaches `from`.
+    /// From the first step at `from` (the start of the trace if `None`) to before the next step after
+    /// it at `to` (the end if `None`). `None` if control never reaches `from`.
     ///
     /// # Errors
     /// The trace is damaged.
     pub fn between(
         trace: &Trace,
-        from: Option<&[u64]>,
-        to: Option<&[u64]>,
+        from: Option<&Entrance<'_>>,
+        to: Option<&Entrance<'_>>,
     ) -> Result<Option<Self>, VltError> {
         let beginning = Place { chunk: 0, step: 0 };
         let start = match from {
             None => beginning,
-            Some(addresses) => match find(trace, addresses, beginning)? {
+            Some(entrance) => match find(trace, entrance, beginning)? {
                 Some(place) => place,
                 None => return Ok(None),
             },
@@ -50,7 +51,7 @@ impl Region {
         };
         let end = match to {
             None => None,
-            Some(addresses) => find(trace, addresses, behind)?,
+            Some(entrance) => find(trace, entrance, behind)?,
         };
         Ok(Some(Self {
             start: Some(start),
@@ -85,54 +86,82 @@ impl Region {
     }
 }
 
-/// The run-time addresses at which blocks of `trace` start and that `name` means: a symbol, or an
-/// address `0x...`. Ascending.
-#[must_use]
-pub fn symbol_addresses(trace: &Trace, symbols: &Symbolizer, name: &str) -> Vec<u64> {
-    if let Some(digits) = name.strip_prefix("0x") {
-        return u64::from_str_radix(digits, 16).into_iter().collect();
-    }
-    let mut pids: Vec<u32> = match trace.meta().scope {
-        Scope::User => trace
-            .processes()
-            .iter()
-            .map(|process| process.pid)
-            .collect(),
-        Scope::System => vec![0],
-    };
-    pids.sort_unstable();
-    pids.dedup();
-    let blocks = trace
-        .code()
-        .blocks()
-        .iter()
-        .filter(|block| block.instructions() > 0);
-    let mut addresses: Vec<u64> = blocks.map(vlbr_cpu::Block::address).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.retain(|&address| {
-        pids.iter().any(|&pid| {
-            let symbol = symbols
-                .resolve(pid, address)
-                .and_then(|resolved| resolved.symbol);
-            symbol.is_some_and(|symbol| {
-                symbol.offset == 0
-                    && (symbol.name == name.as_bytes() || symbol.display_name() == name)
-            })
-        })
-    });
-    addresses
+/// Where control enters what a name means: a symbol, or an address `0x...`.
+#[derive(Debug)]
+pub struct Entrance<'n> {
+    /// Ascending. Of a symbol, those that may be its: whether one is depends on the time.
+    addresses: Vec<u64>,
+    symbol: Option<(&'n Names, &'n str)>,
 }
 
-/// The first step at or behind `after` whose block starts at one of `addresses`.
-fn find(trace: &Trace, addresses: &[u64], after: Place) -> Result<Option<Place>, VltError> {
+impl<'n> Entrance<'n> {
+    /// The entrance `name` of `trace`, which `names` is of.
+    ///
+    /// # Errors
+    /// [`ReplayError::NoSymbol`]: no block of the trace starts where this symbol does, in any
+    /// process.
+    pub fn new(trace: &Trace, names: &'n Names, name: &'n str) -> Result<Self, ReplayError> {
+        let unknown = || ReplayError::NoSymbol(name.to_owned());
+        if let Some(digits) = name.strip_prefix("0x") {
+            let address = u64::from_str_radix(digits, 16).map_err(|_| unknown())?;
+            return Ok(Self {
+                addresses: vec![address],
+                symbol: None,
+            });
+        }
+        let blocks = trace.code().blocks().iter();
+        let mut addresses: Vec<u64> = blocks
+            .filter(|block| block.instructions() > 0)
+            .map(vlbr_cpu::Block::address)
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        // The name an address has can only change when a mapping comes.
+        let chunks = trace.mappings().iter().map(|m| m.from_chunk as usize);
+        let mut chunks: Vec<usize> = chunks.chain([0]).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        let processes = trace.processes().len() as u32;
+        addresses.retain(|&address| {
+            (0..processes).any(|process| {
+                let mut moments = chunks.iter().map(|&chunk| Moment { process, chunk });
+                moments.any(|at| begins(names, name, at, address))
+            })
+        });
+        if addresses.is_empty() {
+            return Err(unknown());
+        }
+        Ok(Self {
+            addresses,
+            symbol: Some((names, name)),
+        })
+    }
+
+    fn is_at(&self, at: Moment, address: u64) -> bool {
+        self.addresses.binary_search(&address).is_ok()
+            && self
+                .symbol
+                .is_none_or(|(names, name)| begins(names, name, at, address))
+    }
+}
+
+/// Whether the symbol `name` begins at `address`.
+fn begins(names: &Names, name: &str, at: Moment, address: u64) -> bool {
+    names.symbol(at, address).is_some_and(|symbol| {
+        symbol.offset == 0 && (symbol.name == name.as_bytes() || symbol.display_name() == name)
+    })
+}
+
+/// The first step at or behind `after` whose block starts at `entrance`.
+fn find(trace: &Trace, entrance: &Entrance<'_>, after: Place) -> Result<Option<Place>, VltError> {
     let code = trace.code();
-    let wanted = |step: StepId| {
-        let block = code.block_of(step);
-        block.instructions() > 0 && addresses.contains(&block.address())
-    };
     let mut buffer = ChunkBuffer::default();
     for index in after.chunk..trace.chunks().len() {
+        let at = Moment::of_chunk(trace, index);
+        let wanted = |step: StepId| {
+            let block = code.block_of(step);
+            block.instructions() > 0 && entrance.is_at(at, block.address())
+        };
         let chunk = trace.decode(index, &mut buffer)?;
         let hits: Vec<bool> = chunk.map.iter().map(|&step| wanted(step)).collect();
         if !hits.contains(&true) {

@@ -4,10 +4,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use vlbr_cpu::run::Sample;
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
-use vlbr_traces::symbols::Symbolizer;
-use vlbr_traces::vlt::Scope;
+use vlbr_traces::symbols::places::Place;
+use vlbr_traces::vlt::Trace;
 
-use crate::feed::Tasks;
+use crate::names::{Moment, Names};
 use crate::output::describe;
 use crate::session::{Consumer, ReplayError, Session, Summary};
 
@@ -82,61 +82,137 @@ pub struct StackEntry {
     pub to_symbol: String,
 }
 
-/// Counts edges by process.
-#[derive(Debug, Default)]
-struct Edges {
-    counts: FxHashMap<(u32, u64, u64), (u64, u64)>,
+/// An edge as long as the mappings stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct SampledEdge {
+    generation: usize,
+    process: u32,
+    from: u64,
+    to: u64,
 }
 
-impl Consumer for Edges {
+/// How often an edge was sampled, and when first.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    chunk: usize,
+    sampled: u64,
+    mispredicted: u64,
+}
+
+/// Counts edges by process and generation of the mappings.
+struct Edges<'a> {
+    trace: &'a Trace,
+    names: &'a Names,
+    now: Moment,
+    generation: usize,
+    counts: FxHashMap<SampledEdge, Times>,
+}
+
+impl Consumer for Edges<'_> {
+    fn chunk(&mut self, chunk: usize, _: u64) -> Result<(), ReplayError> {
+        self.now = Moment::of_chunk(self.trace, chunk);
+        self.generation = self.names.generation(chunk);
+        Ok(())
+    }
+
     fn sample(&mut self, sample: &SampleRecord<'_>, _at: &Sample) -> Result<(), ReplayError> {
         for entry in sample.branches {
-            let counts = self
-                .counts
-                .entry((sample.pid, entry.from, entry.to))
-                .or_default();
-            counts.0 += 1;
-            counts.1 += u64::from(entry.flags.mispred);
+            let edge = SampledEdge {
+                generation: self.generation,
+                process: self.now.process,
+                from: entry.from,
+                to: entry.to,
+            };
+            let times = self.counts.entry(edge).or_insert(Times {
+                chunk: self.now.chunk,
+                sampled: 0,
+                mispredicted: 0,
+            });
+            times.sampled += 1;
+            times.mispredicted += u64::from(entry.flags.mispred);
         }
         Ok(())
+    }
+}
+
+impl Edges<'_> {
+    /// The edges of each process by where they lie, each with its first occurrence; the hottest
+    /// first, then by address, so that ties have one order.
+    fn list(self) -> Vec<(SampledEdge, Times)> {
+        let mut all: Vec<_> = self.counts.into_iter().collect();
+        all.sort_unstable_by_key(|&(edge, _)| edge);
+        let mut merged: FxHashMap<(u32, Place, Place), (SampledEdge, Times)> = FxHashMap::default();
+        for (edge, times) in all {
+            let at = Moment {
+                process: edge.process,
+                chunk: times.chunk,
+            };
+            let place = |address| self.names.place(at, address);
+            let key = (edge.process, place(edge.from), place(edge.to));
+            let (_, sum) = merged.entry(key).or_insert((
+                edge,
+                Times {
+                    sampled: 0,
+                    mispredicted: 0,
+                    ..times
+                },
+            ));
+            sum.sampled += times.sampled;
+            sum.mispredicted += times.mispredicted;
+        }
+        let pid = |edge: &SampledEdge| self.trace.processes()[edge.process as usize].pid;
+        let mut list: Vec<_> = merged.into_values().collect();
+        list.sort_unstable_by(|(a, left), (b, right)| {
+            let address = |edge: &SampledEdge| (pid(edge), edge.from, edge.to, *edge);
+            let hottest = right.sampled.cmp(&left.sampled);
+            hottest.then_with(|| address(a).cmp(&address(b)))
+        });
+        list
     }
 }
 
 /// Runs `session` and reports it with the `top` hottest edges.
 ///
 /// # Errors
-/// As [`Session::run`].
+/// As [`Session::run`] and [`Names::new`].
 pub fn report(
     session: &Session<'_>,
     top: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, ReplayError> {
     let trace = session.trace();
-    let tasks = Tasks::new(trace);
-    let symbols = tasks.symbolizer(trace);
-    let mut edges = Edges::default();
+    let names = Names::new(trace)?;
+    let mut edges = Edges {
+        trace,
+        names: &names,
+        now: Moment::default(),
+        generation: 0,
+        counts: FxHashMap::default(),
+    };
     let summary = session.run(&mut edges, progress)?;
-    let mut list: Vec<_> = edges.counts.into_iter().collect();
-    // By count, then by address, so that ties have one order.
-    list.sort_unstable_by(|a, b| b.1.0.cmp(&a.1.0).then(a.0.cmp(&b.0)));
-    let total: u64 = list.iter().map(|(_, counts)| counts.0).sum();
+    let list = edges.list();
+    let total: u64 = list.iter().map(|(_, times)| times.sampled).sum();
     let hottest = list
         .iter()
         .take(top)
-        .map(|&((pid, from, to), (count, mispredicted))| HotEdge {
-            count,
-            share: count as f64 / total.max(1) as f64,
-            mispredicted,
-            from: symbols.describe(pid, from),
-            to: symbols.describe(pid, to),
+        .map(|(edge, times)| {
+            let at = Moment {
+                process: edge.process,
+                chunk: times.chunk,
+            };
+            HotEdge {
+                count: times.sampled,
+                share: times.sampled as f64 / total.max(1) as f64,
+                mispredicted: times.mispredicted,
+                from: names.describe(at, edge.from),
+                to: names.describe(at, edge.to),
+            }
         })
         .collect();
     let meta = trace.meta();
-    let first = trace.threads().first();
-    let pid = match (meta.scope, first) {
-        (Scope::User, Some(thread)) => trace.processes()[thread.process.0 as usize].pid,
-        _ => 0,
-    };
+    // Where the first thread ends.
+    let end = trace.chunks().iter().rposition(|info| info.thread.0 == 0);
+    let end = Moment::of_chunk(trace, end.unwrap_or(0));
     let last = summary
         .threads
         .first()
@@ -177,18 +253,18 @@ pub fn report(
         hottest,
         last_stack: last
             .iter()
-            .map(|entry| stack_entry(&symbols, pid, entry))
+            .map(|entry| stack_entry(&names, end, entry))
             .collect(),
         damage: trace.damage().map(ToString::to_string),
     })
 }
 
-fn stack_entry(symbols: &Symbolizer, pid: u32, entry: &BranchEntry) -> StackEntry {
+fn stack_entry(names: &Names, at: Moment, entry: &BranchEntry) -> StackEntry {
     StackEntry {
         from: entry.from,
         to: entry.to,
-        from_symbol: symbols.describe(pid, entry.from),
-        to_symbol: symbols.describe(pid, entry.to),
+        from_symbol: names.describe(at, entry.from),
+        to_symbol: names.describe(at, entry.to),
     }
 }
 

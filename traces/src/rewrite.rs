@@ -3,9 +3,11 @@
 use thiserror::Error;
 use vlbr_cpu::StepId;
 
+use crate::record::add_functions;
+use crate::symbols::Executed;
 use crate::vlt::{
-    ChunkBuffer, ChunkEncoder, MemoryAccess, Output, SideBuffer, SideStreams, Trace, VltError,
-    WriteError, Writer,
+    ChunkBuffer, ChunkEncoder, MemoryAccess, Output, Scope, SideBuffer, SideStreams, Trace,
+    VltError, WriteError, Writer,
 };
 
 /// Why a trace could not be rewritten.
@@ -21,6 +23,9 @@ pub enum RewriteError {
 
 /// Writes everything in `trace` to `writer`, chunks compressed at `level` (1 to 19), and finishes
 /// it. `progress` is told the instructions done.
+///
+/// Functions are named as when recording: a file that the trace does not name yet is looked for under
+/// its path, and named if it is the one that was mapped.
 ///
 /// # Errors
 /// See [`RewriteError`].
@@ -43,6 +48,7 @@ pub fn rewrite<O: Output>(
         writer.add_symbols(symbols)?;
     }
     writer.sync_code(trace.code())?;
+    let mut executed = (trace.meta().scope == Scope::User).then(|| Executed::of_trace(trace));
     let mut encoder = ChunkEncoder::new(level);
     let mut buffer = ChunkBuffer::new();
     let mut side = SideBuffer::default();
@@ -71,8 +77,21 @@ pub fn rewrite<O: Output>(
         };
         let encoded = encoder.encode(info.thread, &steps, trace.code(), &sides)?;
         writer.write_chunk(&encoded)?;
+        if let Some(executed) = &mut executed {
+            let process = trace.threads()[info.thread.0 as usize].process.0;
+            executed.chunk(process, index as u32, encoder.distinct(), trace.code());
+        }
         done += info.counts.instructions.total();
         progress(done);
     }
-    Ok(writer.finish(trace.notes())?)
+    // What was said of an earlier attempt at them is said anew.
+    let mut notes = trace.notes().to_vec();
+    notes.retain(|(name, _)| name != "functions");
+    let known = trace.functions().unwrap_or_default();
+    let files = match executed {
+        Some(executed) => executed.functions(trace.code(), known),
+        None => known.to_vec(),
+    };
+    notes.extend(add_functions(&mut writer, &files)?);
+    Ok(writer.finish(&notes)?)
 }

@@ -35,6 +35,7 @@ mod code;
 mod decode;
 mod error;
 mod frame;
+mod functions;
 pub mod fuzz;
 mod info;
 mod matches;
@@ -55,6 +56,8 @@ pub(crate) use code::memory_needed;
 pub use decode::{Chunk, ChunkBuffer, SideBuffer};
 pub use error::{Damage, VltError, WriteError};
 pub use frame::{MAGIC, MAJOR_VERSION, MINOR_VERSION};
+pub(crate) use functions::MAX_NAME as MAX_FUNCTION_NAME;
+pub use functions::{CodeSegment, FileFunctions, FileState, Function};
 pub use info::{Info, ThreadInfo, Totals};
 pub use meta::{
     Mapping, MappingFlags, Meta, Process, ProcessIndex, ProcessStart, Scope, Thread, ThreadIndex,

@@ -12,8 +12,8 @@ use super::golden::Section;
 use super::run;
 use super::shard::Shard;
 use crate::engine::MAX_THREADS;
-use crate::feed::Tasks;
-use crate::region::{Region, symbol_addresses};
+use crate::names::Names;
+use crate::region::{Entrance, Region};
 use crate::session::ReplayError;
 
 /// How many configurations are done, and of how many.
@@ -130,19 +130,18 @@ fn region(described: &CorpusTrace, trace: &Trace) -> Result<Region, ReplayError>
     if described.from.is_none() && described.to.is_none() {
         return Ok(Region::whole());
     }
-    let symbols = Tasks::new(trace).symbolizer(trace);
-    let addresses = |name: &Option<String>| match name {
-        None => Ok(None),
-        Some(name) => {
-            let addresses = symbol_addresses(trace, &symbols, name);
-            if addresses.is_empty() {
-                return Err(ReplayError::NoSymbol(name.clone()));
-            }
-            Ok(Some(addresses))
-        }
-    };
-    let (from, to) = (addresses(&described.from)?, addresses(&described.to)?);
-    let region = Region::between(trace, from.as_deref(), to.as_deref())?;
+    let names = Names::new(trace)?;
+    let from = described
+        .from
+        .as_deref()
+        .map(|name| Entrance::new(trace, &names, name))
+        .transpose()?;
+    let to = described
+        .to
+        .as_deref()
+        .map(|name| Entrance::new(trace, &names, name))
+        .transpose()?;
+    let region = Region::between(trace, from.as_ref(), to.as_ref())?;
     region.ok_or_else(|| ReplayError::NotReached(described.from.clone().unwrap_or_default()))
 }
 

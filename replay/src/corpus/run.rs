@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use vlbr_cpu::run::Sample;
 use vlbr_traces::perfdata::{BranchEntry, BranchFlags, BranchPrivilege, BranchType, SampleRecord};
+use vlbr_traces::symbols::places::{KERNEL, Place, Places, UNMAPPED};
 use vlbr_traces::vlt::Trace;
 
 use super::config::{Configuration, Corpus};
@@ -10,7 +11,6 @@ use super::digest::{Aspects, Segments, add_aspects, encode};
 use super::exercise::{Exercised, as_perf_reads, exercise};
 use super::golden::{Results, Section, Stack};
 use crate::device::DeviceError;
-use crate::places::{KERNEL, Place, Places, UNMAPPED};
 use crate::region::Region;
 use crate::session::{Consumer, ReplayError, Session, SessionOptions, Summary};
 

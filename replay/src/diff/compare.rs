@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use vlbr_traces::symbols::places::Place;
 
 use super::divergence::{self, Divergence};
 use super::error::DiffError;
 use super::input::{Input, Kind};
 use super::union::Union;
-use crate::places::Place;
 
 /// Two files compared.
 #[derive(Clone, Debug, Serialize)]

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 use vlbr_traces::perfdata::{BranchEntry, PerfFile, Record, Records};
+use vlbr_traces::symbols::places::{Place, Places};
 use vlbr_traces::vlt::Trace;
 
 use super::error::DiffError;
 use super::input::{Content, Input, perf_error};
 use super::union::Union;
 use super::walk::{Leave, StraightRun, Walk};
-use crate::places::{Place, Places};
 
 /// Where two files part first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

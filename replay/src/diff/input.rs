@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use vlbr_traces::files::open_regular;
 use vlbr_traces::perfdata::{FileIdentity, PerfFile, PerfReadError, Record};
+use vlbr_traces::symbols::places::{NewMapping, Place, Places};
 use vlbr_traces::vlt::{ChunkBuffer, OpenOptions, Trace};
 
 use super::error::DiffError;
-use crate::places::{NewMapping, Place, Places};
 
 /// Different edges taken at most.
 const MAX_EDGES: usize = 1 << 24;

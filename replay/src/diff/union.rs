@@ -1,12 +1,12 @@
 //! The objects of both files brought together, and names for what lies in them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use vlbr_traces::symbols::{ElfImage, SymbolTable, parse_kallsyms};
+use vlbr_traces::symbols::places::{KERNEL, Object, Place, UNMAPPED};
+use vlbr_traces::symbols::{ElfImage, SymbolTable, open_mapped};
 
 use super::input::{Content, Input, Kind};
-use crate::places::{KERNEL, Object, Place, UNMAPPED};
+use crate::names::{bracketed, image_of, kernel_symbols};
 
 /// Both files' objects under one numbering.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub(super) struct Union {
 struct Shared {
     label: String,
     image: Option<ElfImage>,
-    /// Paths where it was looked for in vain.
-    missing: Vec<PathBuf>,
+    /// Where it was looked for in vain, and why.
+    missing: Option<String>,
     kernel_start: Option<u64>,
     /// Offsets are linked addresses already.
     linked: bool,
@@ -78,9 +78,16 @@ impl Union {
                 if is_main {
                     union.only = Some(number);
                 }
-                union.take(number, object, index as u32, preaggregated(input));
+                union.take(number, object, index as u32, input);
             }
         }
+        let missing = union.objects.iter().filter(|shared| shared.image.is_none());
+        let missing = missing.filter_map(|shared| shared.missing.as_ref());
+        union.notes.extend(
+            missing.map(|error| {
+                format!("{error}: no symbols of it, addresses are offsets in the file")
+            }),
+        );
         union.compare_build_ids(a, b);
         if let Some(main) = union.only {
             // Addresses of the program are compared as linked.
@@ -92,32 +99,37 @@ impl Union {
             }
         }
         for input in [a, b] {
-            if let Content::Trace(trace) = &input.content
-                && let Some(text) = trace.symbols()
-            {
-                // A list that is no list names nothing; addresses then stay bare.
-                let table = parse_kallsyms(text.as_bytes(), Path::new("[kernel.kallsyms]"));
-                union.kernel = union.kernel.take().or(table.ok());
+            if let Content::Trace(trace) = &input.content {
+                match kernel_symbols(trace) {
+                    Ok(table) => union.kernel = union.kernel.take().or(table),
+                    Err(error) => union.notes.push(format!(
+                        "{}: {error}: no kernel symbols of it",
+                        input.path.display()
+                    )),
+                }
             }
         }
         union
     }
 
-    fn take(&mut self, number: u32, object: &Object, index: u32, preaggregated: bool) {
+    fn take(&mut self, number: u32, object: &Object, index: u32, input: &Input) {
         let shared = &mut self.objects[number as usize];
         shared.kernel_start = shared.kernel_start.or(object.kernel_start);
         let file = index != UNMAPPED && index != KERNEL && object.kernel_start.is_none();
-        let known = shared.image.is_some() || shared.missing.contains(&object.path);
-        if file && !preaggregated && !known && object.path.is_absolute() {
-            match ElfImage::open(&object.path) {
-                Ok(image) => shared.image = Some(image),
-                Err(error) => {
-                    shared.missing.push(object.path.clone());
-                    self.notes.push(format!(
-                        "{error}: no symbols of it, addresses are offsets in the file"
-                    ));
-                }
+        if !file || shared.image.is_some() || !object.path.is_absolute() {
+            return;
+        }
+        let found = match &input.content {
+            Content::Trace(trace) => image_of(index, object, trace),
+            Content::Perf(_) => Some(open_mapped(&object.path, &object.build_id)),
+            Content::Preaggregated => None,
+        };
+        match found {
+            Some(Ok(image)) => shared.image = Some(image),
+            Some(Err(error)) => {
+                shared.missing.get_or_insert_with(|| error.to_string());
             }
+            None => {}
         }
     }
 
@@ -214,14 +226,6 @@ impl Union {
             return name;
         }
         format!("{name} ({}+{:#x})", self.object(place), self.address(place))
-    }
-}
-
-fn bracketed(label: &str) -> String {
-    if label.starts_with('[') {
-        label.to_owned()
-    } else {
-        format!("[{label}]")
     }
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use vlbr_cpu::Exit;
+use vlbr_traces::symbols::places::{Place, Places};
 use vlbr_traces::vlt::{ChunkBuffer, ThreadIndex, Trace};
 
 use super::error::DiffError;
 use super::union::Union;
-use crate::places::{Place, Places};
 
 /// How a straight run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,4 +4,5 @@ mod bolt;
 mod corpus;
 mod diff;
 mod fuzz;
+mod names;
 mod synthetic;

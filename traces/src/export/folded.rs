@@ -18,24 +18,73 @@ pub enum StackSource {
     Address,
 }
 
+/// What gives the frames of a stack their names.
+pub trait FrameNames {
+    /// The function that holds `address`, `[file]` if it has no name, or `[unknown]`.
+    fn function(&self, pid: u32, address: u64) -> String;
+
+    /// A mapping comes.
+    fn map(&mut self, mapping: &Mapping) {
+        let _ = mapping;
+    }
+
+    /// `child` starts with what `parent` has mapped.
+    fn fork(&mut self, parent: u32, child: u32) {
+        let _ = (parent, child);
+    }
+
+    /// The process runs another program.
+    fn exec(&mut self, pid: u32) {
+        let _ = pid;
+    }
+}
+
+impl FrameNames for Symbolizer {
+    fn function(&self, pid: u32, address: u64) -> String {
+        match self.resolve(pid, address) {
+            Some(resolved) => match resolved.symbol {
+                Some(symbol) => symbol.display_name(),
+                None => {
+                    let name = resolved.path.file_name();
+                    let name = name.unwrap_or(resolved.path.as_os_str());
+                    format!("[{}]", name.to_string_lossy())
+                }
+            },
+            None => "[unknown]".to_owned(),
+        }
+    }
+
+    fn map(&mut self, mapping: &Mapping) {
+        Self::map(self, mapping);
+    }
+
+    fn fork(&mut self, parent: u32, child: u32) {
+        Self::fork(self, parent, child);
+    }
+
+    fn exec(&mut self, pid: u32) {
+        Self::exec(self, pid);
+    }
+}
+
 /// Counts samples by stack.
 #[derive(Debug)]
-pub struct FoldedSink<W> {
+pub struct FoldedSink<W, N> {
     out: W,
     source: StackSource,
-    symbols: Symbolizer,
+    names: N,
     comms: BTreeMap<u32, String>,
     stacks: BTreeMap<String, u64>,
 }
 
-impl<W: Write> FoldedSink<W> {
-    /// Resolves addresses with `symbols`, which is told of every mapping that comes.
+impl<W: Write, N: FrameNames> FoldedSink<W, N> {
+    /// Resolves addresses with `names`, which is told of every mapping that comes.
     #[must_use]
-    pub const fn new(out: W, source: StackSource, symbols: Symbolizer) -> Self {
+    pub const fn new(out: W, source: StackSource, names: N) -> Self {
         Self {
             out,
             source,
-            symbols,
+            names,
             comms: BTreeMap::new(),
             stacks: BTreeMap::new(),
         }
@@ -60,23 +109,6 @@ impl<W: Write> FoldedSink<W> {
             StackSource::Address => vec![sample.ip],
         }
     }
-
-    fn frame_name(&self, pid: u32, address: u64) -> String {
-        let name = match self.symbols.resolve(pid, address) {
-            Some(resolved) => match resolved.symbol {
-                Some(symbol) => symbol.display_name(),
-                None => {
-                    let name = resolved
-                        .path
-                        .file_name()
-                        .unwrap_or(resolved.path.as_os_str());
-                    format!("[{}]", name.to_string_lossy())
-                }
-            },
-            None => "[unknown]".to_owned(),
-        };
-        clean(&name)
-    }
 }
 
 /// A name without the characters that end a frame or a line.
@@ -86,22 +118,22 @@ fn clean(name: &str) -> String {
         .collect()
 }
 
-impl<W: Write> SampleSink for FoldedSink<W> {
+impl<W: Write, N: FrameNames> SampleSink for FoldedSink<W, N> {
     fn comm(&mut self, task: TaskId, comm: &str, exec: bool, _: u64) -> Result<(), ExportError> {
         if exec {
-            self.symbols.exec(task.pid);
+            self.names.exec(task.pid);
         }
         self.comms.insert(task.tid, clean(comm));
         Ok(())
     }
 
     fn mapping(&mut self, mapping: &Mapping, _: u64) -> Result<(), ExportError> {
-        self.symbols.map(mapping);
+        self.names.map(mapping);
         Ok(())
     }
 
     fn fork(&mut self, parent: TaskId, child: TaskId, _: u64) -> Result<(), ExportError> {
-        self.symbols.fork(parent.pid, child.pid);
+        self.names.fork(parent.pid, child.pid);
         if let Some(comm) = self.comms.get(&parent.tid).cloned() {
             self.comms.insert(child.tid, comm);
         }
@@ -127,7 +159,7 @@ impl<W: Write> SampleSink for FoldedSink<W> {
         };
         for address in self.frames(sample).into_iter().rev() {
             line.push(';');
-            line.push_str(&self.frame_name(sample.pid, address));
+            line.push_str(&clean(&self.names.function(sample.pid, address)));
         }
         let count = self.stacks.entry(line).or_default();
         *count += 1;

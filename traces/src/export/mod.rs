@@ -10,7 +10,7 @@ mod perf_script;
 mod sink;
 
 pub use bolt::{BoltProfile, BoltRun, BoltSink};
-pub use folded::{FoldedSink, StackSource};
+pub use folded::{FoldedSink, FrameNames, StackSource};
 pub use json::JsonSink;
 pub use output::OutputFile;
 pub use perf_script::{PerfScriptSink, ScriptFields};

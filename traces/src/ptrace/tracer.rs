@@ -46,6 +46,8 @@ struct Process {
     pid: i32,
     code: Code,
     mappings: Vec<Mapping>,
+    /// It was noted that they cannot be read.
+    maps_lost: bool,
 }
 
 struct Tracer<'a, S: Sink> {
@@ -261,6 +263,7 @@ impl<S: Sink> Tracer<'_, S> {
             pid,
             code,
             mappings: Vec::new(),
+            maps_lost: false,
         };
         self.processes.insert(id, process);
         self.mappings(id)?;
@@ -285,13 +288,27 @@ impl<S: Sink> Tracer<'_, S> {
         Ok(())
     }
 
-    /// Delivers the mappings of `process` if they have changed.
+    /// Delivers the mappings of `process` if they have changed. If they cannot be read, that is noted
+    /// as lost, once: the code is recorded all the same, without files and names.
     fn mappings(&mut self, id: ProcessId) -> Result<(), Failure> {
         let Some(process) = self.processes.get_mut(&id) else {
             return Ok(());
         };
-        // A process that is being killed has no maps any more.
-        let text = fs::read(format!("/proc/{}/maps", process.pid)).unwrap_or_default();
+        let path = format!("/proc/{}/maps", process.pid);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // A process that is being killed has no maps any more.
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) => {
+                if !std::mem::replace(&mut process.maps_lost, true) {
+                    self.lost.push(Lost {
+                        process: Some(id),
+                        what: format!("mappings: {path}: {error}"),
+                    });
+                }
+                return Ok(());
+            }
+        };
         let mappings = parse_maps(&text);
         if !mappings.is_empty() && mappings != process.mappings {
             self.sink.mappings(id, &mappings).map_err(sink)?;
@@ -500,6 +517,12 @@ fn read_user(tid: Pid, offset: usize) -> Result<u64, Failure> {
     ptrace::read_user(tid, offset as ptrace::AddressType)
         .map(|value| value as u64)
         .map_err(failure("reading a tracee's registers"))
+}
+
+/// Whether a file in `/proc/PID` is missing because the process is.
+fn is_gone(error: &std::io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::ENOENT | Errno::ESRCH))
 }
 
 /// A number in `/proc/PID/status`.

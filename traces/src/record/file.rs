@@ -8,9 +8,10 @@ use vlbr_cpu::{Interner, StepId};
 
 use super::error::RecordError;
 use crate::assemble::AssembleStats;
+use crate::symbols::Executed;
 use crate::vlt::{
-    ChunkEncoder, Mapping, Meta, Process, ProcessIndex, SideStreams, Thread, ThreadIndex,
-    WriteError, Writer, WriterOptions, memory_needed,
+    ChunkEncoder, FileFunctions, Mapping, Meta, Output, Process, ProcessIndex, Scope, SideStreams,
+    Thread, ThreadIndex, WriteError, Writer, WriterOptions, memory_needed,
 };
 
 /// A trace that several streams write to.
@@ -29,6 +30,10 @@ pub(super) struct TraceFile {
     encoders: Mutex<Vec<ChunkEncoder>>,
     stats: Mutex<AssembleStats>,
     counted: Mutex<CodeCount>,
+    /// Of processes only: what a guest maps is not known. Locked while the writer is.
+    executed: Option<Mutex<Executed>>,
+    /// Process of each thread.
+    processes: Mutex<Vec<ProcessIndex>>,
     /// Bytes written so far.
     pub(super) bytes: AtomicU64,
     /// Instructions assembled so far.
@@ -76,6 +81,8 @@ impl TraceFile {
             encoders: Mutex::default(),
             stats: Mutex::default(),
             counted: Mutex::default(),
+            executed: (meta.scope == Scope::User).then(Mutex::default),
+            processes: Mutex::default(),
             instructions: AtomicU64::new(0),
         })
     }
@@ -102,7 +109,11 @@ impl TraceFile {
     }
 
     pub(super) fn thread(&self, thread: &Thread) -> Result<ThreadIndex, RecordError> {
-        self.write(|writer| writer.add_thread(thread))
+        self.write(|writer| {
+            let index = writer.add_thread(thread)?;
+            lock(&self.processes).push(thread.process);
+            Ok(index)
+        })
     }
 
     /// Adds mappings that hold from the next chunk on.
@@ -114,6 +125,9 @@ impl TraceFile {
             for mut mapping in mappings {
                 mapping.from_chunk = writer.chunks();
                 writer.add_mapping(&mapping)?;
+                if let Some(executed) = &self.executed {
+                    lock(executed).mapping(&mapping);
+                }
             }
             Ok(())
         })
@@ -136,12 +150,18 @@ impl TraceFile {
         let chunk = encoder
             .encode(thread, steps, interner().code(), sides)
             .map_err(|source| self.error(source))?;
+        let written = self.write(|writer| {
+            let interner = interner();
+            writer.sync_code(interner.code())?;
+            let index = writer.write_chunk(&chunk)?;
+            if let Some(executed) = &self.executed {
+                let process = lock(&self.processes)[thread.0 as usize];
+                lock(executed).chunk(process.0, index, encoder.distinct(), interner.code());
+            }
+            Ok(())
+        });
         lock(&self.encoders).push(encoder);
-        self.write(|writer| {
-            writer.sync_code(interner().code())?;
-            writer.write_chunk(&chunk)
-        })?;
-        Ok(())
+        written
     }
 
     /// Whether so much code was met that a reader would soon refuse the trace.
@@ -170,7 +190,7 @@ impl TraceFile {
         failed: bool,
     ) -> Result<u64, RecordError> {
         let path = self.path;
-        let writer = self
+        let mut writer = self
             .writer
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -180,8 +200,23 @@ impl TraceFile {
             let _ = std::fs::remove_file(&path);
             return Ok(0);
         }
+        let mut notes = notes.to_vec();
+        if let Some(executed) = self.executed {
+            let executed = executed
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            let interner = self.interner.read();
+            let interner = interner.unwrap_or_else(PoisonError::into_inner);
+            let files = executed.functions(interner.code(), &[]);
+            notes.extend(add_functions(&mut writer, &files).map_err(|source| {
+                RecordError::Write {
+                    path: path.clone(),
+                    source,
+                }
+            })?);
+        }
         let mut size = writer.size();
-        let file = writer.finish(notes).map_err(|source| RecordError::Write {
+        let file = writer.finish(&notes).map_err(|source| RecordError::Write {
             path: path.clone(),
             source,
         })?;
@@ -196,5 +231,23 @@ impl TraceFile {
             },
         })?;
         Ok(size)
+    }
+}
+
+/// Writes the functions that ran, if code of files did. More of them than a trace takes are left
+/// out: a recording does not fail for lack of names. Returns what is to be noted about that.
+pub(crate) fn add_functions<O: Output>(
+    writer: &mut Writer<O>,
+    files: &[FileFunctions],
+) -> Result<Option<(String, String)>, WriteError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    match writer.add_functions(files) {
+        Ok(()) => Ok(None),
+        Err(error @ WriteError::Oversized { .. }) => {
+            Ok(Some(("functions".to_owned(), format!("left out: {error}"))))
+        }
+        Err(error) => Err(error),
     }
 }

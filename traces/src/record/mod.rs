@@ -32,6 +32,7 @@ use crate::qemu::{GuestEnd, Lost};
 use crate::vlt::{CHUNK_INSTRUCTIONS, RECORDING_LEVEL};
 
 pub use error::RecordError;
+pub(crate) use file::add_functions;
 pub use log::{LogOptions, convert_qemulog};
 pub use run::{record_system, record_user};
 

@@ -10,6 +10,7 @@ use object::{ObjectKind, SymbolKind};
 
 use super::error::SymbolError;
 use super::table::{Binding, Symbol, SymbolTable, SymbolTableBuilder};
+use crate::vlt::{FileFunctions, Function};
 
 /// Segments taken at most.
 const MAX_SEGMENTS: usize = 4096;
@@ -143,6 +144,52 @@ impl ElfImage {
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<Symbol<'_>> {
         self.symbols.lookup(address)
+    }
+
+    /// What a trace keeps of a file: the code segments and the functions that ran.
+    #[must_use]
+    pub fn from_functions(file: &FileFunctions) -> Self {
+        let names = file.functions.iter().map(|f| f.name.len() as u64).sum();
+        let mut builder = SymbolTableBuilder::new(names);
+        for function in &file.functions {
+            let Function {
+                address,
+                size,
+                name,
+            } = function;
+            // Room was made for all names; the frame's limit is below the table's.
+            let _ = builder.push(*address, *size, name, Binding::GlobalFunction);
+        }
+        let segments = file.segments.iter().map(|segment| ElfSegment {
+            address: segment.address,
+            size: segment.size,
+            file_offset: segment.offset,
+            file_size: segment.size,
+            executable: true,
+        });
+        Self {
+            path: file.path.clone(),
+            build_id: (!file.build_id.is_empty()).then(|| file.build_id.clone()),
+            position_independent: false,
+            entry: 0,
+            segments: segments.collect(),
+            symbols: builder.build(),
+        }
+    }
+
+    /// Bytes from a symbol's address on that bear its name: its size or, if it has none, up to the
+    /// next symbol or the end of its segment.
+    #[must_use]
+    pub fn extent(&self, symbol: &Symbol<'_>) -> u64 {
+        let behind = || {
+            let holding = |s: &&ElfSegment| {
+                s.executable && symbol.address >= s.address && symbol.address - s.address < s.size
+            };
+            let segment = self.segments.iter().find(holding)?;
+            Some(segment.address.saturating_add(segment.size))
+        };
+        let end = self.symbols.end(symbol).or_else(behind);
+        end.map_or(0, |end| end.saturating_sub(symbol.address))
     }
 
     /// The linked address of an offset in the file; a segment that is executable goes first.

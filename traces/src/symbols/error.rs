@@ -23,6 +23,12 @@ pub enum SymbolError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file is not the one that was mapped.
+    #[error("{}: another build than the one recorded", path.display())]
+    AnotherFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file announces more symbols or code than is taken.
     #[error("{}: {what}: more than {limit}", path.display())]
     TooLarge {

@@ -188,6 +188,18 @@ impl SymbolTable {
             })
     }
 
+    /// The address behind a symbol of this table. One without size reaches to the next one; `None`
+    /// if there is none.
+    #[must_use]
+    pub fn end(&self, symbol: &Symbol<'_>) -> Option<u64> {
+        if symbol.size > 0 {
+            return Some(symbol.address.saturating_add(symbol.size));
+        }
+        let entries = &self.entries;
+        let next = entries.partition_point(|entry| entry.address <= symbol.address);
+        Some(entries.get(next)?.address)
+    }
+
     /// The symbol with this name, the lowest when there are several. Searches the whole table.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Symbol<'_>> {

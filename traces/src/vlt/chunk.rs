@@ -269,6 +269,12 @@ impl ChunkEncoder {
         }
     }
 
+    /// The different steps of the chunk encoded last, ascending.
+    #[must_use]
+    pub fn distinct(&self) -> &[StepId] {
+        &self.distinct
+    }
+
     /// Compresses `steps` of `thread`, at most [`MAX_STEPS`].
     ///
     /// # Errors

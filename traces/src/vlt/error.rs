@@ -183,6 +183,9 @@ pub enum WriteError {
     /// A side stream's positions are not in ascending order or outside the chunk.
     #[error("side stream: position {0} is out of order or outside the chunk")]
     Position(u32),
+    /// A value that no reader accepts.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
     /// The compressor failed.
     #[error("compression: {0}")]
     Compression(io::Error),

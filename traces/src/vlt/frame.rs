@@ -34,6 +34,7 @@ pub(super) mod kind {
     pub(in super::super) const CHUNK: u16 = 8;
     pub(in super::super) const SIDE: u16 = 9;
     pub(in super::super) const END: u16 = 10;
+    pub(in super::super) const FUNCTIONS: u16 = 11;
 }
 
 /// The header of a file of this version.

@@ -7,9 +7,11 @@ use super::error::{VltError, WriteError};
 use super::frame::{FILE_HEADER, FRAME_HEADER, FrameHeader, frame, kind};
 use super::packed::{compress, decompress};
 use super::{
-    ChunkBuffer, MachineAccess, MemoryAccess, Meta, OpenOptions, Position, Process, SideBuffer,
-    SideStreams, Thread, Timestamp, Trace, Writer, WriterOptions, encode_chunk,
+    ChunkBuffer, CodeSegment, FileFunctions, FileState, Function, MachineAccess, MemoryAccess,
+    Meta, OpenOptions, Position, Process, SideBuffer, SideStreams, Thread, Timestamp, Trace,
+    Writer, WriterOptions, encode_chunk,
 };
+use crate::symbols::ElfImage;
 use crate::synthetic::{Rng, Synthetic, SyntheticConfig};
 
 /// Different files that mutations start from.
@@ -89,6 +91,12 @@ fn run_one(bytes: Vec<u8>, buffer: &mut ChunkBuffer, report: &mut FuzzReport) {
             report.salvaged += 1;
         }
     }
+    for file in trace.functions().unwrap_or_default() {
+        let image = ElfImage::from_functions(file);
+        for function in &file.functions {
+            assert!(image.lookup(function.address).is_some());
+        }
+    }
     for index in 0..trace.chunks().len() {
         let result = decode_all(&trace, index, buffer);
         match result {
@@ -149,6 +157,7 @@ fn seed_file(seed: u64) -> Result<Vec<u8>, FuzzError> {
         name: "t".into(),
     })?;
     writer.add_symbols("0 T start\n")?;
+    writer.add_functions(&functions(seed))?;
     for turn in 0..2 {
         let steps = program.run(0, 100 << seed)?;
         let position = Position {
@@ -186,6 +195,32 @@ fn seed_file(seed: u64) -> Result<Vec<u8>, FuzzError> {
         writer.write_chunk(&encode_chunk(thread, &steps, program.code(), &sides, 1)?)?;
     }
     Ok(writer.finish(&[])?)
+}
+
+/// A file without build-id and with functions, and one that was not there.
+fn functions(seed: u64) -> Vec<FileFunctions> {
+    let function = |number: u64| Function {
+        address: 0x1000 + number * 0x20 * (seed + 1),
+        size: 0x10 + number,
+        name: format!("function{number}").into_bytes(),
+    };
+    let read = FileFunctions {
+        path: "/bin/a".into(),
+        segments: vec![CodeSegment {
+            address: 0x1000,
+            offset: 0x400,
+            size: 0x1000,
+        }],
+        functions: (0..4 + seed).map(function).collect(),
+        ..FileFunctions::default()
+    };
+    let missing = FileFunctions {
+        path: "/bin/b".into(),
+        build_id: vec![seed as u8; 20],
+        state: FileState::Unreadable,
+        ..FileFunctions::default()
+    };
+    vec![read, missing]
 }
 
 fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
@@ -286,7 +321,7 @@ fn mutate_packed(kind: u16, payload: &mut Vec<u8>, rng: &mut Rng) -> Option<()> 
     let (size_at, stored_at, start, end) = match kind {
         kind::BLOCKS | kind::STEPS => (8, None, 12, payload.len()),
         kind::SIDE => (12, None, 16, payload.len()),
-        kind::SYMBOLS => (0, None, 4, payload.len()),
+        kind::SYMBOLS | kind::FUNCTIONS => (0, None, 4, payload.len()),
         kind::CHUNK => {
             let stored_at = CHUNK_HEADER - 8;
             let map_end = CHUNK_HEADER + number(payload, stored_at)? as usize;

@@ -8,6 +8,7 @@ use super::frame::{
     FILE_HEADER, FRAME_HEADER, FrameHeader, MINOR_VERSION, SUMMED_HEADER, check_crc,
     check_file_header, kind,
 };
+use super::functions::decode_functions;
 use super::meta::{Mapping, Meta, Process, Thread, notes};
 use super::packed::decompress;
 use super::source::Source;
@@ -118,7 +119,7 @@ impl<'a> Scan<'a> {
         if left < whole {
             return Err(truncated(whole, left));
         }
-        let known = (kind::META..=kind::END).contains(&header.kind);
+        let known = (kind::META..=kind::FUNCTIONS).contains(&header.kind);
         if !known && !header.is_optional() {
             return Err(Damage::UnknownFrame(header.kind));
         }
@@ -133,7 +134,7 @@ impl<'a> Scan<'a> {
         result?;
         let sizes = &mut self.trace.sizes;
         *match header.kind {
-            kind::SYMBOLS => &mut sizes.symbols,
+            kind::SYMBOLS | kind::FUNCTIONS => &mut sizes.symbols,
             kind::BLOCKS => &mut sizes.blocks,
             kind::STEPS => &mut sizes.steps,
             kind::CHUNK => &mut sizes.chunks,
@@ -223,6 +224,9 @@ impl<'a> Scan<'a> {
             kind::CHUNK => self.chunk(header, payload)?,
             kind::SIDE => self.side(header, payload)?,
             kind::END => self.end(payload)?,
+            kind::FUNCTIONS => {
+                trace.functions = Some(decode_functions(payload, &mut self.budget)?);
+            }
             _ => {}
         }
         Ok(())

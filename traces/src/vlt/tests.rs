@@ -1,6 +1,7 @@
 //! Tests of the format as a whole: what is written is read, what is damaged is named.
 
 mod damage;
+mod named;
 mod round_trip;
 
 use vlbr_cpu::StepId;
@@ -59,6 +60,41 @@ pub(super) fn mapping(process: ProcessIndex) -> Mapping {
 
 pub(super) const SYMBOLS: &str = "ffffffff81000000 T _text\nffffffff81000010 t start\n";
 
+pub(super) fn functions() -> Vec<FileFunctions> {
+    let function = |address, size, name: &str| Function {
+        address,
+        size,
+        name: name.into(),
+    };
+    let lib = FileFunctions {
+        path: "/lib/lib.so".into(),
+        state: FileState::Another,
+        ..FileFunctions::default()
+    };
+    let program = FileFunctions {
+        path: "/usr/bin/program".into(),
+        build_id: vec![0xab; 20],
+        state: FileState::Read,
+        segments: vec![CodeSegment {
+            address: 0x40_1000,
+            offset: 0x1000,
+            size: 0x2345,
+        }],
+        functions: vec![
+            function(0x40_1000, 0x20, "_start"),
+            function(0x40_1020, 1, "_ZN4core3fmt5write17h0123456789abcdefE"),
+            function(0x40_1030, u64::MAX - 0x40_1030, "\u{e9}"),
+        ],
+    };
+    let gone = FileFunctions {
+        path: "/usr/bin/program".into(),
+        build_id: vec![0xac; 20],
+        state: FileState::Unreadable,
+        ..FileFunctions::default()
+    };
+    vec![lib, program, gone]
+}
+
 pub(super) fn sample(seed: u64, instructions: u64) -> Sample {
     let config = SyntheticConfig {
         threads: 2,
@@ -109,6 +145,7 @@ pub(super) fn sample(seed: u64, instructions: u64) -> Sample {
             chunks.push((thread, steps));
         }
     }
+    writer.add_functions(&functions()).unwrap();
     let bytes = writer.finish(&[("end".into(), "complete".into())]).unwrap();
     Sample {
         bytes,

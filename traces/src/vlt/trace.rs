@@ -6,6 +6,7 @@ use vlbr_cpu::Code;
 
 use super::chunk::Counts;
 use super::error::{Damage, VltError};
+use super::functions::FileFunctions;
 use super::meta::{Mapping, Meta, Process, Thread, ThreadIndex};
 use super::scan::scan;
 use super::source::Source;
@@ -70,7 +71,7 @@ pub(super) struct SideInfo {
 pub struct Sizes {
     /// Header, meta, processes, threads, mappings, end and frames this reader does not know.
     pub description: u64,
-    /// Kernel symbols.
+    /// Kernel symbols and functions.
     pub symbols: u64,
     /// Blocks.
     pub blocks: u64,
@@ -105,6 +106,7 @@ pub(super) struct Contents {
     pub(super) threads: Vec<Thread>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) symbols: Option<String>,
+    pub(super) functions: Option<Vec<FileFunctions>>,
     pub(super) code: Code,
     pub(super) chunks: Vec<ChunkInfo>,
     /// In the order of chunk and tag.
@@ -179,6 +181,13 @@ impl Trace {
     #[must_use]
     pub fn symbols(&self) -> Option<&str> {
         self.contents.symbols.as_deref()
+    }
+
+    /// The mapped files of which code ran, with the functions that did, by path and build-id;
+    /// `None` if nothing was written about them.
+    #[must_use]
+    pub fn functions(&self) -> Option<&[FileFunctions]> {
+        self.contents.functions.as_deref()
     }
 
     /// All blocks and steps.

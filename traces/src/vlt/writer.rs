@@ -11,6 +11,7 @@ use super::chunk::{CHUNK_HEADER, ChunkHeader, EncodedChunk};
 use super::code::{encode_blocks, encode_steps};
 use super::error::WriteError;
 use super::frame::{MAX_PAYLOAD, OPTIONAL, SUMMED_HEADER, file_header, frame, kind};
+use super::functions::{FileFunctions, encode_functions};
 use super::meta::{Mapping, Meta, Process, ProcessIndex, Thread, ThreadIndex, put_notes};
 use super::packed::compress;
 use super::scan::MAX_SYMBOLS;
@@ -256,6 +257,16 @@ impl<O: Output> Writer<O> {
         let mut payload = (kallsyms.len() as u32).to_le_bytes().to_vec();
         payload.extend(compress(self.options.code_level, kallsyms.as_bytes())?);
         self.frame(kind::SYMBOLS, OPTIONAL, &payload)
+    }
+
+    /// Adds the functions that ran, by ascending path and build-id. A later call replaces them.
+    ///
+    /// # Errors
+    /// [`WriteError::Malformed`]: not in order, or fields that contradict each other; more than
+    /// 16 MiB of them; the output's.
+    pub fn add_functions(&mut self, files: &[FileFunctions]) -> Result<(), WriteError> {
+        let payload = encode_functions(files, self.options.code_level)?;
+        self.frame(kind::FUNCTIONS, OPTIONAL, &payload)
     }
 
     /// Writes the blocks and steps of `code` that were not written yet. `code` must be the same

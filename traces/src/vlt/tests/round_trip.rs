@@ -12,6 +12,7 @@ fn everything_written_is_read() {
     assert_eq!(trace.processes(), [process()]);
     assert_eq!(trace.mappings(), [mapping(ProcessIndex(0))]);
     assert_eq!(trace.symbols(), Some(SYMBOLS));
+    assert_eq!(trace.functions(), Some(functions().as_slice()));
     assert_eq!(trace.notes(), [("end".to_owned(), "complete".to_owned())]);
     let threads: Vec<_> = trace.threads().iter().map(|t| (t.tid, t.vcpu)).collect();
     assert_eq!(threads, [(7, None), (8, Some(0))]);

@@ -3,29 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use vlbr_traces::vlt::{ProcessStart, Trace};
+use crate::vlt::{self, Process, ProcessStart, Trace};
 
 /// An address as object and offset in it.
 ///
 /// Of a mapped file the offset is that in the file. Kernel code counts from the start of its
 /// mapping; what no mapping holds keeps its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Place {
+pub struct Place {
     /// Index of the object.
-    pub(crate) object: u32,
+    pub object: u32,
     /// Offset in it.
-    pub(crate) offset: u64,
+    pub offset: u64,
 }
 
-/// A file, or what stands for one.
+/// A file, or what stands for one. A path under which two build-ids were mapped is two files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Object {
+pub struct Object {
     /// Its path, or a name in brackets.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Its build-id; empty if unknown.
-    pub(crate) build_id: Vec<u8>,
+    pub build_id: Vec<u8>,
     /// Where kernel code starts: what offsets count from.
-    pub(crate) kernel_start: Option<u64>,
+    pub kernel_start: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,22 +49,24 @@ impl Mapped {
 }
 
 /// The object of user addresses that no mapping holds.
-pub(crate) const UNMAPPED: u32 = 0;
+pub const UNMAPPED: u32 = 0;
 /// The object of kernel addresses that no mapping holds.
-pub(crate) const KERNEL: u32 = 1;
+pub const KERNEL: u32 = 1;
 /// How far the parents of a process are asked for what it inherited.
 const GENERATIONS: usize = 64;
 
 /// Mappings of address spaces over time.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub struct Places {
     objects: Vec<Object>,
-    known: BTreeMap<(PathBuf, bool), u32>,
+    /// Objects by path and whether they are kernel code, the first one met first.
+    known: BTreeMap<(PathBuf, bool), Vec<u32>>,
     /// By space, in the order of `since`.
     spaces: BTreeMap<u32, Vec<Mapped>>,
     kernel: Vec<Mapped>,
     parents: BTreeMap<u32, u32>,
-    mappings: usize,
+    /// When mappings came, ascending.
+    changes: Vec<u64>,
 }
 
 impl Default for Places {
@@ -79,95 +81,118 @@ impl Default for Places {
             spaces: BTreeMap::new(),
             kernel: Vec::new(),
             parents: BTreeMap::new(),
-            mappings: 0,
+            changes: Vec::new(),
         }
     }
 }
 
 impl Places {
     /// The mappings of `trace`: spaces are indices of processes, time is counted in chunks.
-    pub(crate) fn of_trace(trace: &Trace) -> Self {
+    #[must_use]
+    pub fn of_trace(trace: &Trace) -> Self {
         let mut places = Self::default();
-        for mapping in trace.mappings() {
-            let told = NewMapping {
-                since: mapping.from_chunk.into(),
-                start: mapping.start,
-                length: mapping.length,
-                offset: mapping.offset,
-                path: &mapping.path,
-                build_id: &mapping.build_id,
-            };
-            if mapping.flags.kernel {
-                places.map_kernel(&told);
-            } else {
-                places.map(mapping.process.0, &told);
-            }
+        let mappings = trace.mappings().iter();
+        mappings.for_each(|mapping| places.map_of_trace(mapping));
+        places.fork_all(trace.processes());
+        places.finish();
+        places
+    }
+
+    /// Takes note of a mapping as a trace holds it.
+    pub fn map_of_trace(&mut self, mapping: &vlt::Mapping) {
+        let told = NewMapping {
+            since: mapping.from_chunk.into(),
+            start: mapping.start,
+            length: mapping.length,
+            offset: mapping.offset,
+            path: &mapping.path,
+            build_id: &mapping.build_id,
+        };
+        if mapping.flags.kernel {
+            self.map_kernel(&told);
+        } else {
+            self.map(mapping.process.0, &told);
         }
-        let processes = trace.processes();
+    }
+
+    /// Takes note of which of the processes of a trace inherit from which.
+    pub fn fork_all(&mut self, processes: &[Process]) {
         for (index, process) in processes.iter().enumerate() {
             let parent = processes[..index]
                 .iter()
                 .rposition(|parent| parent.pid == process.ppid);
             if let (ProcessStart::Fork, Some(parent)) = (process.start, parent) {
-                places.fork(parent as u32, index as u32);
+                self.fork(parent as u32, index as u32);
             }
         }
-        places.finish();
-        places
     }
 
     /// Takes note of a mapping of `space`.
-    pub(crate) fn map(&mut self, space: u32, mapping: &NewMapping<'_>) {
+    pub fn map(&mut self, space: u32, mapping: &NewMapping<'_>) {
         let object = self.object(mapping, false);
         let mapped = mapping.mapped(object, mapping.offset);
         self.spaces.entry(space).or_default().push(mapped);
-        self.mappings += 1;
+        self.changes.push(mapping.since);
     }
 
     /// Takes note of a mapping of the kernel.
-    pub(crate) fn map_kernel(&mut self, mapping: &NewMapping<'_>) {
+    pub fn map_kernel(&mut self, mapping: &NewMapping<'_>) {
         let object = self.object(mapping, true);
         self.objects[object as usize].kernel_start = Some(mapping.start);
         self.kernel.push(mapping.mapped(object, 0));
-        self.mappings += 1;
+        self.changes.push(mapping.since);
     }
 
     /// `child` inherits what `parent` has mapped.
-    pub(crate) fn fork(&mut self, parent: u32, child: u32) {
+    pub fn fork(&mut self, parent: u32, child: u32) {
         if parent != child {
             self.parents.insert(child, parent);
         }
     }
 
     /// Number of mappings noted.
-    pub(crate) fn mappings(&self) -> usize {
-        self.mappings
+    #[must_use]
+    pub fn mappings(&self) -> usize {
+        self.changes.len()
     }
 
-    /// To be called when every mapping is noted.
-    pub(crate) fn finish(&mut self) {
+    /// To be called when every mapping is noted, before anything is located, unless the mappings
+    /// were noted in the order of time.
+    pub fn finish(&mut self) {
+        self.changes.sort_unstable();
         let lists = self.spaces.values_mut().chain([&mut self.kernel]);
         lists.for_each(|list| list.sort_by_key(|mapped| mapped.since));
     }
 
+    /// Number of mappings noted up to `when`: an address means the same as long as it does not
+    /// change.
+    #[must_use]
+    pub fn generation(&self, when: u64) -> usize {
+        self.changes.partition_point(|&since| since <= when)
+    }
+
     /// The objects, by index.
-    pub(crate) fn objects(&self) -> &[Object] {
+    #[must_use]
+    pub fn objects(&self) -> &[Object] {
         &self.objects
     }
 
     /// The object with this path that is no kernel code.
-    pub(crate) fn file(&self, path: &Path) -> Option<u32> {
-        self.known.get(&(path.to_owned(), false)).copied()
+    #[must_use]
+    pub fn file(&self, path: &Path) -> Option<u32> {
+        let known = self.known.get(&(path.to_owned(), false))?;
+        known.first().copied()
     }
 
     /// The files a space maps, in the order of time.
-    pub(crate) fn files_of(&self, space: u32) -> impl Iterator<Item = u32> {
+    pub fn files_of(&self, space: u32) -> impl Iterator<Item = u32> {
         let mapped = self.spaces.get(&space).map_or(&[][..], Vec::as_slice);
         mapped.iter().map(|mapped| mapped.object)
     }
 
     /// Where `address` of `space` lies at the time `when`.
-    pub(crate) fn locate(&self, space: u32, when: u64, address: u64) -> Place {
+    #[must_use]
+    pub fn locate(&self, space: u32, when: u64, address: u64) -> Place {
         if address >> 63 != 0 {
             let found = latest(&self.kernel, when, address);
             return found.unwrap_or(Place {
@@ -193,7 +218,8 @@ impl Places {
     }
 
     /// Short names of the objects: file names, paths where two files have the same name.
-    pub(crate) fn labels(&self) -> Vec<String> {
+    #[must_use]
+    pub fn labels(&self) -> Vec<String> {
         let name = |object: &Object| {
             let name = object.path.file_name().unwrap_or(object.path.as_os_str());
             name.to_string_lossy().into_owned()
@@ -215,40 +241,49 @@ impl Places {
     }
 
     fn object(&mut self, mapping: &NewMapping<'_>, kernel: bool) -> u32 {
-        let next = self.objects.len() as u32;
-        let index = *self
-            .known
-            .entry((mapping.path.to_owned(), kernel))
-            .or_insert(next);
-        if index == next {
-            self.objects.push(Object {
-                path: mapping.path.to_owned(),
-                ..Object::default()
-            });
+        let same = |object: &Object| {
+            object.build_id == mapping.build_id
+                || object.build_id.is_empty()
+                || mapping.build_id.is_empty()
+        };
+        let known = self.known.entry((mapping.path.to_owned(), kernel));
+        let known = known.or_default();
+        let found = known
+            .iter()
+            .find(|&&index| same(&self.objects[index as usize]));
+        if let Some(&index) = found {
+            let object = &mut self.objects[index as usize];
+            if object.build_id.is_empty() {
+                object.build_id = mapping.build_id.to_vec();
+            }
+            return index;
         }
-        let object = &mut self.objects[index as usize];
-        if object.build_id.is_empty() {
-            object.build_id = mapping.build_id.to_vec();
-        }
+        let index = self.objects.len() as u32;
+        known.push(index);
+        self.objects.push(Object {
+            path: mapping.path.to_owned(),
+            build_id: mapping.build_id.to_vec(),
+            kernel_start: None,
+        });
         index
     }
 }
 
 /// A mapping to be noted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewMapping<'a> {
+pub struct NewMapping<'a> {
     /// From when it holds.
-    pub(crate) since: u64,
+    pub since: u64,
     /// First address.
-    pub(crate) start: u64,
+    pub start: u64,
     /// Bytes.
-    pub(crate) length: u64,
+    pub length: u64,
     /// Offset of the first byte in the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// The file.
-    pub(crate) path: &'a Path,
+    pub path: &'a Path,
     /// Its build-id, if known.
-    pub(crate) build_id: &'a [u8],
+    pub build_id: &'a [u8],
 }
 
 impl NewMapping<'_> {
@@ -318,6 +353,24 @@ mod tests {
         places.finish();
         assert_eq!(places.locate(2, 0, 0x1001), places.locate(1, 0, 0x1001));
         assert_eq!(places.locate(2, 0, 0xffff_ffff_8100_0010).offset, 0x10);
+    }
+
+    #[test]
+    fn another_build_under_the_same_path_is_another_file() {
+        let mut places = Places::default();
+        let built = |since, build_id| NewMapping {
+            build_id,
+            ..mapping(since, 0x1000, 0, "/a")
+        };
+        places.map(1, &built(0, &[1]));
+        places.map(1, &built(1, &[]));
+        places.map(1, &built(2, &[2]));
+        places.finish();
+        let object = |when| places.locate(1, when, 0x1000).object;
+        assert_eq!(object(0), object(1));
+        assert_ne!(object(1), object(2));
+        assert_eq!(places.file(Path::new("/a")), Some(object(0)));
+        assert_eq!((places.generation(0), places.generation(9)), (1, 3));
     }
 
     #[test]
