@@ -93,6 +93,14 @@ pub struct Options {
     /// Legacy: LER holds sign-extended addresses only \[false: a copy of the entry, flag and cycle
     /// bits included\]. BDM131 speaks of high bits of `LER_TO` that differ from the sign.
     pub ler_addresses_only: bool,
+    /// Architectural: LER takes the last branch that passed the filters, which is the youngest
+    /// record \[true\]. SDM volume 3, LER registers: enables and filters are those of
+    /// the entries. If false, only the enables are: LER takes the last taken branch while recording
+    /// was on, whatever its privilege and type. What empties the entries empties that memory too.
+    pub arch_ler_filtered: bool,
+    /// Architectural: writing `IA32_LBR_DEPTH` zeroes LER with the entries \[false\]. The SDM speaks
+    /// of the entries.
+    pub depth_write_clears_ler: bool,
     /// Which of bits 6 and 7 of Nehalem's layout suppress returns \[either\]. Linux opens both.
     pub nehalem_return_gate: ReturnGate,
     /// Legacy: the stack also updates with `DEBUGCTL.TR` = 1 and LBR = 0 \[false\]. The SDM says
@@ -137,6 +145,8 @@ impl Default for Options {
             init_clears_control: false,
             ler_software_interrupts: true,
             ler_addresses_only: false,
+            arch_ler_filtered: true,
+            depth_write_clears_ler: false,
             nehalem_return_gate: ReturnGate::Either,
             tr_records: false,
             cycle_saturation: u16::MAX,

@@ -104,6 +104,9 @@ pub(super) struct Config {
     pub(super) duplicate_one_in: NonZeroU32,
     pub(super) inserts: InsertsEvent,
     pub(super) inserts_empty_pops: bool,
+    pub(super) depth_write_clears_ler: bool,
+    /// LER takes the last taken branch, not the youngest record.
+    pub(super) ler_unfiltered: bool,
     /// Kinds that update LER.
     pub(super) ler_kinds: u32,
     /// Class codes that [`super::Lbr::retire`] does not handle in line.
@@ -179,8 +182,10 @@ impl Config {
             DebugCtl::default()
         };
         let software = arch || options.ler_software_interrupts;
-        let in_line =
-            !quirks.contains(Quirk::DuplicateTop) && (arch || !quirks.contains(Quirk::EarlyFreeze));
+        let ler_unfiltered = arch && !options.arch_ler_filtered;
+        let in_line = !ler_unfiltered
+            && !quirks.contains(Quirk::DuplicateTop)
+            && (arch || !quirks.contains(Quirk::EarlyFreeze));
         Self {
             kind,
             layout,
@@ -215,6 +220,8 @@ impl Config {
             duplicate_one_in: options.duplicate_top_one_in,
             inserts: profile.lbr_inserts,
             inserts_empty_pops: options.inserts_count_empty_pops,
+            depth_write_clears_ler: options.depth_write_clears_ler,
+            ler_unfiltered,
             ler_kinds: far_bits(&[FarKind::Exception, FarKind::Interrupt])
                 | if software {
                     far_bit(FarKind::SoftwareInterrupt)

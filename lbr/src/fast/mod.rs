@@ -72,6 +72,8 @@ pub struct Lbr {
     to: [u64; MAX_DEPTH],
     info: [u64; MAX_DEPTH],
     ler: [u64; 3],
+    /// The last taken branch, kept for LER where filters do not apply to it.
+    last_taken: [u64; 3],
     last_insert: Option<Cycles>,
     pending_events: u8,
     inserts: u64,
@@ -104,6 +106,7 @@ impl Lbr {
             to: [0; MAX_DEPTH],
             info: [0; MAX_DEPTH],
             ler: [0; 3],
+            last_taken: [0; 3],
             last_insert: None,
             pending_events: 0,
             inserts: 0,
@@ -267,6 +270,7 @@ impl PartialEq for Lbr {
             && (self.config.arch().is_some() || self.slot(0) == other.slot(0))
             && (0..self.depth).all(|k| self.words(self.slot(k)) == other.words(other.slot(k)))
             && self.ler == other.ler
+            && self.last_taken == other.last_taken
             && self.last_insert == other.last_insert
             && self.pending_events == other.pending_events
             && self.inserts == other.inserts

@@ -202,6 +202,9 @@ impl Lbr {
                 self.depth = value as u32;
                 self.head = 0;
                 self.clear_entries();
+                if self.config.depth_write_clears_ler {
+                    self.ler = [0; 3];
+                }
             }
         }
         Ok(())

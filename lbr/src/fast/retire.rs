@@ -32,6 +32,7 @@ impl Lbr {
     fn retire_special(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
         let mut transfer = *transfer;
         let BranchClass::Far(kind) = transfer.class else {
+            self.note_taken(&transfer);
             return self.retire_noted(&transfer, now);
         };
         match kind {
@@ -46,6 +47,7 @@ impl Lbr {
             }
             FarKind::Rsm => {
                 self.leave_smm();
+                self.note_taken(&transfer);
                 let verdict = self.retire_noted(&transfer, now);
                 self.garble_after_rsm();
                 return verdict;
@@ -62,6 +64,7 @@ impl Lbr {
         {
             transfer.from = EDGE.wrapping_neg();
         }
+        self.note_taken(&transfer);
         let verdict = self.retire_noted(&transfer, now);
         if kind == FarKind::TsxAbort
             && verdict == Verdict::Push
@@ -71,6 +74,15 @@ impl Lbr {
             self.retire_noted(&transfer, now);
         }
         verdict
+    }
+
+    /// Keeps a branch for LER, if that is not filtered.
+    fn note_taken(&mut self, transfer: &Transfer) {
+        let zero_call = transfer.class == BranchClass::NearRelCallZero;
+        if self.config.ler_unfiltered && self.recording() && !zero_call {
+            let layout = &self.config.layout;
+            self.last_taken = layout.encode(transfer, layout.source(transfer), 0, false, 0);
+        }
     }
 
     /// Retires with the quirks that watch every update of the array.
@@ -179,7 +191,11 @@ impl Lbr {
 
     /// LER takes the youngest record. `size` is the code size of what was interrupted.
     pub(super) fn copy_to_ler(&mut self, size: CodeSize) {
-        let [from, to, info] = self.words(self.head);
+        let [from, to, info] = if self.config.ler_unfiltered {
+            self.last_taken
+        } else {
+            self.words(self.head)
+        };
         let layout = &self.config.layout;
         match self.config.legacy() {
             None => {

@@ -62,6 +62,7 @@ impl Lbr {
         self.from = [0; MAX_DEPTH];
         self.to = [0; MAX_DEPTH];
         self.info = [0; MAX_DEPTH];
+        self.last_taken = [0; 3];
     }
 
     pub(super) fn leave_deep_c_state(&mut self) {

@@ -127,6 +127,9 @@ impl Lbr {
             Place::Depth => {
                 self.slots.resize(value as usize, Default::default());
                 self.wipe_entries();
+                if self.options.depth_write_clears_ler {
+                    self.ler = [0; 3];
+                }
             }
         }
         self.forget_history();

@@ -73,7 +73,7 @@ impl Lbr {
     }
 
     /// Step 2: transfers that no setting records.
-    fn is_recordable(&self, t: &Transfer) -> bool {
+    pub(super) fn is_recordable(&self, t: &Transfer) -> bool {
         let arch = self.arch().is_some();
         match t.class {
             BranchClass::Far(FarKind::DebugException) => false,

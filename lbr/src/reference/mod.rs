@@ -49,6 +49,8 @@ pub struct Lbr {
     /// Legacy only.
     tos: usize,
     ler: [u64; 3],
+    /// The last branch, recorded or not; for `arch_ler_filtered = false`.
+    last_taken: Slot,
     last_insert: Option<Cycles>,
     logged: [u8; 4],
     inserts: u64,
@@ -72,6 +74,7 @@ impl Lbr {
             smm: None,
             tos: 0,
             ler: [0; 3],
+            last_taken: Slot::default(),
             last_insert: None,
             logged: [0; 4],
             inserts: 0,
@@ -160,6 +163,7 @@ impl Lbr {
     }
 
     fn wipe_entries(&mut self) {
+        self.last_taken = Slot::default();
         for slot in &mut self.slots {
             *slot = Slot {
                 from: Cell::Software(0),

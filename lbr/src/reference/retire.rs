@@ -33,6 +33,14 @@ impl Lbr {
                 t.from += 0xffff << 48;
             }
         }
+        if self.is_recording() && self.is_recordable(&t) {
+            self.last_taken = Slot::hardware(Taken {
+                transfer: t,
+                hidden_source: false,
+                cycles: None,
+                logged: [0; 4],
+            });
+        }
         let verdict = self.decide(&t);
         match verdict {
             Verdict::Ignore => {}
@@ -138,7 +146,11 @@ impl Lbr {
     }
 
     pub(super) fn update_ler(&mut self, size: CodeSize) {
-        let [from, to, info] = self.slot_words(&self.slots[self.top()]);
+        let mut source = &self.slots[self.top()];
+        if self.arch().is_some() && !self.options.arch_ler_filtered {
+            source = &self.last_taken;
+        }
+        let [from, to, info] = self.slot_words(source);
         let Some(legacy) = self.legacy() else {
             let mut kept = 0;
             for n in [56, 57, 58, 59, 61, 62, 63] {

@@ -68,7 +68,7 @@ fn the_generator_reaches_the_rare_cases() {
     let strategy = (options(), vec(op(), 30..60));
     let mut total = Tally::new();
     for profile in profiles() {
-        for _ in 0..12 {
+        for _ in 0..20 {
             let (options, ops) = strategy
                 .new_tree(&mut runner)
                 .expect("no filters")

@@ -360,6 +360,8 @@ pub(crate) fn options() -> impl Strategy<Value = Options> {
             0u8..4,
             1u32..4,
             rare(),
+            any::<bool>(),
+            rare(),
         ),
     )
         .prop_map(|(a, b, c, d, e)| Options {
@@ -389,6 +391,8 @@ pub(crate) fn options() -> impl Strategy<Value = Options> {
             early_freeze_branches: e.1,
             duplicate_top_one_in: e.2.try_into().expect("not zero"),
             inserts_count_empty_pops: e.3,
+            arch_ler_filtered: e.4,
+            depth_write_clears_ler: e.5,
         })
 }
 
