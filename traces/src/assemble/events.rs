@@ -276,13 +276,15 @@ impl Assembler {
             let software = far == FarKind::SoftwareInterrupt;
             match self.kind {
                 // The kernel delivers a signal on its way back from the system call.
-                Kind::User { .. } => return self.kernel_call(previous, &next),
+                Kind::User { .. } if previous.enters_kernel(self.kind) => {
+                    return self.kernel_call(previous, &next);
+                }
                 // The event is the instruction's own.
                 Kind::System if software => {
                     self.emit(previous, n, taken(target_of(&next)))?;
                     return Ok(());
                 }
-                Kind::System => {}
+                _ => {}
             }
         }
         self.stats.events += 1;

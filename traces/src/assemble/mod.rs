@@ -45,7 +45,8 @@
 //! instructions at [`UNRECORDED_KERNEL`] in ring 0, whose only step is the return: SYSRET if a
 //! SYSCALL goes on at the next instruction, else IRET (Linux, `entry_64.S`: any changed RIP makes
 //! SYSRET unusable). Signals go the same way. So LBR and counters with a user filter see the
-//! records they see on hardware.
+//! records they see on hardware. Far jumps, calls and returns and IRET lead from ring 3 to ring 3:
+//! they are far branches within the program.
 //!
 //! # Modes
 //!

@@ -280,7 +280,10 @@ impl Assembler {
             }
             Transition::Taken(entry) => {
                 match previous.class() {
-                    Some(BranchClass::Far(FarKind::Iret | FarKind::Rsm)) => self.resolve(next),
+                    Some(BranchClass::Far(FarKind::Rsm)) => self.resolve(next),
+                    Some(BranchClass::Far(FarKind::Iret)) if previous.returns() => {
+                        self.resolve(next);
+                    }
                     Some(BranchClass::Far(FarKind::SoftwareInterrupt)) => {
                         self.expect_return(previous, next, previous.end());
                     }

@@ -86,19 +86,17 @@ impl Decoded {
         }
     }
 
-    /// Whether the block ends in a return from an event.
+    /// Whether the block ends in a return from an event. IRET at CPL 3 returns from none: it cannot
+    /// raise the privilege, and no event is served there but signals. SDM volume 2, IRET.
     pub(super) fn returns(&self) -> bool {
-        self.class() == Some(BranchClass::Far(FarKind::Iret)) || self.is_sigreturn()
+        let iret = self.class() == Some(BranchClass::Far(FarKind::Iret));
+        iret && self.block.mode().cpl.is_kernel() || self.is_sigreturn()
     }
 
     /// Whether the block ends in an entry to a kernel that is not recorded.
     pub(super) fn enters_kernel(&self, kind: Kind) -> bool {
-        kind != Kind::System
-            && matches!(
-                self.class(),
-                Some(BranchClass::Far(far))
-                    if !matches!(far, FarKind::Jmp | FarKind::Call | FarKind::Ret)
-            )
+        let enters = |class| matches!(class, BranchClass::Far(far) if !stays_in_user_code(far));
+        kind != Kind::System && self.class().is_some_and(enters)
     }
 
     /// Whether the block ends in `rt_sigreturn`, as the signal trampolines of C libraries do:
@@ -140,6 +138,15 @@ fn far_return(kind: FarKind) -> bool {
     matches!(
         kind,
         FarKind::Sysret | FarKind::Sysexit | FarKind::Iret | FarKind::Ret
+    )
+}
+
+/// Whether a far branch of a program leads to code of the program: IRET and UIRET at CPL 3 lead to
+/// CPL 3 as far jumps, calls and returns do.
+fn stays_in_user_code(kind: FarKind) -> bool {
+    matches!(
+        kind,
+        FarKind::Jmp | FarKind::Call | FarKind::Ret | FarKind::Iret
     )
 }
 
@@ -208,7 +215,7 @@ pub(super) fn classify(
             }
         }
         Some(BranchClass::Far(far)) => match far {
-            FarKind::Jmp | FarKind::Call | FarKind::Ret if !system => Transition::Taken(Entry::Far),
+            far if !system && stays_in_user_code(far) => Transition::Taken(Entry::Far),
             _ if !system => Transition::Kernel,
             FarKind::SoftwareInterrupt if to == previous.end() => Transition::Sequential(n),
             FarKind::SoftwareInterrupt => Transition::Taken(Entry::Far),
@@ -267,7 +274,9 @@ pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Str
             (same_half || kind != Kind::System).then_some((Struck::At(resume), false))
         }
         // Behind a system call is where a signal strikes that came meanwhile.
-        Some(BranchClass::Far(_)) => Some((Struck::At(resume), end && kind != Kind::System)),
+        Some(BranchClass::Far(_)) => {
+            Some((Struck::At(resume), end && previous.enters_kernel(kind)))
+        }
     }
 }
 

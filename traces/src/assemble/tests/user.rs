@@ -129,3 +129,68 @@ fn user_events_that_the_recorder_saw_need_no_guess() {
     );
     assert_eq!(s.assembler.stats().problems(), 0);
 }
+
+#[test]
+fn user_iret_is_a_far_branch_within_the_program() {
+    let uiret: &[u8] = &[0x90, 0xf3, 0x0f, 0x01, 0xec];
+    for returning in [IRETQ, uiret] {
+        let mut s = Stream::user();
+        s.run(0x1000, returning);
+        s.run(0x2000, returning);
+        s.run(0x1000, returning);
+        // Also to where it would go on otherwise.
+        let behind = 0x1000 + returning.len() as u64;
+        s.run(behind, SYSCALL);
+        s.run(behind + 3, NOP2);
+        assert_eq!(
+            s.finish(),
+            [
+                To(0x1000, 2, far(FarKind::Iret), 0x2000),
+                To(0x2000, 2, far(FarKind::Iret), 0x1000),
+                To(0x1000, 2, far(FarKind::Iret), behind),
+                To(behind, 2, far(FarKind::Syscall), UNRECORDED_KERNEL),
+                To(UNRECORDED_KERNEL, 0, far(FarKind::Sysret), behind + 3),
+                Gap(behind + 3, 2),
+            ]
+        );
+        let stats = s.assembler.stats();
+        assert_eq!((stats.kernel_entries, stats.problems()), (1, 0));
+    }
+}
+
+#[test]
+fn user_iret_keeps_the_privilege_of_the_program() {
+    let mut s = Stream::user();
+    s.run(0x1000, IRETQ);
+    s.run(0x2000, NOP2);
+    s.assembler.finish().unwrap();
+    let [iret] = s.transfers()[..] else {
+        panic!("one transfer");
+    };
+    assert_eq!((iret.from, iret.to), (0x1001, 0x2000));
+    assert_eq!((iret.cpl_before, iret.cpl_after), (Cpl::Ring3, Cpl::Ring3));
+}
+
+#[test]
+fn user_iret_belongs_to_no_event() {
+    let mut s = Stream::user();
+    s.run(0x1000, &[0x75, 0x10]);
+    s.run(0x9000, IRETQ); // the handler, which goes on within itself
+    s.run(0x9010, IRETQ);
+    s.run(0x9100, SIGRETURN);
+    s.run(0x1012, NOP2);
+    assert_eq!(
+        s.finish(),
+        [
+            To(0x1000, 1, BranchClass::Jcc, 0x1012),
+            To(0x1012, 0, far(FarKind::Interrupt), UNRECORDED_KERNEL),
+            To(UNRECORDED_KERNEL, 0, far(FarKind::Iret), 0x9000),
+            To(0x9000, 2, far(FarKind::Iret), 0x9010),
+            To(0x9010, 2, far(FarKind::Iret), 0x9100),
+            To(0x9100, 2, far(FarKind::Syscall), UNRECORDED_KERNEL),
+            To(UNRECORDED_KERNEL, 0, far(FarKind::Iret), 0x1012),
+            Gap(0x1012, 2),
+        ]
+    );
+    assert_eq!(s.assembler.stats().problems(), 0);
+}
