@@ -40,8 +40,8 @@ impl LbrInfo {
 
     /// The branch type field of architectural LBR.
     #[must_use]
-    pub const fn branch_type(self) -> BranchType {
-        BranchType::new((self.bits() >> Self::BR_TYPE_SHIFT) as u8)
+    pub const fn branch_type(self) -> BrType {
+        BrType::new((self.bits() >> Self::BR_TYPE_SHIFT) as u8)
     }
 
     /// Event count of `PMCn`, n from 0 to 3, 0 to 3; `None` for another n.
@@ -58,9 +58,9 @@ impl LbrInfo {
 ///
 /// Any of the sixteen values is representable: 6 and 7 are reserved, 8 to 15 all mean "other".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BranchType(u8);
+pub struct BrType(u8);
 
-impl BranchType {
+impl BrType {
     /// Taken conditional branch.
     pub const COND: Self = Self(0);
     /// Near indirect jump.
@@ -89,7 +89,7 @@ impl BranchType {
     }
 }
 
-impl core::fmt::Display for BranchType {
+impl core::fmt::Display for BrType {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let name = match self.0 {
             0 => "COND",

@@ -27,7 +27,7 @@ pub use cycles::Cycles;
 pub use debugctl::DebugCtl;
 pub use lbr_ctl::LbrCtl;
 pub use lbr_format::LbrFormat;
-pub use lbr_info::{BranchType, LbrInfo};
+pub use lbr_info::{BrType, LbrInfo};
 pub use lbr_select::LbrSelect;
 pub use lvt::{DeliveryMode, LvtPc};
 pub use mode::{CodeSize, Cpl};

@@ -8,8 +8,7 @@ use vlbr_arch::{
 use vlbr_cpu::run::{Op, Plan, PlanError};
 use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_host::perf::{
-    BranchType as SoftwareType, FilterError, HardwareFilter, LbrFilter, branch_type,
-    perf_branch_type, stand_in,
+    FilterError, HardwareFilter, LbrFilter, X86Br, branch_type, perf_branch_type, stand_in,
 };
 use vlbr_lbr::{GpFault, Lbr, Options, Profile, Quirk, Record, Verdict};
 use vlbr_pmu::EventSelect;
@@ -185,7 +184,7 @@ impl ProgrammedLbr {
     /// What perf reads and keeps of `record`, whose instruction has the type `kind`.
     /// Linux `intel_pmu_lbr_read_64`, `intel_pmu_store_lbr`, `intel_pmu_lbr_filter`.
     #[must_use]
-    pub fn read(&self, record: &Record, kind: SoftwareType) -> RenderedEntry {
+    pub fn read(&self, record: &Record, kind: X86Br) -> RenderedEntry {
         let sample_type = self.filter.sample_type();
         let profile = self.lbr.profile();
         let quirks = self.lbr.options().quirks.unwrap_or(profile.quirks());
@@ -207,9 +206,9 @@ impl ProgrammedLbr {
         let saved = filters && sample_type.contains(BranchSampleType::TYPE_SAVE);
         let privilege = if !filters || !sample_type.contains(BranchSampleType::PRIV_SAVE) {
             BranchPrivilege::UNKNOWN
-        } else if kind.contains(SoftwareType::KERNEL) {
+        } else if kind.contains(X86Br::KERNEL) {
             BranchPrivilege::KERNEL
-        } else if kind.contains(SoftwareType::USER) {
+        } else if kind.contains(X86Br::USER) {
             BranchPrivilege::USER
         } else {
             BranchPrivilege::UNKNOWN
@@ -244,7 +243,7 @@ impl ProgrammedLbr {
     /// perf's type of the record of each step, by FROM and TO: for records that do not come by
     /// way of [`ProgrammedLbr::render`].
     #[must_use]
-    pub fn types(&self, code: &Code) -> FxHashMap<(u64, u64), SoftwareType> {
+    pub fn types(&self, code: &Code) -> FxHashMap<(u64, u64), X86Br> {
         let bytes = BytesAt::new(code);
         let mut types = FxHashMap::default();
         for id in (0..code.steps().len() as u32).map(StepId) {

@@ -29,5 +29,5 @@ pub use output::{Format, describe, export, file_info};
 pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
 pub use session::{
-    Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals, step_counts,
+    Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals,
 };

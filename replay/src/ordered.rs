@@ -4,7 +4,7 @@
 use vlbr_arch::{Cycles, Msr};
 use vlbr_cpu::Exit;
 use vlbr_cpu::run::Sample;
-use vlbr_host::perf::BranchType as SoftwareType;
+use vlbr_host::perf::X86Br;
 use vlbr_lbr::{Lbr, Record, Verdict};
 use vlbr_pmu::{Event, Sampler};
 use vlbr_traces::perfdata::BranchEntry;
@@ -51,7 +51,7 @@ pub(crate) fn run(
         let kind = types
             .get(&(record.from, record.to))
             .copied()
-            .unwrap_or(SoftwareType::NONE);
+            .unwrap_or(X86Br::NONE);
         let rendered = session.lbr.read(record, kind);
         if record.is_empty() && session.stops_at_empty() {
             return false;

@@ -5,12 +5,14 @@ use std::num::NonZeroU64;
 use thiserror::Error;
 use vlbr_arch::Cpl;
 use vlbr_cpu::run::{EntryKind, EntryRef, Plan, RawRecord, RunTotals, Sample};
-use vlbr_cpu::{Exit, StepId};
+use vlbr_cpu::Exit;
 use vlbr_host::perf::with_event_privileges;
 use vlbr_lbr::{Options, Profile};
 use vlbr_pmu::{Event, EventError, EventSelect};
 use vlbr_traces::export::ExportError;
-use vlbr_traces::perfdata::{BranchEntry, BranchSampleType, SampleRecord};
+use vlbr_traces::perfdata::{
+    BranchEntry, BranchSampleType, CONTEXT_KERNEL, CONTEXT_USER, SampleRecord,
+};
 use vlbr_traces::vlt::{Scope, Trace, VltError};
 
 use crate::device::{DeviceError, ProgrammedLbr, RenderedEntry};
@@ -194,11 +196,6 @@ pub struct Session<'t> {
     gated: Option<GatedSteps>,
     ordered: bool,
 }
-
-/// First word of a call chain in user code.
-const PERF_CONTEXT_USER: u64 = -512_i64 as u64;
-/// First word of a call chain in the kernel.
-const PERF_CONTEXT_KERNEL: u64 = -128_i64 as u64;
 
 impl<'t> Session<'t> {
     /// Programs the LBR and the counter and decides for every step of `trace` what it does.
@@ -397,11 +394,7 @@ impl<'t> Session<'t> {
         let process = &self.trace.processes()[info.process.0 as usize];
         let (ip, kernel) = self.interrupted(sample);
         let sample_type = self.lbr.filter().sample_type();
-        let context = if kernel {
-            PERF_CONTEXT_KERNEL
-        } else {
-            PERF_CONTEXT_USER
-        };
+        let context = if kernel { CONTEXT_KERNEL } else { CONTEXT_USER };
         let chain = [context, ip];
         let depth = self.lbr.lbr().depth();
         summary.samples += 1;
@@ -461,34 +454,4 @@ impl<'t> Session<'t> {
             last_stack,
         }
     }
-
-    /// How often each step of the trace's region ran, by step id.
-    ///
-    /// # Errors
-    /// The trace is damaged.
-    pub fn step_counts(&self) -> Result<Vec<u64>, ReplayError> {
-        step_counts(self.trace, self.region)
-    }
-}
-
-/// How often each step of a region ran, by step id.
-///
-/// # Errors
-/// The trace is damaged.
-pub fn step_counts(trace: &Trace, region: Region) -> Result<Vec<u64>, ReplayError> {
-    let mut counts = vec![0_u64; trace.code().steps().len()];
-    let mut buffer = vlbr_traces::vlt::ChunkBuffer::default();
-    let mut local: Vec<u64> = Vec::new();
-    for index in region.chunks(trace.chunks().len()) {
-        let chunk = trace.decode(index, &mut buffer)?;
-        let (start, end) = region.steps(index, chunk.ids.len());
-        local.clear();
-        local.resize(chunk.map.len(), 0);
-        let ids = chunk.ids.slice(start, end);
-        (0..ids.len()).for_each(|step| local[ids.local(step)] += 1);
-        for (&StepId(step), count) in chunk.map.iter().zip(&local) {
-            counts[step as usize] += count;
-        }
-    }
-    Ok(counts)
 }

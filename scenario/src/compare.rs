@@ -138,7 +138,7 @@ fn flags(
         Some(Some(cycles)) => write!(text, " cycles={cycles}"),
     };
     if let Some(code) = branch_type {
-        let _ = write!(text, " type={}", vlbr_arch::BranchType::new(code));
+        let _ = write!(text, " type={}", vlbr_arch::BrType::new(code));
     }
 }
 

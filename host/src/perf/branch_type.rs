@@ -5,9 +5,9 @@ use vlbr_arch::{CodeSize, Transfer};
 
 /// X86_BR_* bits. Linux `arch/x86/events/perf_event.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct BranchType(u32);
+pub struct X86Br(u32);
 
-impl BranchType {
+impl X86Br {
     /// Not a branch, or not to be told.
     pub const NONE: Self = Self(0);
     /// The target is at user level.
@@ -100,32 +100,32 @@ impl BranchType {
 }
 
 /// The type of the instruction at FROM by its opcode. Linux `decode_branch_type`.
-fn decoded(instruction: &Instruction) -> BranchType {
+fn decoded(instruction: &Instruction) -> X86Br {
     match instruction.mnemonic() {
-        Mnemonic::INVALID => return BranchType::ABORT,
-        Mnemonic::Syscall | Mnemonic::Sysenter => return BranchType::SYSCALL,
+        Mnemonic::INVALID => return X86Br::ABORT,
+        Mnemonic::Syscall | Mnemonic::Sysenter => return X86Br::SYSCALL,
         Mnemonic::Sysret | Mnemonic::Sysretq | Mnemonic::Sysexit | Mnemonic::Sysexitq => {
-            return BranchType::SYSRET;
+            return X86Br::SYSRET;
         }
-        Mnemonic::Ret | Mnemonic::Retf => return BranchType::RET,
-        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => return BranchType::IRET,
-        Mnemonic::Int | Mnemonic::Int3 | Mnemonic::Into => return BranchType::INT,
+        Mnemonic::Ret | Mnemonic::Retf => return X86Br::RET,
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => return X86Br::IRET,
+        Mnemonic::Int | Mnemonic::Int3 | Mnemonic::Into => return X86Br::INT,
         _ => {}
     }
     match instruction.flow_control() {
-        FlowControl::ConditionalBranch => BranchType::JCC,
-        FlowControl::UnconditionalBranch => BranchType::JMP,
-        FlowControl::IndirectBranch => BranchType::IND_JMP,
-        FlowControl::IndirectCall => BranchType::IND_CALL,
-        FlowControl::Call if instruction.is_call_far() => BranchType::CALL,
+        FlowControl::ConditionalBranch => X86Br::JCC,
+        FlowControl::UnconditionalBranch => X86Br::JMP,
+        FlowControl::IndirectBranch => X86Br::IND_JMP,
+        FlowControl::IndirectCall => X86Br::IND_CALL,
+        FlowControl::Call if instruction.is_call_far() => X86Br::CALL,
         FlowControl::Call if instruction.is_call_near() => {
             if instruction.near_branch_target() == instruction.next_ip() {
-                BranchType::ZERO_CALL
+                X86Br::ZERO_CALL
             } else {
-                BranchType::CALL
+                X86Br::CALL
             }
         }
-        _ => BranchType::NONE,
+        _ => X86Br::NONE,
     }
 }
 
@@ -139,39 +139,30 @@ const fn kernel_ip(ip: u64) -> bool {
 /// `code` are the bytes at FROM as far as perf could read them: `None` if it cannot (unmapped,
 /// masked, not kernel text). Linux `branch_type` / `get_branch_type`.
 #[must_use]
-pub fn branch_type(
-    from: u64,
-    to: u64,
-    abort: bool,
-    code: Option<&[u8]>,
-    size: CodeSize,
-) -> BranchType {
+pub fn branch_type(from: u64, to: u64, abort: bool, code: Option<&[u8]>, size: CodeSize) -> X86Br {
     if from == 0 || to == 0 {
-        return BranchType::NONE;
+        return X86Br::NONE;
     }
     let level = if kernel_ip(to) {
-        BranchType::KERNEL
+        X86Br::KERNEL
     } else {
-        BranchType::USER
+        X86Br::USER
     };
     if abort {
-        return BranchType::ABORT.with(level);
+        return X86Br::ABORT.with(level);
     }
     let Some(code) = code.filter(|code| !code.is_empty()) else {
-        return BranchType::NONE;
+        return X86Br::NONE;
     };
     let bits = size.bits();
     let kind = decoded(&Decoder::with_ip(bits, code, from, DecoderOptions::NONE).decode());
-    let kind = if !kernel_ip(from)
-        && kernel_ip(to)
-        && kind != BranchType::SYSCALL
-        && kind != BranchType::INT
+    let kind = if !kernel_ip(from) && kernel_ip(to) && kind != X86Br::SYSCALL && kind != X86Br::INT
     {
-        BranchType::IRQ
+        X86Br::IRQ
     } else {
         kind
     };
-    if kind == BranchType::NONE {
+    if kind == X86Br::NONE {
         kind
     } else {
         kind.with(level)
@@ -180,19 +171,19 @@ pub fn branch_type(
 
 /// PERF_BR_* number of a type, for PERF_SAMPLE_BRANCH_TYPE_SAVE. Linux `common_branch_type`.
 #[must_use]
-pub fn perf_branch_type(kind: BranchType) -> u8 {
-    const MAP: [(BranchType, u8); 11] = [
-        (BranchType::CALL, 4),
-        (BranchType::RET, 6),
-        (BranchType::SYSCALL, 7),
-        (BranchType::SYSRET, 8),
-        (BranchType::IRET, 11),
-        (BranchType::JCC, 1),
-        (BranchType::JMP, 2),
-        (BranchType::IRQ, 12),
-        (BranchType::IND_CALL, 5),
-        (BranchType::ZERO_CALL, 4),
-        (BranchType::IND_JMP, 3),
+pub fn perf_branch_type(kind: X86Br) -> u8 {
+    const MAP: [(X86Br, u8); 11] = [
+        (X86Br::CALL, 4),
+        (X86Br::RET, 6),
+        (X86Br::SYSCALL, 7),
+        (X86Br::SYSRET, 8),
+        (X86Br::IRET, 11),
+        (X86Br::JCC, 1),
+        (X86Br::JMP, 2),
+        (X86Br::IRQ, 12),
+        (X86Br::IND_CALL, 5),
+        (X86Br::ZERO_CALL, 4),
+        (X86Br::IND_JMP, 3),
     ];
     MAP.iter()
         .find(|(bit, _)| kind.contains(*bit))
@@ -218,20 +209,20 @@ mod tests {
     #[test]
     fn type_numbers_are_those_of_the_perf_abi() {
         // PERF_BR_* of uapi/linux/perf_event.h.
-        let user = BranchType::USER;
+        let user = X86Br::USER;
         for (kind, number) in [
-            (BranchType::JCC, 1),
-            (BranchType::JMP, 2),
-            (BranchType::IND_JMP, 3),
-            (BranchType::CALL, 4),
-            (BranchType::ZERO_CALL, 4),
-            (BranchType::IND_CALL, 5),
-            (BranchType::RET, 6),
-            (BranchType::SYSCALL, 7),
-            (BranchType::SYSRET, 8),
-            (BranchType::IRET, 11),
-            (BranchType::IRQ, 12),
-            (BranchType::NONE, 0),
+            (X86Br::JCC, 1),
+            (X86Br::JMP, 2),
+            (X86Br::IND_JMP, 3),
+            (X86Br::CALL, 4),
+            (X86Br::ZERO_CALL, 4),
+            (X86Br::IND_CALL, 5),
+            (X86Br::RET, 6),
+            (X86Br::SYSCALL, 7),
+            (X86Br::SYSRET, 8),
+            (X86Br::IRET, 11),
+            (X86Br::IRQ, 12),
+            (X86Br::NONE, 0),
         ] {
             assert_eq!(perf_branch_type(kind.with(user)), number, "{kind:?}");
         }
@@ -240,62 +231,50 @@ mod tests {
     const USER: u64 = 0x40_1000;
     const KERNEL: u64 = 0xffff_ffff_8100_0000;
 
-    fn kind(from: u64, to: u64, code: &[u8]) -> BranchType {
+    fn kind(from: u64, to: u64, code: &[u8]) -> X86Br {
         branch_type(from, to, false, Some(code), CodeSize::Bits64)
     }
 
     #[test]
     fn opcodes_as_perf_decodes_them() {
-        let user = BranchType::USER;
-        assert_eq!(kind(USER, USER, &[0x74, 0]), BranchType::JCC.with(user));
-        assert_eq!(kind(USER, USER, &[0xe2, 0xfe]), BranchType::JCC.with(user));
+        let user = X86Br::USER;
+        assert_eq!(kind(USER, USER, &[0x74, 0]), X86Br::JCC.with(user));
+        assert_eq!(kind(USER, USER, &[0xe2, 0xfe]), X86Br::JCC.with(user));
         assert_eq!(
             kind(USER, USER, &[0xe8, 0, 0, 0, 0]),
-            BranchType::ZERO_CALL.with(user)
+            X86Br::ZERO_CALL.with(user)
         );
         assert_eq!(
             kind(USER, USER, &[0xe8, 1, 0, 0, 0]),
-            BranchType::CALL.with(user)
+            X86Br::CALL.with(user)
         );
-        assert_eq!(
-            kind(USER, USER, &[0xff, 0xe0]),
-            BranchType::IND_JMP.with(user)
-        );
-        assert_eq!(
-            kind(USER, USER, &[0xff, 0x18]),
-            BranchType::IND_CALL.with(user)
-        );
-        assert_eq!(kind(USER, USER, &[0xcb]), BranchType::RET.with(user));
-        assert_eq!(
-            kind(KERNEL, USER, &[0x48, 0xcf]),
-            BranchType::IRET.with(user)
-        );
-        assert_eq!(kind(USER, USER, &[0x06]), BranchType::ABORT.with(user));
-        assert_eq!(kind(USER, USER, &[0x90]), BranchType::NONE);
+        assert_eq!(kind(USER, USER, &[0xff, 0xe0]), X86Br::IND_JMP.with(user));
+        assert_eq!(kind(USER, USER, &[0xff, 0x18]), X86Br::IND_CALL.with(user));
+        assert_eq!(kind(USER, USER, &[0xcb]), X86Br::RET.with(user));
+        assert_eq!(kind(KERNEL, USER, &[0x48, 0xcf]), X86Br::IRET.with(user));
+        assert_eq!(kind(USER, USER, &[0x06]), X86Br::ABORT.with(user));
+        assert_eq!(kind(USER, USER, &[0x90]), X86Br::NONE);
     }
 
     #[test]
     fn entry_from_user_is_an_interrupt_unless_a_system_call() {
-        assert_eq!(
-            kind(USER, KERNEL, &[0x90]),
-            BranchType::IRQ.with(BranchType::KERNEL)
-        );
+        assert_eq!(kind(USER, KERNEL, &[0x90]), X86Br::IRQ.with(X86Br::KERNEL));
         assert_eq!(
             kind(USER, KERNEL, &[0x74, 0]),
-            BranchType::IRQ.with(BranchType::KERNEL)
+            X86Br::IRQ.with(X86Br::KERNEL)
         );
         let syscall = kind(USER, KERNEL, &[0x0f, 0x05]);
-        assert_eq!(syscall, BranchType::SYSCALL.with(BranchType::KERNEL));
+        assert_eq!(syscall, X86Br::SYSCALL.with(X86Br::KERNEL));
         // An interrupt inside the kernel is told by nothing: the instruction decides.
-        assert_eq!(kind(KERNEL, KERNEL, &[0x90]), BranchType::NONE);
+        assert_eq!(kind(KERNEL, KERNEL, &[0x90]), X86Br::NONE);
     }
 
     #[test]
     fn unreadable_and_empty_entries_have_no_type() {
         assert_eq!(
             branch_type(0xffff_ffff, USER, false, None, CodeSize::Bits64),
-            BranchType::NONE
+            X86Br::NONE
         );
-        assert_eq!(kind(0, USER, &[0xc3]), BranchType::NONE);
+        assert_eq!(kind(0, USER, &[0xc3]), X86Br::NONE);
     }
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 use vlbr_lbr::{Interface, Profile, SelectLayout};
 use vlbr_traces::perfdata::BranchSampleType as B;
 
-use crate::perf::branch_type::BranchType as T;
+use crate::perf::branch_type::X86Br as T;
 use crate::perf::select::{HardwareFilter, hardware_filter};
 
 /// Why perf refuses an event with this filter.

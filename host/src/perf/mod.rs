@@ -9,6 +9,6 @@ mod select;
 pub use branch_sample::{
     FilterNameError, branch_filter_names, parse_branch_filter, with_event_privileges,
 };
-pub use branch_type::{BranchType, branch_type, perf_branch_type, stand_in};
+pub use branch_type::{X86Br, branch_type, perf_branch_type, stand_in};
 pub use filter::{FilterError, LbrFilter};
 pub use select::HardwareFilter;

@@ -1,6 +1,6 @@
 //! How a record becomes MSR values and back, without a branch on the format.
 
-use vlbr_arch::{BranchClass, BranchType, CodeSize, LbrFormat, LbrInfo, Transfer};
+use vlbr_arch::{BrType, BranchClass, CodeSize, LbrFormat, LbrInfo, Transfer};
 
 use crate::{ArchLbr, Record};
 
@@ -212,14 +212,14 @@ const fn extend(word: u64, mask: u64) -> u64 {
     (((word << unused) as i64) >> unused) as u64
 }
 
-const fn branch_type(class: BranchClass) -> BranchType {
+const fn branch_type(class: BranchClass) -> BrType {
     match class {
-        BranchClass::Jcc => BranchType::COND,
-        BranchClass::NearIndJmp => BranchType::NEAR_IND_JMP,
-        BranchClass::NearRelJmp => BranchType::NEAR_REL_JMP,
-        BranchClass::NearIndCall => BranchType::NEAR_IND_CALL,
-        BranchClass::NearRelCall | BranchClass::NearRelCallZero => BranchType::NEAR_REL_CALL,
-        BranchClass::NearRet => BranchType::NEAR_RET,
-        BranchClass::Far(_) => BranchType::OTHER,
+        BranchClass::Jcc => BrType::COND,
+        BranchClass::NearIndJmp => BrType::NEAR_IND_JMP,
+        BranchClass::NearRelJmp => BrType::NEAR_REL_JMP,
+        BranchClass::NearIndCall => BrType::NEAR_IND_CALL,
+        BranchClass::NearRelCall | BranchClass::NearRelCallZero => BrType::NEAR_REL_CALL,
+        BranchClass::NearRet => BrType::NEAR_RET,
+        BranchClass::Far(_) => BrType::OTHER,
     }
 }

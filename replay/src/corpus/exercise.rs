@@ -5,7 +5,7 @@
 //! configuration with flags and times drawn from a fixed sequence.
 
 use vlbr_arch::{Cycles, Msr, Transfer};
-use vlbr_host::perf::BranchType as SoftwareType;
+use vlbr_host::perf::X86Br;
 use vlbr_lbr::{Lbr, Record};
 use vlbr_traces::vlt::{ChunkBuffer, Trace};
 
@@ -119,5 +119,5 @@ pub(super) fn as_perf_reads(
     programmed: &ProgrammedLbr,
     record: &Record,
 ) -> vlbr_traces::perfdata::BranchEntry {
-    programmed.read(record, SoftwareType::NONE).entry
+    programmed.read(record, X86Br::NONE).entry
 }

@@ -1,6 +1,6 @@
 //! One line of a block.
 
-use vlbr_arch::BranchType;
+use vlbr_arch::BrType;
 use vlbr_lbr::{Pmi, Reset};
 
 use super::branch;
@@ -258,7 +258,7 @@ fn entry(words: &mut Words<'_>) -> Result<Action, Reason> {
 
 /// A branch type by the name of the SDM.
 fn branch_type(name: &str) -> Result<u8, Reason> {
-    (0..=BranchType::OTHER.value())
-        .find(|code| BranchType::new(*code).to_string() == name)
+    (0..=BrType::OTHER.value())
+        .find(|code| BrType::new(*code).to_string() == name)
         .ok_or_else(|| unknown(name, "a branch type, COND to OTHER_BRANCH"))
 }
