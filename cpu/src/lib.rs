@@ -6,6 +6,7 @@ mod block;
 mod classify;
 mod code;
 mod intern;
+pub mod ledger;
 pub mod run;
 mod step;
 

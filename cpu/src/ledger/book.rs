@@ -1,0 +1,256 @@
+//! The counts, and the primitives that make them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use vlbr_arch::Msr;
+use vlbr_arch::vmx::{ExitReason, MsrArea, VmcsField};
+
+use super::{Actor, Event, MsrAccess};
+
+/// How often each actor made each access. Counts stop at 2^64 - 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    rows: BTreeMap<(Actor, Event), u64>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            rows: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, actor: Actor, event: Event) {
+        let count = self.rows.entry((actor, event)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Every row that is not 0, by actor and event.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (Actor, Event, u64)> + '_ {
+        self.rows
+            .iter()
+            .map(|(&(actor, event), &count)| (actor, event, count))
+    }
+
+    /// How often `actor` did `event`.
+    #[must_use]
+    pub fn count(&self, actor: Actor, event: Event) -> u64 {
+        self.rows.get(&(actor, event)).copied().unwrap_or(0)
+    }
+
+    /// The sum of the rows that `choose` accepts.
+    pub fn total(&self, mut choose: impl FnMut(Actor, Event) -> bool) -> u64 {
+        self.rows()
+            .filter(|&(actor, event, _)| choose(actor, event))
+            .fold(0, |sum: u64, (.., count)| sum.saturating_add(count))
+    }
+
+    /// Adds the rows of another ledger.
+    pub fn merge(&mut self, other: &Self) {
+        for (&key, &count) in &other.rows {
+            let sum = self.rows.entry(key).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+
+    /// What was counted after `earlier`, a copy of this ledger taken before; `None` if it is not
+    /// one.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        let mut rows = self.rows.clone();
+        for (&key, &count) in &earlier.rows {
+            let Entry::Occupied(mut row) = rows.entry(key) else {
+                return None;
+            };
+            match row.get().checked_sub(count)? {
+                0 => {
+                    row.remove();
+                }
+                rest => *row.get_mut() = rest,
+            }
+        }
+        Some(Self { rows })
+    }
+
+    /// RDMSR.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::rdmsr`]; the fault is counted.
+    pub fn rdmsr<M: MsrAccess + ?Sized>(
+        &mut self,
+        actor: Actor,
+        msrs: &mut M,
+        msr: Msr,
+    ) -> Result<u64, M::Fault> {
+        let done = msrs.rdmsr(msr);
+        let event = match done {
+            Ok(_) => Event::Rdmsr(msr),
+            Err(_) => Event::RdmsrFault(msr),
+        };
+        self.add(actor, event);
+        done
+    }
+
+    /// WRMSR.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::wrmsr`]; the fault is counted.
+    pub fn wrmsr<M: MsrAccess + ?Sized>(
+        &mut self,
+        actor: Actor,
+        msrs: &mut M,
+        msr: Msr,
+        value: u64,
+    ) -> Result<(), M::Fault> {
+        let done = msrs.wrmsr(msr, value);
+        let event = match done {
+            Ok(()) => Event::Wrmsr(msr),
+            Err(_) => Event::WrmsrFault(msr),
+        };
+        self.add(actor, event);
+        done
+    }
+
+    /// XSAVES of component 15, which `save` does.
+    ///
+    /// # Errors
+    /// Those of `save`; nothing is counted then.
+    pub fn xsaves<E>(
+        &mut self,
+        actor: Actor,
+        save: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        save().inspect(|()| self.add(actor, Event::Xsaves))
+    }
+
+    /// XRSTORS of component 15, which `restore` does.
+    ///
+    /// # Errors
+    /// Those of `restore`; nothing is counted then.
+    pub fn xrstors<E>(
+        &mut self,
+        actor: Actor,
+        restore: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        restore().inspect(|()| self.add(actor, Event::Xrstors))
+    }
+
+    /// VMREAD of `field`, which `read` does.
+    ///
+    /// # Errors
+    /// Those of `read`; nothing is counted then.
+    pub fn vmread<T, E>(
+        &mut self,
+        actor: Actor,
+        field: VmcsField,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        read().inspect(|_| self.add(actor, Event::Vmread(field)))
+    }
+
+    /// VMWRITE of `field`, which `write` does.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is counted then.
+    pub fn vmwrite<E>(
+        &mut self,
+        actor: Actor,
+        field: VmcsField,
+        write: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        write().inspect(|()| self.add(actor, Event::Vmwrite(field)))
+    }
+
+    /// VM entry and exit load an MSR: as WRMSR, from an entry of an area.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::wrmsr`]; nothing is counted then.
+    pub fn area_load<M: MsrAccess + ?Sized>(
+        &mut self,
+        area: MsrArea,
+        msrs: &mut M,
+        msr: Msr,
+        value: u64,
+    ) -> Result<(), M::Fault> {
+        msrs.wrmsr(msr, value)
+            .inspect(|()| self.add(Actor::Hardware, Event::Transfer(area, msr)))
+    }
+
+    /// VM exit stores an MSR: as RDMSR, into an entry of an area.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::rdmsr`]; nothing is counted then.
+    pub fn area_store<M: MsrAccess + ?Sized>(
+        &mut self,
+        area: MsrArea,
+        msrs: &mut M,
+        msr: Msr,
+    ) -> Result<u64, M::Fault> {
+        msrs.rdmsr(msr)
+            .inspect(|_| self.add(Actor::Hardware, Event::Transfer(area, msr)))
+    }
+
+    /// The processing of an area that has entries begins.
+    pub fn area(&mut self, area: MsrArea) {
+        self.add(Actor::Hardware, Event::Area(area));
+    }
+
+    /// VM entry or exit loads an MSR from its VMCS field.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::wrmsr`]; nothing is counted then.
+    pub fn field_load<M: MsrAccess + ?Sized>(
+        &mut self,
+        msrs: &mut M,
+        msr: Msr,
+        value: u64,
+    ) -> Result<(), M::Fault> {
+        msrs.wrmsr(msr, value)
+            .inspect(|()| self.add(Actor::Hardware, Event::FieldLoad(msr)))
+    }
+
+    /// VM exit saves an MSR, whose value is returned, into its VMCS field.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::rdmsr`]; nothing is counted then.
+    pub fn field_save<M: MsrAccess + ?Sized>(
+        &mut self,
+        msrs: &mut M,
+        msr: Msr,
+    ) -> Result<u64, M::Fault> {
+        msrs.rdmsr(msr)
+            .inspect(|_| self.add(Actor::Hardware, Event::FieldSave(msr)))
+    }
+
+    /// VM exit writes 0 to an MSR.
+    ///
+    /// # Errors
+    /// Those of [`MsrAccess::wrmsr`]; nothing is counted then.
+    pub fn field_clear<M: MsrAccess + ?Sized>(
+        &mut self,
+        msrs: &mut M,
+        msr: Msr,
+    ) -> Result<(), M::Fault> {
+        msrs.wrmsr(msr, 0)
+            .inspect(|()| self.add(Actor::Hardware, Event::FieldClear(msr)))
+    }
+
+    /// A VM entry completes.
+    pub fn vm_entry(&mut self) {
+        self.add(Actor::Hardware, Event::VmEntry);
+    }
+
+    /// A VM entry fails with this reason.
+    pub fn vm_entry_failure(&mut self, reason: ExitReason) {
+        self.add(Actor::Hardware, Event::VmEntryFailure(reason.basic()));
+    }
+
+    /// A VM exit begins.
+    pub fn vm_exit(&mut self, reason: ExitReason, msr: Option<Msr>) {
+        let reason = reason.basic();
+        self.add(Actor::Hardware, Event::VmExit { reason, msr });
+    }
+}
