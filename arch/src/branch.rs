@@ -140,6 +140,9 @@ pub struct Transfer {
     pub in_tx: bool,
     /// This is a transaction abort.
     pub tx_abort: bool,
+    /// Bytes of the compare right before it with which a conditional branch was macro-fused; 0 if
+    /// it was not, or if that is not known.
+    pub fused: u8,
 }
 
 impl Transfer {
@@ -159,6 +162,7 @@ impl Transfer {
             mispredicted: false,
             in_tx: false,
             tx_abort: false,
+            fused: 0,
         }
     }
 }

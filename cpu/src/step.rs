@@ -175,6 +175,8 @@ impl Step {
             mispredicted,
             in_tx,
             tx_abort: class == vlbr_arch::BranchClass::Far(FarKind::TsxAbort),
+            // Which pairs a front end fuses is not modelled.
+            fused: 0,
         })
     }
 

@@ -74,6 +74,10 @@ pub struct Options {
     pub arch_mask_from: bool,
     /// Architectural: the CPL filter tests the CPL before the transfer \[false: after it\].
     pub arch_cpl_before: bool,
+    /// FROM of a conditional branch that was fused with the compare before it is the address of the
+    /// compare \[false: of the branch\]. Linux can decode such records; no Intel part is known to
+    /// make them. It needs [`Transfer::fused`](vlbr_arch::Transfer::fused), which no trace tells.
+    pub fused_from_compare: bool,
     /// Legacy: RSM is recorded as a far branch if recording is on after it \[true\].
     pub legacy_rsm_recorded: bool,
     /// Legacy: SMI entry is recorded as a far branch before SMM begins \[false\].
@@ -137,6 +141,7 @@ impl Default for Options {
             tsx_abort_ignores_far: false,
             arch_mask_from: true,
             arch_cpl_before: false,
+            fused_from_compare: false,
             legacy_rsm_recorded: true,
             legacy_smi_recorded: false,
             legacy_init_recorded: false,

@@ -306,6 +306,7 @@ impl<'a> Machine<'a> {
             mispredicted: branch.mispredicted,
             in_tx: branch.in_tx,
             tx_abort: branch.abort,
+            fused: branch.fused,
         };
         let lbr = self.lbr(cpu)?;
         let foretold = lbr.verdict(&transfer);

@@ -187,6 +187,8 @@ pub struct Branch {
     pub in_tx: bool,
     /// A transaction abort.
     pub abort: bool,
+    /// Bytes of the compare it was fused with, 0 if none.
+    pub fused: u8,
     /// Core clocks that pass before it retires.
     pub after: u64,
     /// What becomes of it, if said.

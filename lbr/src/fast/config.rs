@@ -188,7 +188,10 @@ impl Config {
             && (arch || !quirks.contains(Quirk::EarlyFreeze));
         Self {
             kind,
-            layout,
+            layout: Layout {
+                fused_from_compare: options.fused_from_compare,
+                ..layout
+            },
             max_depth: profile.max_depth(),
             from_check,
             to_check,

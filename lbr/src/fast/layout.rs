@@ -29,6 +29,8 @@ pub(super) struct Layout {
     pub(super) info_events: u64,
     /// Bits of INFO that have a meaning when software writes them.
     pub(super) info_defined: u64,
+    /// A conditional branch that was fused is recorded at its compare.
+    pub(super) fused_from_compare: bool,
 }
 
 impl Layout {
@@ -44,6 +46,7 @@ impl Layout {
         info_type: 0,
         info_events: 0,
         info_defined: 0,
+        fused_from_compare: false,
     };
 
     /// The layout of a legacy format; `tsx` if TSX is enumerated.
@@ -138,7 +141,9 @@ impl Layout {
 
     #[inline]
     pub(super) fn source(&self, t: &Transfer) -> u64 {
-        self.address(t.from, t.from_cs_base, t.from_size)
+        let fused = self.fused_from_compare && matches!(t.class, BranchClass::Jcc);
+        let before = if fused { u64::from(t.fused) } else { 0 };
+        self.address(t.from.wrapping_sub(before), t.from_cs_base, t.from_size)
     }
 
     /// FROM, TO and INFO of a record.

@@ -96,7 +96,11 @@ impl Lbr {
         let mut word = if taken.hidden_source {
             0xffff_ffff
         } else {
-            self.recorded_address(t.from, t.from_cs_base, t.from_size)
+            let mut from = t.from;
+            if self.options.fused_from_compare && t.class == BranchClass::Jcc {
+                from = from.wrapping_sub(t.fused.into());
+            }
+            self.recorded_address(from, t.from_cs_base, t.from_size)
         };
         if self.hides_mispred() {
             set_bit(&mut word, 63, t.mispredicted);

@@ -225,7 +225,7 @@ pub(crate) fn transfer() -> impl Strategy<Value = Transfer> {
         select(&[0u64, 0x10_0000, 0xffff_f000][..]),
         0u64..0x2_0000,
     );
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..16);
     (class(), ends, (size(), size()), (cpl(), cpl()), flags).prop_map(
         |(class, (from, to, from_cs_base, to_cs_base), sizes, cpls, flags)| Transfer {
             from,
@@ -240,6 +240,7 @@ pub(crate) fn transfer() -> impl Strategy<Value = Transfer> {
             mispredicted: flags.0,
             in_tx: flags.1,
             tx_abort: flags.2,
+            fused: flags.3,
         },
     )
 }
@@ -362,6 +363,7 @@ pub(crate) fn options() -> impl Strategy<Value = Options> {
             rare(),
             any::<bool>(),
             rare(),
+            rare(),
         ),
     )
         .prop_map(|(a, b, c, d, e)| Options {
@@ -393,6 +395,7 @@ pub(crate) fn options() -> impl Strategy<Value = Options> {
             inserts_count_empty_pops: e.3,
             arch_ler_filtered: e.4,
             depth_write_clears_ler: e.5,
+            fused_from_compare: e.6,
         })
 }
 

@@ -79,6 +79,7 @@ pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<Branch>,
         mispredicted: false,
         in_tx: false,
         abort: class == BranchClass::Far(FarKind::TsxAbort),
+        fused: 0,
         after: 0,
         outcome: None,
     };
@@ -105,7 +106,7 @@ fn outcome(words: &mut Words<'_>) -> Result<BranchOutcome, Reason> {
 
 fn modifier(branch: &mut Branch, word: &str) -> Result<(), Reason> {
     const EXPECTED: &str =
-        "user, kernel, cpl=A->B, code=A->B, cs=A->B, mispred, in_tx, after=N or =>";
+        "user, kernel, cpl=A->B, code=A->B, cs=A->B, mispred, in_tx, fused=N, after=N or =>";
     match word {
         "user" => branch.cpl = USER,
         "kernel" => branch.cpl = KERNEL,
@@ -120,6 +121,10 @@ fn modifier(branch: &mut Branch, word: &str) -> Result<(), Reason> {
                 "cpl" => branch.cpl = pair(value, ring).ok_or_else(bad)?,
                 "code" => branch.size = pair(value, code_size).ok_or_else(bad)?,
                 "cs" => branch.cs_base = pair(value, number).ok_or_else(bad)?,
+                "fused" => {
+                    let bytes = number(value).and_then(|bytes| u8::try_from(bytes).ok());
+                    branch.fused = bytes.ok_or_else(bad)?;
+                }
                 "after" => branch.after = number(value).ok_or_else(bad)?,
                 _ => return Err(unknown(word, EXPECTED)),
             }
