@@ -59,7 +59,7 @@ fn primitive(ledger: &mut Ledger, msrs: &mut Msrs, n: usize) {
         13 => ledger.vm_entry_failure(ExitReason::MSR_LOADING),
         14 => ledger.area(MsrArea::ExitLoad),
         15 => drop(
-            ledger.vmread(Actor::ExitHandler, VmcsField::EXIT_REASON, || {
+            ledger.vmread(Actor::ExitHandler, VmcsField::VM_EXIT_REASON, || {
                 Ok::<_, Gp>(0)
             }),
         ),

@@ -11,16 +11,16 @@ use crate::{BeyondLimit, PhysicalMemory, Vmcs, Vmx};
 pub(crate) const fn fields(area: MsrArea) -> (VmcsField, VmcsField) {
     match area {
         MsrArea::EntryLoad => (
-            VmcsField::ENTRY_MSR_LOAD_ADDRESS,
-            VmcsField::ENTRY_MSR_LOAD_COUNT,
+            VmcsField::VM_ENTRY_MSR_LOAD_ADDR,
+            VmcsField::VM_ENTRY_MSR_LOAD_COUNT,
         ),
         MsrArea::ExitStore => (
-            VmcsField::EXIT_MSR_STORE_ADDRESS,
-            VmcsField::EXIT_MSR_STORE_COUNT,
+            VmcsField::VM_EXIT_MSR_STORE_ADDR,
+            VmcsField::VM_EXIT_MSR_STORE_COUNT,
         ),
         MsrArea::ExitLoad => (
-            VmcsField::EXIT_MSR_LOAD_ADDRESS,
-            VmcsField::EXIT_MSR_LOAD_COUNT,
+            VmcsField::VM_EXIT_MSR_LOAD_ADDR,
+            VmcsField::VM_EXIT_MSR_LOAD_COUNT,
         ),
     }
 }

@@ -115,7 +115,7 @@ impl Vmx {
             .pin_controls()
             .contains(PinControls::ACTIVATE_PREEMPTION_TIMER)
             .then(|| {
-                let value = vmcs.field32(VmcsField::PREEMPTION_TIMER_VALUE);
+                let value = vmcs.field32(VmcsField::VMX_PREEMPTION_TIMER_VALUE);
                 let shift = self.profile.misc().preemption_timer_shift();
                 PreemptionTimer::new(value, context.tsc, shift)
             });
@@ -179,17 +179,17 @@ impl Vmx {
         };
         load(
             EntryControls::LOAD_DEBUG_CONTROLS,
-            VmcsField::GUEST_DEBUGCTL,
+            VmcsField::GUEST_IA32_DEBUGCTL,
             Msr::DEBUGCTL,
         )?;
         load(
             EntryControls::LOAD_PERF_GLOBAL_CTRL,
-            VmcsField::GUEST_PERF_GLOBAL_CTRL,
+            VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL,
             Msr::PERF_GLOBAL_CTRL,
         )?;
         load(
             EntryControls::LOAD_LBR_CTL,
-            VmcsField::GUEST_LBR_CTL,
+            VmcsField::GUEST_IA32_LBR_CTL,
             Msr::LBR_CTL,
         )?;
         let registers = &mut *context.registers;
@@ -224,7 +224,7 @@ impl Vmx {
     {
         context.ledger.vm_entry_failure(failure.reason);
         if let Some(vmcs) = self.vmcs_mut() {
-            vmcs.set(VmcsField::EXIT_REASON, failure.reason.value().into());
+            vmcs.set(VmcsField::VM_EXIT_REASON, failure.reason.value().into());
             vmcs.set(VmcsField::EXIT_QUALIFICATION, failure.qualification);
         }
         match self.load_host(context) {

@@ -144,18 +144,15 @@ impl Vmx {
     fn record(&mut self, exit: &VmExit) {
         let Some(vmcs) = self.vmcs_mut() else { return };
         for (field, value) in [
-            (VmcsField::EXIT_REASON, exit.reason.value().into()),
+            (VmcsField::VM_EXIT_REASON, exit.reason.value().into()),
             (VmcsField::EXIT_QUALIFICATION, exit.qualification),
             (
-                VmcsField::EXIT_INTERRUPTION_INFO,
+                VmcsField::VM_EXIT_INTR_INFO,
                 exit.interruption.bits().into(),
             ),
+            (VmcsField::VM_EXIT_INTR_ERROR_CODE, exit.error_code.into()),
             (
-                VmcsField::EXIT_INTERRUPTION_ERROR_CODE,
-                exit.error_code.into(),
-            ),
-            (
-                VmcsField::IDT_VECTORING_INFO,
+                VmcsField::IDT_VECTORING_INFO_FIELD,
                 exit.idt_vectoring.bits().into(),
             ),
             (
@@ -163,11 +160,11 @@ impl Vmx {
                 exit.idt_error_code.into(),
             ),
             (
-                VmcsField::EXIT_INSTRUCTION_LENGTH,
+                VmcsField::VM_EXIT_INSTRUCTION_LEN,
                 exit.instruction_length.into(),
             ),
             (
-                VmcsField::EXIT_INSTRUCTION_INFO,
+                VmcsField::VMX_INSTRUCTION_INFO,
                 exit.instruction_info.into(),
             ),
             (VmcsField::GUEST_LINEAR_ADDRESS, exit.linear_address),
@@ -176,7 +173,7 @@ impl Vmx {
             vmcs.set(field, value);
         }
         let injected = vmcs.entry_interruption().without_valid();
-        vmcs.set(VmcsField::ENTRY_INTERRUPTION_INFO, injected.bits().into());
+        vmcs.set(VmcsField::VM_ENTRY_INTR_INFO_FIELD, injected.bits().into());
     }
 
     fn save_guest<M, P>(
@@ -195,15 +192,15 @@ impl Vmx {
         let saved = [
             (
                 controls.contains(ExitControls::SAVE_DEBUG_CONTROLS),
-                VmcsField::GUEST_DEBUGCTL,
+                VmcsField::GUEST_IA32_DEBUGCTL,
                 Msr::DEBUGCTL,
             ),
             (
                 controls.contains(ExitControls::SAVE_PERF_GLOBAL_CTRL),
-                VmcsField::GUEST_PERF_GLOBAL_CTRL,
+                VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL,
                 Msr::PERF_GLOBAL_CTRL,
             ),
-            (has_lbr_ctl, VmcsField::GUEST_LBR_CTL, Msr::LBR_CTL),
+            (has_lbr_ctl, VmcsField::GUEST_IA32_LBR_CTL, Msr::LBR_CTL),
         ];
         for (_, field, msr) in saved.into_iter().filter(|(save, ..)| *save) {
             let value = context
@@ -223,7 +220,7 @@ impl Vmx {
             timer.filter(|_| controls.contains(ExitControls::SAVE_PREEMPTION_TIMER))
         {
             let remaining = timer.remaining(context.tsc);
-            vmcs.set(VmcsField::PREEMPTION_TIMER_VALUE, remaining.into());
+            vmcs.set(VmcsField::VMX_PREEMPTION_TIMER_VALUE, remaining.into());
         }
         let Some(vmcs) = self.vmcs() else {
             return Ok(());
@@ -267,7 +264,7 @@ impl Vmx {
             .field_clear(msrs, Msr::DEBUGCTL)
             .map_err(AbortCause::Refused)?;
         if controls.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
-            let value = vmcs.field(VmcsField::HOST_PERF_GLOBAL_CTRL);
+            let value = vmcs.field(VmcsField::HOST_IA32_PERF_GLOBAL_CTRL);
             ledger
                 .field_load(msrs, Msr::PERF_GLOBAL_CTRL, value)
                 .map_err(AbortCause::Refused)?;

@@ -108,13 +108,13 @@ pub(crate) fn injected(
     if info.reserved_for_entry() != 0 {
         return Err(InjectionFault::Reserved(info.reserved_for_entry()));
     }
-    let error_code = pushes.then(|| vmcs.field32(VmcsField::ENTRY_EXCEPTION_ERROR_CODE));
+    let error_code = pushes.then(|| vmcs.field32(VmcsField::VM_ENTRY_EXCEPTION_ERROR_CODE));
     if let Some(code) = error_code.filter(|code| code >> 15 != 0) {
         return Err(InjectionFault::ErrorCode(code));
     }
     let instruction_length = kind
         .is_software()
-        .then(|| vmcs.field32(VmcsField::ENTRY_INSTRUCTION_LENGTH));
+        .then(|| vmcs.field32(VmcsField::VM_ENTRY_INSTRUCTION_LEN));
     if let Some(length) = instruction_length {
         let shortest = if profile.misc().injects_zero_length() {
             0

@@ -32,9 +32,9 @@ impl Vmx {
             _ => false,
         };
         let exits = if vector == PAGE_FAULT {
-            let mask = vmcs.field32(VmcsField::PAGE_FAULT_MASK);
-            let matches =
-                error_code.unwrap_or(0) & mask == vmcs.field32(VmcsField::PAGE_FAULT_MATCH);
+            let mask = vmcs.field32(VmcsField::PAGE_FAULT_ERROR_CODE_MASK);
+            let matches = error_code.unwrap_or(0) & mask
+                == vmcs.field32(VmcsField::PAGE_FAULT_ERROR_CODE_MATCH);
             selected == matches
         } else {
             selected
@@ -127,7 +127,7 @@ impl Vmx {
         {
             return Ok(None);
         }
-        let exits = mask & xss & vmcs.field(VmcsField::XSS_EXITING_BITMAP) != 0;
+        let exits = mask & xss & vmcs.field(VmcsField::XSS_EXIT_BITMAP) != 0;
         let reason = if restore {
             ExitReason::XRSTORS
         } else {

@@ -122,7 +122,7 @@ impl Vmx {
     pub(crate) fn fail(&mut self, error: VmInstructionError, reason: FailReason) -> Fail {
         match self.vmcs_mut() {
             Some(vmcs) => {
-                vmcs.set(VmcsField::INSTRUCTION_ERROR, error.number().into());
+                vmcs.set(VmcsField::VM_INSTRUCTION_ERROR, error.number().into());
                 Fail::Valid { error, reason }
             }
             None => Fail::Invalid(reason),

@@ -101,13 +101,13 @@ impl Vmcs {
     /// Pin-based controls.
     #[must_use]
     pub fn pin_controls(&self) -> PinControls {
-        PinControls::from_bits(self.field32(VmcsField::PIN_CONTROLS))
+        PinControls::from_bits(self.field32(VmcsField::PIN_BASED_VM_EXEC_CONTROL))
     }
 
     /// Primary processor-based controls.
     #[must_use]
     pub fn primary_controls(&self) -> PrimaryControls {
-        PrimaryControls::from_bits(self.field32(VmcsField::PRIMARY_CONTROLS))
+        PrimaryControls::from_bits(self.field32(VmcsField::CPU_BASED_VM_EXEC_CONTROL))
     }
 
     /// Secondary processor-based controls as they act: 0 unless they are activated.
@@ -117,7 +117,7 @@ impl Vmcs {
             .primary_controls()
             .contains(PrimaryControls::ACTIVATE_SECONDARY_CONTROLS);
         SecondaryControls::from_bits(if active {
-            self.field32(VmcsField::SECONDARY_CONTROLS)
+            self.field32(VmcsField::SECONDARY_VM_EXEC_CONTROL)
         } else {
             0
         })
@@ -126,19 +126,19 @@ impl Vmcs {
     /// VM-exit controls.
     #[must_use]
     pub fn exit_controls(&self) -> ExitControls {
-        ExitControls::from_bits(self.field32(VmcsField::EXIT_CONTROLS))
+        ExitControls::from_bits(self.field32(VmcsField::VM_EXIT_CONTROLS))
     }
 
     /// VM-entry controls.
     #[must_use]
     pub fn entry_controls(&self) -> EntryControls {
-        EntryControls::from_bits(self.field32(VmcsField::ENTRY_CONTROLS))
+        EntryControls::from_bits(self.field32(VmcsField::VM_ENTRY_CONTROLS))
     }
 
     /// The event to be injected.
     #[must_use]
     pub fn entry_interruption(&self) -> InterruptionInfo {
-        InterruptionInfo::from_bits(self.field32(VmcsField::ENTRY_INTERRUPTION_INFO))
+        InterruptionInfo::from_bits(self.field32(VmcsField::VM_ENTRY_INTR_INFO_FIELD))
     }
 
     /// Every field that is not 0, by encoding.

@@ -85,18 +85,18 @@ pub(crate) fn check_guest<M: MsrAccess + ?Sized>(
 ) -> Result<(), GuestFault> {
     let controls = vmcs.entry_controls();
     if controls.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
-        reserved(vmcs, msrs, VmcsField::GUEST_DEBUGCTL, Msr::DEBUGCTL)?;
+        reserved(vmcs, msrs, VmcsField::GUEST_IA32_DEBUGCTL, Msr::DEBUGCTL)?;
         let dr7 = vmcs.field(VmcsField::GUEST_DR7);
         if dr7 >> 32 != 0 {
             return Err(GuestFault::Dr7(dr7));
         }
     }
     if controls.contains(EntryControls::LOAD_PERF_GLOBAL_CTRL) {
-        let field = VmcsField::GUEST_PERF_GLOBAL_CTRL;
+        let field = VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL;
         reserved(vmcs, msrs, field, Msr::PERF_GLOBAL_CTRL)?;
     }
     if controls.contains(EntryControls::LOAD_LBR_CTL) {
-        reserved(vmcs, msrs, VmcsField::GUEST_LBR_CTL, Msr::LBR_CTL)?;
+        reserved(vmcs, msrs, VmcsField::GUEST_IA32_LBR_CTL, Msr::LBR_CTL)?;
     }
     check_events(vmx, vmcs)
 }
@@ -115,7 +115,7 @@ fn check_events(vmx: &Vmx, vmcs: &Vmcs) -> Result<(), GuestFault> {
     if activity > 3 || !vmx.profile().misc().has_activity_state(activity) {
         return Err(GuestFault::ActivityState(activity));
     }
-    let state = Interruptibility::from_bits(vmcs.field32(VmcsField::GUEST_INTERRUPTIBILITY));
+    let state = Interruptibility::from_bits(vmcs.field32(VmcsField::GUEST_INTERRUPTIBILITY_INFO));
     let (sti, mov_ss) = (
         Interruptibility::BLOCKING_BY_STI,
         Interruptibility::BLOCKING_BY_MOV_SS,
@@ -147,14 +147,14 @@ fn check_events(vmx: &Vmx, vmcs: &Vmcs) -> Result<(), GuestFault> {
 /// The single step that TF asks for must be pending if the instruction before it has ended and
 /// nothing could be delivered since.
 fn check_pending(vmcs: &Vmcs, rflags: u64, held: bool) -> Result<(), GuestFault> {
-    let pending = PendingDebug::from_bits(vmcs.field(VmcsField::GUEST_PENDING_DEBUG));
+    let pending = PendingDebug::from_bits(vmcs.field(VmcsField::GUEST_PENDING_DBG_EXCEPTIONS));
     let named = PendingDebug::NAMED
         .iter()
         .fold(0, |all, (bit, _)| all | bit.bits());
     if pending.bits() & !named != 0 {
         return Err(GuestFault::PendingDebug(pending.bits() & !named));
     }
-    let debugctl = DebugCtl::from_bits(vmcs.field(VmcsField::GUEST_DEBUGCTL));
+    let debugctl = DebugCtl::from_bits(vmcs.field(VmcsField::GUEST_IA32_DEBUGCTL));
     let wanted = rflags & RFLAGS_TF != 0 && !debugctl.contains(DebugCtl::BTF);
     let found = pending.contains(PendingDebug::BS);
     if held && found != wanted {

@@ -18,7 +18,7 @@ pub enum HostFault {
 pub(crate) fn check_host<M: MsrAccess + ?Sized>(vmcs: &Vmcs, msrs: &M) -> Result<(), HostFault> {
     let controls = vmcs.exit_controls();
     if controls.contains(ExitControls::LOAD_PERF_GLOBAL_CTRL) {
-        let value = vmcs.field(VmcsField::HOST_PERF_GLOBAL_CTRL);
+        let value = vmcs.field(VmcsField::HOST_IA32_PERF_GLOBAL_CTRL);
         let reserved = value & msrs.reserved_bits(Msr::PERF_GLOBAL_CTRL);
         if reserved != 0 {
             return Err(HostFault::PerfGlobalCtrl(reserved));

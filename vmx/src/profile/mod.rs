@@ -70,16 +70,15 @@ impl VmxProfile {
         builtin::all()
     }
 
-    /// The built-in profile with this name, or of the processor with this name.
+    /// The built-in profile of the processor whose LBR profile has this name.
     ///
     /// # Errors
     /// There is none.
-    pub fn named(name: &str) -> Result<&'static Self, VmxProfileError> {
+    pub fn of_processor(cpu: &str) -> Result<&'static Self, VmxProfileError> {
         Self::all()
             .iter()
-            .find(|profile| profile.name == name)
-            .or_else(|| Self::all().iter().find(|profile| profile.is_of(name)))
-            .ok_or_else(|| VmxProfileError::Unknown(name.to_owned()))
+            .find(|profile| profile.cpus.iter().any(|known| known == cpu))
+            .ok_or_else(|| VmxProfileError::Unknown(cpu.to_owned()))
     }
 
     /// Reads a profile from TOML; `vmx/profiles/README.md` says the form.
@@ -106,10 +105,6 @@ impl VmxProfile {
     #[must_use]
     pub fn cpus(&self) -> &[String] {
         &self.cpus
-    }
-
-    fn is_of(&self, cpu: &str) -> bool {
-        self.cpus.iter().any(|known| known == cpu)
     }
 
     /// `IA32_VMX_BASIC`.
@@ -203,7 +198,7 @@ impl VmxProfile {
     /// Whether VM exits save `IA32_LBR_CTL`: they do wherever its field exists.
     #[must_use]
     pub fn has_lbr_ctl(&self) -> bool {
-        self.has_field(VmcsField::GUEST_LBR_CTL)
+        self.has_field(VmcsField::GUEST_IA32_LBR_CTL)
     }
 
     /// Whether the VMCS has this field: some exist only with the 1-setting of a control. SDM
@@ -221,46 +216,48 @@ impl VmxProfile {
         }
         match full {
             VmcsField::MSR_BITMAP => self.may_primary(PrimaryControls::USE_MSR_BITMAPS),
-            VmcsField::SECONDARY_CONTROLS => self.has_secondary(),
-            VmcsField::XSS_EXITING_BITMAP => {
+            VmcsField::SECONDARY_VM_EXEC_CONTROL => self.has_secondary(),
+            VmcsField::XSS_EXIT_BITMAP => {
                 self.has_secondary()
                     && self
                         .secondary
                         .excess(SecondaryControls::ENABLE_XSAVES_XRSTORS.bits())
                         == 0
             }
-            VmcsField::PREEMPTION_TIMER_VALUE => {
+            VmcsField::VMX_PREEMPTION_TIMER_VALUE => {
                 self.pin
                     .excess(PinControls::ACTIVATE_PREEMPTION_TIMER.bits())
                     == 0
             }
-            VmcsField::GUEST_PAT => {
+            VmcsField::GUEST_IA32_PAT => {
                 self.may_entry(Entry::LOAD_PAT) || self.may_exit(Exit::SAVE_PAT)
             }
-            VmcsField::GUEST_EFER => {
+            VmcsField::GUEST_IA32_EFER => {
                 self.may_entry(Entry::LOAD_EFER) || self.may_exit(Exit::SAVE_EFER)
             }
-            VmcsField::GUEST_PERF_GLOBAL_CTRL => {
+            VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL => {
                 self.may_entry(Entry::LOAD_PERF_GLOBAL_CTRL)
                     || self.may_exit(Exit::SAVE_PERF_GLOBAL_CTRL)
             }
             VmcsField::GUEST_BNDCFGS => {
                 self.may_entry(Entry::LOAD_BNDCFGS) || self.may_exit(Exit::CLEAR_BNDCFGS)
             }
-            VmcsField::GUEST_RTIT_CTL => {
+            VmcsField::GUEST_IA32_RTIT_CTL => {
                 self.may_entry(Entry::LOAD_RTIT_CTL) || self.may_exit(Exit::CLEAR_RTIT_CTL)
             }
-            VmcsField::GUEST_LBR_CTL => {
+            VmcsField::GUEST_IA32_LBR_CTL => {
                 self.may_entry(Entry::LOAD_LBR_CTL) || self.may_exit(Exit::CLEAR_LBR_CTL)
             }
-            VmcsField::GUEST_PKRS => self.may_entry(Entry::LOAD_PKRS),
+            VmcsField::GUEST_IA32_PKRS => self.may_entry(Entry::LOAD_PKRS),
             VmcsField::GUEST_UINV => self.may_entry(Entry::LOAD_UINV),
-            VmcsField::HOST_PAT => self.may_exit(Exit::LOAD_PAT),
-            VmcsField::HOST_EFER => self.may_exit(Exit::LOAD_EFER),
-            VmcsField::HOST_PERF_GLOBAL_CTRL => self.may_exit(Exit::LOAD_PERF_GLOBAL_CTRL),
-            VmcsField::HOST_PKRS => self.may_exit(Exit::LOAD_PKRS),
-            VmcsField::SECONDARY_EXIT_CONTROLS => self.may_exit(Exit::ACTIVATE_SECONDARY_CONTROLS),
-            VmcsField::TERTIARY_CONTROLS => {
+            VmcsField::HOST_IA32_PAT => self.may_exit(Exit::LOAD_PAT),
+            VmcsField::HOST_IA32_EFER => self.may_exit(Exit::LOAD_EFER),
+            VmcsField::HOST_IA32_PERF_GLOBAL_CTRL => self.may_exit(Exit::LOAD_PERF_GLOBAL_CTRL),
+            VmcsField::HOST_IA32_PKRS => self.may_exit(Exit::LOAD_PKRS),
+            VmcsField::SECONDARY_VM_EXIT_CONTROLS => {
+                self.may_exit(Exit::ACTIVATE_SECONDARY_CONTROLS)
+            }
+            VmcsField::TERTIARY_VM_EXEC_CONTROL => {
                 self.may_primary(PrimaryControls::ACTIVATE_TERTIARY_CONTROLS)
             }
             _ => true,

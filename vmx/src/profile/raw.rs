@@ -10,8 +10,8 @@ use super::{Allowed, VmxProfile};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VmxProfileError {
-    /// No built-in profile has this name or is of this processor.
-    #[error("no VMX profile is named {0:?}, nor is of a processor with this name")]
+    /// No built-in profile is of this processor.
+    #[error("the VMX capabilities of {0:?} are not known")]
     Unknown(String),
     /// Not TOML, or an unknown, missing or mistyped field.
     #[error("VMX profile: {0}")]

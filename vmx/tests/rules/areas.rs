@@ -21,7 +21,7 @@ fn entry(msr: Msr, data: u64) -> AreaEntry {
 }
 
 fn load(machine: &mut Machine, entries: &[AreaEntry]) {
-    machine.area(ENTRY_LOAD, VmcsField::ENTRY_MSR_LOAD_COUNT, entries);
+    machine.area(ENTRY_LOAD, VmcsField::VM_ENTRY_MSR_LOAD_COUNT, entries);
 }
 
 fn failure(machine: &mut Machine) -> EntryFailure<Fault> {
@@ -73,7 +73,7 @@ fn lbr_msrs_may_stand_in_the_areas() {
     }
     let entries: Vec<_> = msrs.iter().map(|&msr| entry(msr, 5)).collect();
     load(&mut machine, &entries);
-    machine.area(EXIT_STORE, VmcsField::EXIT_MSR_STORE_COUNT, &entries);
+    machine.area(EXIT_STORE, VmcsField::VM_EXIT_MSR_STORE_COUNT, &entries);
     machine.launch().unwrap();
     machine.wrmsr(FROM.plus(7), 0x77);
     machine.hlt();
@@ -101,7 +101,7 @@ fn t18_an_entry_load_of_fs_base_fails_with_its_number_as_qualification() {
     let failure = failure(&mut machine);
     assert_eq!(failure.reason.value(), 0x8000_0022);
     assert_eq!(failure.qualification, 3);
-    assert_eq!(machine.read(VmcsField::EXIT_REASON), 0x8000_0022);
+    assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 0x8000_0022);
     assert_eq!(machine.read(VmcsField::EXIT_QUALIFICATION), 3);
 }
 
@@ -169,8 +169,12 @@ fn smm_monitor_ctl_may_be_loaded_in_smm() {
 #[test]
 fn a_failed_load_keeps_what_came_before_and_loads_the_host() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 1);
-    machine.area(EXIT_LOAD, VmcsField::EXIT_MSR_LOAD_COUNT, &[entry(TO, 9)]);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 1);
+    machine.area(
+        EXIT_LOAD,
+        VmcsField::VM_EXIT_MSR_LOAD_COUNT,
+        &[entry(TO, 9)],
+    );
     load(
         &mut machine,
         &[entry(FROM, 1), entry(Msr::GS_BASE, 0), entry(TO, 2)],
@@ -181,7 +185,7 @@ fn a_failed_load_keeps_what_came_before_and_loads_the_host() {
     assert_eq!(machine.registers.rip, crate::common::HOST_RIP);
     assert_eq!(machine.vmx.state(), State::Root);
     // The VMCS is still clear and its guest state untouched.
-    assert_eq!(machine.read(VmcsField::GUEST_DEBUGCTL), 1);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_DEBUGCTL), 1);
     load(&mut machine, &[]);
     machine.launch().unwrap();
 }
@@ -214,7 +218,7 @@ fn t19_an_exit_load_that_faults_is_vmx_abort_4() {
     let mut machine = Machine::ready("skylake");
     machine.area(
         EXIT_LOAD,
-        VmcsField::EXIT_MSR_LOAD_COUNT,
+        VmcsField::VM_EXIT_MSR_LOAD_COUNT,
         &[entry(TO, BROKEN)],
     );
     machine.launch().unwrap();
@@ -244,7 +248,7 @@ fn an_exit_store_that_fails_is_vmx_abort_1() {
         let mut machine = Machine::ready("skylake");
         machine.area(
             EXIT_STORE,
-            VmcsField::EXIT_MSR_STORE_COUNT,
+            VmcsField::VM_EXIT_MSR_STORE_COUNT,
             &[entry(TO, 0), bad],
         );
         machine.launch().unwrap();
@@ -263,7 +267,7 @@ fn exit_store_may_hold_fs_base_and_in_smm_smbase() {
     let mut machine = Machine::ready("skylake");
     machine.vmx.set_smm(true);
     let entries = [entry(Msr::FS_BASE, 1), entry(Msr::SMBASE, 1)];
-    machine.area(EXIT_STORE, VmcsField::EXIT_MSR_STORE_COUNT, &entries);
+    machine.area(EXIT_STORE, VmcsField::VM_EXIT_MSR_STORE_COUNT, &entries);
     machine.launch().unwrap();
     machine.hlt();
     assert_eq!(machine.ram.word(EXIT_STORE + 8), 0);
@@ -280,7 +284,11 @@ fn an_exit_load_has_the_forbidden_msrs_of_an_entry_load() {
         Msr::BIOS_UPDT_TRIG,
     ] {
         let mut machine = Machine::ready("skylake");
-        machine.area(EXIT_LOAD, VmcsField::EXIT_MSR_LOAD_COUNT, &[entry(bad, 0)]);
+        machine.area(
+            EXIT_LOAD,
+            VmcsField::VM_EXIT_MSR_LOAD_COUNT,
+            &[entry(bad, 0)],
+        );
         machine.launch().unwrap();
         assert_eq!(
             abort(&mut machine).indicator,
@@ -296,7 +304,7 @@ fn an_abort_while_a_failed_entry_loads_the_host_tells_both() {
     load(&mut machine, &[entry(Msr::FS_BASE, 0)]);
     machine.area(
         EXIT_LOAD,
-        VmcsField::EXIT_MSR_LOAD_COUNT,
+        VmcsField::VM_EXIT_MSR_LOAD_COUNT,
         &[entry(TO, BROKEN)],
     );
     match machine.launch() {
@@ -333,8 +341,8 @@ fn areas_beyond_512_entries_are_a_machine_check() {
         other => panic!("{other:?}"),
     }
     for (at, count) in [
-        (EXIT_STORE, VmcsField::EXIT_MSR_STORE_COUNT),
-        (EXIT_LOAD, VmcsField::EXIT_MSR_LOAD_COUNT),
+        (EXIT_STORE, VmcsField::VM_EXIT_MSR_STORE_COUNT),
+        (EXIT_LOAD, VmcsField::VM_EXIT_MSR_LOAD_COUNT),
     ] {
         let mut machine = Machine::ready("skylake");
         machine.area(at, count, &entries);
@@ -362,7 +370,7 @@ fn option_area_beyond_limit_processes_long_areas() {
 #[test]
 fn an_area_in_memory_that_nothing_answers_fails_at_its_first_entry() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::ENTRY_MSR_LOAD_ADDRESS, 0x9_0000);
-    machine.write(VmcsField::ENTRY_MSR_LOAD_COUNT, 2);
+    machine.write(VmcsField::VM_ENTRY_MSR_LOAD_ADDR, 0x9_0000);
+    machine.write(VmcsField::VM_ENTRY_MSR_LOAD_COUNT, 2);
     assert_eq!(failure(&mut machine).qualification, 1);
 }

@@ -14,7 +14,7 @@ fn fault(machine: &mut Machine) -> ControlFault {
             error: VmInstructionError::ENTRY_CONTROLS,
             reason: FailReason::Control(fault),
         })) => {
-            assert_eq!(machine.read(VmcsField::INSTRUCTION_ERROR), 7);
+            assert_eq!(machine.read(VmcsField::VM_INSTRUCTION_ERROR), 7);
             fault
         }
         other => panic!("{other:?}"),
@@ -24,10 +24,18 @@ fn fault(machine: &mut Machine) -> ControlFault {
 #[test]
 fn controls_must_be_1_where_the_capability_says_so() {
     for (field, vector, bit) in [
-        (VmcsField::PIN_CONTROLS, ControlVector::Pin, 1 << 1),
-        (VmcsField::PRIMARY_CONTROLS, ControlVector::Primary, 1 << 1),
-        (VmcsField::EXIT_CONTROLS, ControlVector::Exit, 1 << 0),
-        (VmcsField::ENTRY_CONTROLS, ControlVector::Entry, 1 << 12),
+        (
+            VmcsField::PIN_BASED_VM_EXEC_CONTROL,
+            ControlVector::Pin,
+            1 << 1,
+        ),
+        (
+            VmcsField::CPU_BASED_VM_EXEC_CONTROL,
+            ControlVector::Primary,
+            1 << 1,
+        ),
+        (VmcsField::VM_EXIT_CONTROLS, ControlVector::Exit, 1 << 0),
+        (VmcsField::VM_ENTRY_CONTROLS, ControlVector::Entry, 1 << 12),
     ] {
         let mut machine = Machine::ready("skylake");
         machine.clear(field, bit);
@@ -41,55 +49,55 @@ fn controls_must_be_0_where_the_capability_says_so() {
     for (cpu, field, vector, bits) in [
         (
             "skylake",
-            VmcsField::PIN_CONTROLS,
+            VmcsField::PIN_BASED_VM_EXEC_CONTROL,
             ControlVector::Pin,
             1 << 7,
         ),
         (
             "core2-65nm",
-            VmcsField::PIN_CONTROLS,
+            VmcsField::PIN_BASED_VM_EXEC_CONTROL,
             ControlVector::Pin,
             PinControls::ACTIVATE_PREEMPTION_TIMER.bits(),
         ),
         (
             "skylake",
-            VmcsField::PRIMARY_CONTROLS,
+            VmcsField::CPU_BASED_VM_EXEC_CONTROL,
             ControlVector::Primary,
             PrimaryControls::ACTIVATE_TERTIARY_CONTROLS.bits(),
         ),
         (
             "skylake",
-            VmcsField::EXIT_CONTROLS,
+            VmcsField::VM_EXIT_CONTROLS,
             ControlVector::Exit,
             ExitControls::CLEAR_LBR_CTL.bits(),
         ),
         (
             "tiger-lake",
-            VmcsField::EXIT_CONTROLS,
+            VmcsField::VM_EXIT_CONTROLS,
             ControlVector::Exit,
             ExitControls::SAVE_PERF_GLOBAL_CTRL.bits(),
         ),
         (
             "core2-65nm",
-            VmcsField::EXIT_CONTROLS,
+            VmcsField::VM_EXIT_CONTROLS,
             ControlVector::Exit,
             ExitControls::LOAD_PERF_GLOBAL_CTRL.bits(),
         ),
         (
             "skylake",
-            VmcsField::ENTRY_CONTROLS,
+            VmcsField::VM_ENTRY_CONTROLS,
             ControlVector::Entry,
             EntryControls::LOAD_LBR_CTL.bits(),
         ),
         (
             "core2-65nm",
-            VmcsField::ENTRY_CONTROLS,
+            VmcsField::VM_ENTRY_CONTROLS,
             ControlVector::Entry,
             EntryControls::LOAD_PERF_GLOBAL_CTRL.bits(),
         ),
         (
             "alder-lake-p",
-            VmcsField::EXIT_CONTROLS,
+            VmcsField::VM_EXIT_CONTROLS,
             ControlVector::Exit,
             ExitControls::CLEAR_UINV.bits(),
         ),
@@ -107,12 +115,12 @@ fn controls_must_be_0_where_the_capability_says_so() {
 #[test]
 fn secondary_controls_count_only_when_activated() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::SECONDARY_CONTROLS, 1 << 25);
+    machine.write(VmcsField::SECONDARY_VM_EXEC_CONTROL, 1 << 25);
     machine.launch().unwrap();
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::SECONDARY_CONTROLS, 1 << 25);
+    machine.write(VmcsField::SECONDARY_VM_EXEC_CONTROL, 1 << 25);
     let activate = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
-    machine.set(VmcsField::PRIMARY_CONTROLS, activate.bits());
+    machine.set(VmcsField::CPU_BASED_VM_EXEC_CONTROL, activate.bits());
     let expected = ControlFault::MustBeZero {
         vector: ControlVector::Secondary,
         bits: 1 << 25,
@@ -129,8 +137,8 @@ fn debug_controls_may_be_0_only_with_true_controls() {
         ("skylake", true),
     ] {
         let mut machine = Machine::ready(cpu);
-        machine.clear(VmcsField::ENTRY_CONTROLS, 1 << 2);
-        machine.clear(VmcsField::EXIT_CONTROLS, 1 << 2);
+        machine.clear(VmcsField::VM_ENTRY_CONTROLS, 1 << 2);
+        machine.clear(VmcsField::VM_EXIT_CONTROLS, 1 << 2);
         if may {
             machine.launch().unwrap();
         } else {
@@ -148,9 +156,15 @@ fn debug_controls_may_be_0_only_with_true_controls() {
 #[test]
 fn virtual_nmis_need_nmi_exiting() {
     let mut machine = Machine::ready("skylake");
-    machine.set(VmcsField::PIN_CONTROLS, PinControls::VIRTUAL_NMIS.bits());
+    machine.set(
+        VmcsField::PIN_BASED_VM_EXEC_CONTROL,
+        PinControls::VIRTUAL_NMIS.bits(),
+    );
     assert_eq!(fault(&mut machine), ControlFault::VirtualNmis);
-    machine.set(VmcsField::PIN_CONTROLS, PinControls::NMI_EXITING.bits());
+    machine.set(
+        VmcsField::PIN_BASED_VM_EXEC_CONTROL,
+        PinControls::NMI_EXITING.bits(),
+    );
     machine.launch().unwrap();
 }
 
@@ -158,7 +172,7 @@ fn virtual_nmis_need_nmi_exiting() {
 fn nmi_window_exiting_needs_virtual_nmis() {
     let mut machine = Machine::ready("skylake");
     let window = PrimaryControls::NMI_WINDOW_EXITING;
-    machine.set(VmcsField::PRIMARY_CONTROLS, window.bits());
+    machine.set(VmcsField::CPU_BASED_VM_EXEC_CONTROL, window.bits());
     assert_eq!(fault(&mut machine), ControlFault::NmiWindow);
 }
 
@@ -169,7 +183,7 @@ fn the_msr_bitmaps_stand_at_a_page_within_the_physical_addresses() {
         machine.write(VmcsField::MSR_BITMAP, at);
         assert_eq!(fault(&mut machine), ControlFault::MsrBitmap(at));
         let unused = PrimaryControls::USE_MSR_BITMAPS;
-        machine.clear(VmcsField::PRIMARY_CONTROLS, unused.bits());
+        machine.clear(VmcsField::CPU_BASED_VM_EXEC_CONTROL, unused.bits());
         machine.launch().unwrap();
     }
 }
@@ -178,10 +192,10 @@ fn the_msr_bitmaps_stand_at_a_page_within_the_physical_addresses() {
 fn saving_the_preemption_timer_needs_one() {
     let mut machine = Machine::ready("skylake");
     let save = ExitControls::SAVE_PREEMPTION_TIMER;
-    machine.set(VmcsField::EXIT_CONTROLS, save.bits());
+    machine.set(VmcsField::VM_EXIT_CONTROLS, save.bits());
     assert_eq!(fault(&mut machine), ControlFault::SavePreemptionTimer);
     let activate = PinControls::ACTIVATE_PREEMPTION_TIMER;
-    machine.set(VmcsField::PIN_CONTROLS, activate.bits());
+    machine.set(VmcsField::PIN_BASED_VM_EXEC_CONTROL, activate.bits());
     machine.launch().unwrap();
 }
 
@@ -190,18 +204,18 @@ fn msr_areas_are_aligned_and_end_within_the_physical_addresses() {
     for (area, address, count) in [
         (
             MsrArea::EntryLoad,
-            VmcsField::ENTRY_MSR_LOAD_ADDRESS,
-            VmcsField::ENTRY_MSR_LOAD_COUNT,
+            VmcsField::VM_ENTRY_MSR_LOAD_ADDR,
+            VmcsField::VM_ENTRY_MSR_LOAD_COUNT,
         ),
         (
             MsrArea::ExitStore,
-            VmcsField::EXIT_MSR_STORE_ADDRESS,
-            VmcsField::EXIT_MSR_STORE_COUNT,
+            VmcsField::VM_EXIT_MSR_STORE_ADDR,
+            VmcsField::VM_EXIT_MSR_STORE_COUNT,
         ),
         (
             MsrArea::ExitLoad,
-            VmcsField::EXIT_MSR_LOAD_ADDRESS,
-            VmcsField::EXIT_MSR_LOAD_COUNT,
+            VmcsField::VM_EXIT_MSR_LOAD_ADDR,
+            VmcsField::VM_EXIT_MSR_LOAD_COUNT,
         ),
     ] {
         for (at, entries) in [
@@ -235,24 +249,24 @@ fn msr_areas_are_aligned_and_end_within_the_physical_addresses() {
 fn entry_to_smm_needs_smm() {
     let mut machine = Machine::ready("skylake");
     machine.set(
-        VmcsField::ENTRY_CONTROLS,
+        VmcsField::VM_ENTRY_CONTROLS,
         EntryControls::ENTRY_TO_SMM.bits(),
     );
     assert_eq!(fault(&mut machine), ControlFault::OutsideSmm);
     machine.vmx.set_smm(true);
     let both = EntryControls::DEACTIVATE_DUAL_MONITOR;
-    machine.set(VmcsField::ENTRY_CONTROLS, both.bits());
+    machine.set(VmcsField::VM_ENTRY_CONTROLS, both.bits());
     assert_eq!(fault(&mut machine), ControlFault::SmmBoth);
 }
 
 #[test]
 fn reserved_bits_of_the_hosts_perf_global_ctrl_are_error_8() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::HOST_PERF_GLOBAL_CTRL, 0x10f);
+    machine.write(VmcsField::HOST_IA32_PERF_GLOBAL_CTRL, 0x10f);
     machine.launch().unwrap();
     machine.hlt();
     let load = ExitControls::LOAD_PERF_GLOBAL_CTRL;
-    machine.set(VmcsField::EXIT_CONTROLS, load.bits());
+    machine.set(VmcsField::VM_EXIT_CONTROLS, load.bits());
     assert_eq!(
         machine.resume(),
         Err(EntryError::Instruction(Fail::Valid {

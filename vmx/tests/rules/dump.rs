@@ -6,20 +6,20 @@ use vlbr_vmx::{DumpError, LaunchState, Vmcs};
 
 #[test]
 fn fields_go_by_name_or_encoding() {
-    let text = "# of a guest\nrevision 0x4\nstate launched\nGUEST_DEBUGCTL 0x801 # LBR\n\n0x400c 0x36fff\nVPID 7\n";
+    let text = "# of a guest\nrevision 0x4\nstate launched\nGUEST_IA32_DEBUGCTL 0x801 # LBR\n\n0x400c 0x36fff\nVIRTUAL_PROCESSOR_ID 7\n";
     let vmcs: Vmcs = text.parse().unwrap();
     assert_eq!(vmcs.revision(), 4);
     assert_eq!(vmcs.launch_state(), LaunchState::Launched);
     let fields: Vec<_> = vmcs.fields().collect();
     let expected = [
-        (VmcsField::VPID, 7),
-        (VmcsField::GUEST_DEBUGCTL, 0x801),
-        (VmcsField::EXIT_CONTROLS, 0x3_6fff),
+        (VmcsField::VIRTUAL_PROCESSOR_ID, 7),
+        (VmcsField::GUEST_IA32_DEBUGCTL, 0x801),
+        (VmcsField::VM_EXIT_CONTROLS, 0x3_6fff),
     ];
     assert_eq!(fields, expected);
     assert_eq!(
         vmcs.to_string(),
-        "revision 0x4\nstate launched\nVPID 0x7\nGUEST_DEBUGCTL 0x801\nEXIT_CONTROLS 0x36fff\n"
+        "revision 0x4\nstate launched\nVIRTUAL_PROCESSOR_ID 0x7\nGUEST_IA32_DEBUGCTL 0x801\nVM_EXIT_CONTROLS 0x36fff\n"
     );
 }
 
@@ -31,7 +31,10 @@ fn what_is_wrong_is_told_with_its_line() {
         ("revision 0x80000004", DumpError::Revision),
         ("revision 0x100000004", DumpError::Revision),
         ("revision 4\nVPID", DumpError::Form { line: 2 }),
-        ("revision 4\nVPID 1 2", DumpError::Form { line: 2 }),
+        (
+            "revision 4\nVIRTUAL_PROCESSOR_ID 1 2",
+            DumpError::Form { line: 2 },
+        ),
         ("state lunched", DumpError::Form { line: 1 }),
         (
             "revision 4\nVPIT 1",
@@ -55,28 +58,28 @@ fn what_is_wrong_is_told_with_its_line() {
             },
         ),
         (
-            "VPID +1",
+            "VIRTUAL_PROCESSOR_ID +1",
             DumpError::Number {
                 line: 1,
                 value: name("+1"),
             },
         ),
         (
-            "VPID 0x+1",
+            "VIRTUAL_PROCESSOR_ID 0x+1",
             DumpError::Number {
                 line: 1,
                 value: name("0x+1"),
             },
         ),
         (
-            "VPID 0x",
+            "VIRTUAL_PROCESSOR_ID 0x",
             DumpError::Number {
                 line: 1,
                 value: name("0x"),
             },
         ),
         (
-            "VPID -1",
+            "VIRTUAL_PROCESSOR_ID -1",
             DumpError::Number {
                 line: 1,
                 value: name("-1"),
@@ -90,25 +93,25 @@ fn what_is_wrong_is_told_with_its_line() {
             },
         ),
         (
-            "VPID 0x10000",
+            "VIRTUAL_PROCESSOR_ID 0x10000",
             DumpError::Width {
                 line: 1,
-                field: VmcsField::VPID,
+                field: VmcsField::VIRTUAL_PROCESSOR_ID,
                 bits: 16,
                 value: 0x10000,
             },
         ),
         (
-            "EXIT_CONTROLS 0x100000000",
+            "VM_EXIT_CONTROLS 0x100000000",
             DumpError::Width {
                 line: 1,
-                field: VmcsField::EXIT_CONTROLS,
+                field: VmcsField::VM_EXIT_CONTROLS,
                 bits: 32,
                 value: 1 << 32,
             },
         ),
         (
-            "VPID 1\n0x0 1",
+            "VIRTUAL_PROCESSOR_ID 1\n0x0 1",
             DumpError::Twice {
                 line: 2,
                 name: name("0x0"),
@@ -147,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "(revision|state|VPID|GUEST_RIP|0x[0-9a-f]{1,5}|[ \n#]|[0-9x]{1,20}){0,40}") {
+    fn no_text_makes_the_reader_panic(text in "(revision|state|VIRTUAL_PROCESSOR_ID|GUEST_RIP|0x[0-9a-f]{1,5}|[ \n#]|[0-9x]{1,20}){0,40}") {
         if let Ok(vmcs) = text.parse::<Vmcs>() {
             prop_assert_eq!(vmcs.to_string().parse(), Ok(vmcs));
         }

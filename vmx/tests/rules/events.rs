@@ -20,9 +20,9 @@ fn inject_on(
     length: u64,
 ) -> Result<Injected, InjectionFault> {
     let mut machine = Machine::ready(cpu);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, info.bits().into());
-    machine.write(VmcsField::ENTRY_EXCEPTION_ERROR_CODE, error);
-    machine.write(VmcsField::ENTRY_INSTRUCTION_LENGTH, length);
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
+    machine.write(VmcsField::VM_ENTRY_EXCEPTION_ERROR_CODE, error);
+    machine.write(VmcsField::VM_ENTRY_INSTRUCTION_LEN, length);
     machine.write(VmcsField::GUEST_RFLAGS, 0x202);
     match machine.launch() {
         Ok(injected) => Ok(injected.expect("an event")),
@@ -143,12 +143,15 @@ fn the_lbr_sees_injected_events_by_their_type() {
 fn an_unrestricted_guest_in_real_mode_pushes_no_error_code() {
     let mut machine = Machine::ready("skylake");
     let secondary = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
-    machine.set(VmcsField::PRIMARY_CONTROLS, secondary.bits());
+    machine.set(VmcsField::CPU_BASED_VM_EXEC_CONTROL, secondary.bits());
     let unrestricted = SecondaryControls::ENABLE_EPT | SecondaryControls::UNRESTRICTED_GUEST;
-    machine.write(VmcsField::SECONDARY_CONTROLS, unrestricted.bits().into());
+    machine.write(
+        VmcsField::SECONDARY_VM_EXEC_CONTROL,
+        unrestricted.bits().into(),
+    );
     machine.write(VmcsField::GUEST_CR0, 0);
     let gp = InterruptionInfo::new(13, Type::HardwareException);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, gp.bits().into());
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, gp.bits().into());
     assert_eq!(machine.launch().unwrap().unwrap().error_code, None);
 }
 
@@ -158,12 +161,15 @@ fn a_pmi_as_nmi_exits_with_reason_0_and_type_2() {
     machine.launch().unwrap();
     assert_eq!(machine.vmx.nmi(), Ok(None));
     machine.hlt();
-    machine.set(VmcsField::PIN_CONTROLS, PinControls::NMI_EXITING.bits());
+    machine.set(
+        VmcsField::PIN_BASED_VM_EXEC_CONTROL,
+        PinControls::NMI_EXITING.bits(),
+    );
     machine.resume().unwrap();
     let exit = machine.vmx.nmi().unwrap().expect("an exit");
     machine.exit(&exit).unwrap();
-    assert_eq!(machine.read(VmcsField::EXIT_REASON), 0);
-    assert_eq!(machine.read(VmcsField::EXIT_INTERRUPTION_INFO), 0x8000_0202);
+    assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 0);
+    assert_eq!(machine.read(VmcsField::VM_EXIT_INTR_INFO), 0x8000_0202);
 }
 
 #[test]
@@ -171,10 +177,10 @@ fn a_pmi_as_interrupt_tells_its_vector_only_if_acknowledged() {
     for (acknowledge, info) in [(false, 0), (true, 0x8000_00ee)] {
         let mut machine = Machine::ready("skylake");
         let pin = PinControls::EXTERNAL_INTERRUPT_EXITING;
-        machine.set(VmcsField::PIN_CONTROLS, pin.bits());
+        machine.set(VmcsField::PIN_BASED_VM_EXEC_CONTROL, pin.bits());
         if acknowledge {
             let control = ExitControls::ACKNOWLEDGE_INTERRUPT;
-            machine.set(VmcsField::EXIT_CONTROLS, control.bits());
+            machine.set(VmcsField::VM_EXIT_CONTROLS, control.bits());
         }
         machine.launch().unwrap();
         let exit = machine
@@ -183,8 +189,8 @@ fn a_pmi_as_interrupt_tells_its_vector_only_if_acknowledged() {
             .unwrap()
             .expect("an exit");
         machine.exit(&exit).unwrap();
-        assert_eq!(machine.read(VmcsField::EXIT_REASON), 1);
-        assert_eq!(machine.read(VmcsField::EXIT_INTERRUPTION_INFO), info);
+        assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 1);
+        assert_eq!(machine.read(VmcsField::VM_EXIT_INTR_INFO), info);
     }
     let machine = Machine::guest("skylake");
     assert_eq!(machine.vmx.external_interrupt(0xee), Ok(None));
@@ -219,8 +225,8 @@ fn page_faults_exit_by_bitmap_mask_and_match() {
     ] {
         let mut machine = Machine::ready("skylake");
         machine.write(VmcsField::EXCEPTION_BITMAP, bitmap);
-        machine.write(VmcsField::PAGE_FAULT_MASK, mask);
-        machine.write(VmcsField::PAGE_FAULT_MATCH, wanted);
+        machine.write(VmcsField::PAGE_FAULT_ERROR_CODE_MASK, mask);
+        machine.write(VmcsField::PAGE_FAULT_ERROR_CODE_MATCH, wanted);
         machine.launch().unwrap();
         let kind = Type::HardwareException;
         let exit = machine.vmx.exception(14, kind, Some(code), 0x1234).unwrap();
@@ -235,7 +241,7 @@ fn rdpmc_exits_by_its_control() {
     assert_eq!(machine.vmx.rdpmc(), Ok(None));
     machine.hlt();
     machine.set(
-        VmcsField::PRIMARY_CONTROLS,
+        VmcsField::CPU_BASED_VM_EXEC_CONTROL,
         PrimaryControls::RDPMC_EXITING.bits(),
     );
     machine.resume().unwrap();
@@ -253,11 +259,11 @@ fn xsaves_of_the_lbr_exits_by_the_xss_exiting_bitmap() {
         let mut machine = Machine::ready("alder-lake-p");
         if enabled {
             let secondary = PrimaryControls::ACTIVATE_SECONDARY_CONTROLS;
-            machine.set(VmcsField::PRIMARY_CONTROLS, secondary.bits());
+            machine.set(VmcsField::CPU_BASED_VM_EXEC_CONTROL, secondary.bits());
             let xsaves = SecondaryControls::ENABLE_XSAVES_XRSTORS;
-            machine.write(VmcsField::SECONDARY_CONTROLS, xsaves.bits().into());
+            machine.write(VmcsField::SECONDARY_VM_EXEC_CONTROL, xsaves.bits().into());
         }
-        machine.write(VmcsField::XSS_EXITING_BITMAP, bitmap);
+        machine.write(VmcsField::XSS_EXIT_BITMAP, bitmap);
         machine.launch().unwrap();
         machine
     };

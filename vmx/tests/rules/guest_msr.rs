@@ -44,7 +44,7 @@ fn t17_a_clear_bit_passes_the_register_itself() {
 fn without_bitmaps_every_access_exits() {
     let mut machine = Machine::ready("skylake");
     let control = PrimaryControls::USE_MSR_BITMAPS;
-    machine.clear(VmcsField::PRIMARY_CONTROLS, control.bits());
+    machine.clear(VmcsField::CPU_BASED_VM_EXEC_CONTROL, control.bits());
     machine.launch().unwrap();
     for instruction in [GuestMsr::Rdmsr, GuestMsr::Wrmsr(0)] {
         exit(&mut machine, instruction, Msr::DEBUGCTL);
@@ -140,8 +140,8 @@ fn accesses_are_counted_and_exits_only_when_they_are_made() {
     assert_eq!(machine.ledger.count(Actor::Hardware, event), 0);
     machine.exit(&stop).unwrap();
     assert_eq!(machine.ledger.count(Actor::Hardware, event), 1);
-    assert_eq!(machine.read(VmcsField::EXIT_REASON), 31);
-    assert_eq!(machine.read(VmcsField::EXIT_INSTRUCTION_LENGTH), 2);
+    assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 31);
+    assert_eq!(machine.read(VmcsField::VM_EXIT_INSTRUCTION_LEN), 2);
 }
 
 #[test]

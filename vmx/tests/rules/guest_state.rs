@@ -16,7 +16,7 @@ fn fault(machine: &mut Machine) -> GuestFault {
         Err(EntryError::Failure(failure)) => {
             assert_eq!(failure.reason.value(), 0x8000_0021);
             assert_eq!(failure.qualification, 0);
-            assert_eq!(machine.read(VmcsField::EXIT_REASON), 0x8000_0021);
+            assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 0x8000_0021);
             assert_eq!(machine.vmx.state(), State::Root);
             match failure.cause {
                 EntryCause::Guest(fault) => fault,
@@ -30,13 +30,13 @@ fn fault(machine: &mut Machine) -> GuestFault {
 #[test]
 fn t15_reserved_bits_of_debugctl_fail_if_it_is_loaded() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 8);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 8);
     let expected = GuestFault::Reserved {
         msr: Msr::DEBUGCTL,
         bits: 8,
     };
     assert_eq!(fault(&mut machine), expected);
-    machine.clear(VmcsField::ENTRY_CONTROLS, 1 << 2);
+    machine.clear(VmcsField::VM_ENTRY_CONTROLS, 1 << 2);
     machine.launch().unwrap();
 }
 
@@ -44,27 +44,27 @@ fn t15_reserved_bits_of_debugctl_fail_if_it_is_loaded() {
 fn bits_of_debugctl_that_the_model_lacks_fail_too() {
     // RTM_DEBUG, bit 15, needs TSX.
     let mut machine = Machine::ready("ivy-bridge");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 0x8001);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 0x8001);
     let expected = GuestFault::Reserved {
         msr: Msr::DEBUGCTL,
         bits: 0x8000,
     };
     assert_eq!(fault(&mut machine), expected);
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 0x8001);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 0x8001);
     machine.launch().unwrap();
 }
 
 #[test]
 fn reserved_bits_of_perf_global_ctrl_fail_if_it_is_loaded() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_PERF_GLOBAL_CTRL, 0x8_0000_0001);
+    machine.write(VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, 0x8_0000_0001);
     machine.launch().unwrap();
     machine.hlt();
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_PERF_GLOBAL_CTRL, 0x8_0000_0001);
+    machine.write(VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, 0x8_0000_0001);
     let load = EntryControls::LOAD_PERF_GLOBAL_CTRL;
-    machine.set(VmcsField::ENTRY_CONTROLS, load.bits());
+    machine.set(VmcsField::VM_ENTRY_CONTROLS, load.bits());
     let expected = GuestFault::Reserved {
         msr: Msr::PERF_GLOBAL_CTRL,
         bits: 0x8_0000_0000,
@@ -75,13 +75,13 @@ fn reserved_bits_of_perf_global_ctrl_fail_if_it_is_loaded() {
 #[test]
 fn reserved_bits_of_lbr_ctl_fail_if_it_is_loaded() {
     let mut machine = Machine::ready("alder-lake-p");
-    machine.write(VmcsField::GUEST_LBR_CTL, 0x7f_0017);
+    machine.write(VmcsField::GUEST_IA32_LBR_CTL, 0x7f_0017);
     machine.launch().unwrap();
     machine.hlt();
     let mut machine = Machine::ready("alder-lake-p");
-    machine.write(VmcsField::GUEST_LBR_CTL, 0x7f_0017);
+    machine.write(VmcsField::GUEST_IA32_LBR_CTL, 0x7f_0017);
     let load = EntryControls::LOAD_LBR_CTL;
-    machine.set(VmcsField::ENTRY_CONTROLS, load.bits());
+    machine.set(VmcsField::VM_ENTRY_CONTROLS, load.bits());
     let expected = GuestFault::Reserved {
         msr: Msr::LBR_CTL,
         bits: 0x10,
@@ -109,21 +109,21 @@ fn rflags_has_bit_1_and_no_reserved_bit() {
 fn an_external_interrupt_needs_if_and_no_shadow() {
     let mut machine = Machine::ready("skylake");
     let info = InterruptionInfo::new(0x40, InterruptionType::External);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, info.bits().into());
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
     assert_eq!(fault(&mut machine), GuestFault::InterruptsOff);
     machine.write(VmcsField::GUEST_RFLAGS, 2 | IF);
     for by in [
         Interruptibility::BLOCKING_BY_STI,
         Interruptibility::BLOCKING_BY_MOV_SS,
     ] {
-        machine.write(VmcsField::GUEST_INTERRUPTIBILITY, by.bits().into());
+        machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, by.bits().into());
         let kind = InterruptionType::External;
         assert_eq!(
             fault(&mut machine),
             GuestFault::InjectionBlocked { kind, by }
         );
     }
-    machine.write(VmcsField::GUEST_INTERRUPTIBILITY, 0);
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, 0);
     machine.launch().unwrap();
 }
 
@@ -131,9 +131,9 @@ fn an_external_interrupt_needs_if_and_no_shadow() {
 fn an_nmi_is_not_injected_in_the_shadow_of_mov_ss() {
     let mut machine = Machine::ready("skylake");
     let info = InterruptionInfo::new(2, InterruptionType::Nmi);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, info.bits().into());
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
     let by = Interruptibility::BLOCKING_BY_MOV_SS;
-    machine.write(VmcsField::GUEST_INTERRUPTIBILITY, by.bits().into());
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, by.bits().into());
     let kind = InterruptionType::Nmi;
     assert_eq!(
         fault(&mut machine),
@@ -145,7 +145,7 @@ fn an_nmi_is_not_injected_in_the_shadow_of_mov_ss() {
 fn an_interruptibility_state_that_cannot_be_fails() {
     for (state, rflags) in [(3, 2 | IF), (1, 2), (1 << 5, 2), (4, 2)] {
         let mut machine = Machine::ready("skylake");
-        machine.write(VmcsField::GUEST_INTERRUPTIBILITY, state);
+        machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, state);
         machine.write(VmcsField::GUEST_RFLAGS, rflags);
         let state = Interruptibility::from_bits(state as u32);
         assert_eq!(fault(&mut machine), GuestFault::Interruptibility(state));
@@ -159,16 +159,16 @@ fn only_activity_states_that_exist_enter_and_not_in_a_shadow() {
     assert_eq!(fault(&mut machine), GuestFault::ActivityState(4));
     machine.write(VmcsField::GUEST_ACTIVITY_STATE, 1);
     machine.write(VmcsField::GUEST_RFLAGS, 2 | IF);
-    machine.write(VmcsField::GUEST_INTERRUPTIBILITY, 1);
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, 1);
     assert_eq!(fault(&mut machine), GuestFault::ActivityBlocked(1));
-    machine.write(VmcsField::GUEST_INTERRUPTIBILITY, 0);
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, 0);
     machine.launch().unwrap();
 }
 
 #[test]
 fn reserved_bits_of_pending_debug_exceptions_fail() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_PENDING_DEBUG, 1 << 13);
+    machine.write(VmcsField::GUEST_PENDING_DBG_EXCEPTIONS, 1 << 13);
     assert_eq!(fault(&mut machine), GuestFault::PendingDebug(1 << 13));
 }
 
@@ -182,9 +182,12 @@ fn bs_follows_from_tf_and_btf_while_events_are_held() {
             let mut machine = Machine::ready("skylake");
             let rflags = 2 | IF | if tf { TF } else { 0 };
             machine.write(VmcsField::GUEST_RFLAGS, rflags);
-            machine.write(VmcsField::GUEST_DEBUGCTL, if btf { 2 } else { 0 });
-            machine.write(VmcsField::GUEST_PENDING_DEBUG, if bs { 1 << 14 } else { 0 });
-            machine.write(VmcsField::GUEST_INTERRUPTIBILITY, interruptibility);
+            machine.write(VmcsField::GUEST_IA32_DEBUGCTL, if btf { 2 } else { 0 });
+            machine.write(
+                VmcsField::GUEST_PENDING_DBG_EXCEPTIONS,
+                if bs { 1 << 14 } else { 0 },
+            );
+            machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, interruptibility);
             machine.write(VmcsField::GUEST_ACTIVITY_STATE, activity);
             let wanted = tf && !btf;
             if held && bs != wanted {
@@ -201,11 +204,11 @@ fn bs_follows_from_tf_and_btf_while_events_are_held() {
 fn an_entry_that_fails_on_guest_state_loads_the_hosts() {
     let mut machine = Machine::ready("skylake");
     machine.wrmsr(Msr::DEBUGCTL, 0x801);
-    machine.write(VmcsField::GUEST_DEBUGCTL, 8);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 8);
     fault(&mut machine);
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 0);
     assert_eq!(machine.registers.rip, crate::common::HOST_RIP);
     assert_eq!(machine.registers.dr7, 0x400);
-    assert_eq!(machine.read(VmcsField::GUEST_DEBUGCTL), 8);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_DEBUGCTL), 8);
     assert_eq!(machine.read(VmcsField::GUEST_RIP), 0x40_1000);
 }

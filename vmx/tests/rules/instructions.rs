@@ -23,7 +23,7 @@ fn instructions_outside_vmx_operation_are_ud() {
     assert_eq!(
         machine
             .vmx
-            .vmread(VmcsField::EXIT_REASON, OperandSize::Bits64),
+            .vmread(VmcsField::VM_EXIT_REASON, OperandSize::Bits64),
         Err(Fail::NotInVmx)
     );
     assert_eq!(
@@ -54,7 +54,7 @@ fn vmxon_in_root_operation_is_error_15_or_without_a_vmcs_invalid() {
     let mut machine = Machine::root("skylake");
     let fail = machine.vmx.vmxon(&machine.ram, VMXON).unwrap_err();
     assert_eq!(number(fail), Error::VMXON_IN_ROOT);
-    assert_eq!(machine.read(VmcsField::INSTRUCTION_ERROR), 15);
+    assert_eq!(machine.read(VmcsField::VM_INSTRUCTION_ERROR), 15);
     machine.vmx.vmclear(VMCS).unwrap();
     assert_eq!(
         machine.vmx.vmxon(&machine.ram, VMXON),
@@ -109,7 +109,7 @@ fn vmclear_of_the_current_vmcs_leaves_none() {
     assert_eq!(
         machine
             .vmx
-            .vmread(VmcsField::EXIT_REASON, OperandSize::Bits64),
+            .vmread(VmcsField::VM_EXIT_REASON, OperandSize::Bits64),
         Err(Fail::Invalid(FailReason::Plain))
     );
     assert_eq!(
@@ -133,9 +133,9 @@ fn the_fields_of_a_vmcs_survive_while_another_is_current() {
 #[test]
 fn vmread_extends_short_fields_and_cuts_long_ones() {
     let mut machine = Machine::root("skylake");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 0x1122_3344_5566_7788);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 0x1122_3344_5566_7788);
     let mut read = |field, size| machine.vmx.vmread(field, size).unwrap();
-    let field = VmcsField::GUEST_DEBUGCTL;
+    let field = VmcsField::GUEST_IA32_DEBUGCTL;
     assert_eq!(read(field, OperandSize::Bits64), 0x1122_3344_5566_7788);
     assert_eq!(read(field, OperandSize::Bits32), 0x5566_7788);
     assert_eq!(read(field.high(), OperandSize::Bits64), 0x1122_3344);
@@ -153,12 +153,15 @@ fn vmwrite_cuts_long_operands_and_clears_above_short_ones() {
             .unwrap()
     };
     let all = u64::MAX;
-    assert_eq!(write(VmcsField::VPID, all, OperandSize::Bits64), 0xffff);
     assert_eq!(
-        write(VmcsField::EXIT_CONTROLS, all, OperandSize::Bits64),
+        write(VmcsField::VIRTUAL_PROCESSOR_ID, all, OperandSize::Bits64),
+        0xffff
+    );
+    assert_eq!(
+        write(VmcsField::VM_EXIT_CONTROLS, all, OperandSize::Bits64),
         0xffff_ffff
     );
-    let field = VmcsField::GUEST_DEBUGCTL;
+    let field = VmcsField::GUEST_IA32_DEBUGCTL;
     assert_eq!(write(field, all, OperandSize::Bits64), all);
     assert_eq!(write(field, 0x801, OperandSize::Bits32), 0x801);
     assert_eq!(
@@ -174,18 +177,18 @@ fn vmwrite_cuts_long_operands_and_clears_above_short_ones() {
 #[test]
 fn fields_whose_control_does_not_exist_are_error_12() {
     for (cpu, field, exists) in [
-        ("skylake", VmcsField::GUEST_LBR_CTL, false),
-        ("tiger-lake", VmcsField::GUEST_LBR_CTL, false),
-        ("alder-lake-p", VmcsField::GUEST_LBR_CTL, true),
-        ("core2-65nm", VmcsField::GUEST_PERF_GLOBAL_CTRL, false),
-        ("core2-65nm", VmcsField::HOST_PERF_GLOBAL_CTRL, false),
-        ("haswell", VmcsField::GUEST_PERF_GLOBAL_CTRL, true),
-        ("core2-65nm", VmcsField::PREEMPTION_TIMER_VALUE, false),
-        ("core2-65nm", VmcsField::SECONDARY_CONTROLS, false),
-        ("haswell", VmcsField::XSS_EXITING_BITMAP, false),
-        ("skylake", VmcsField::XSS_EXITING_BITMAP, true),
-        ("skylake", VmcsField::GUEST_RTIT_CTL, false),
-        ("ice-lake", VmcsField::GUEST_RTIT_CTL, true),
+        ("skylake", VmcsField::GUEST_IA32_LBR_CTL, false),
+        ("tiger-lake", VmcsField::GUEST_IA32_LBR_CTL, false),
+        ("alder-lake-p", VmcsField::GUEST_IA32_LBR_CTL, true),
+        ("core2-65nm", VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, false),
+        ("core2-65nm", VmcsField::HOST_IA32_PERF_GLOBAL_CTRL, false),
+        ("haswell", VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, true),
+        ("core2-65nm", VmcsField::VMX_PREEMPTION_TIMER_VALUE, false),
+        ("core2-65nm", VmcsField::SECONDARY_VM_EXEC_CONTROL, false),
+        ("haswell", VmcsField::XSS_EXIT_BITMAP, false),
+        ("skylake", VmcsField::XSS_EXIT_BITMAP, true),
+        ("skylake", VmcsField::GUEST_IA32_RTIT_CTL, false),
+        ("ice-lake", VmcsField::GUEST_IA32_RTIT_CTL, true),
         ("ice-lake", VmcsField::GUEST_BNDCFGS, false),
         ("skylake", VmcsField::new(0x2818).high(), false),
         ("skylake", VmcsField::GUEST_RIP.high(), false),
@@ -215,18 +218,18 @@ fn exit_information_is_read_only_unless_ia32_vmx_misc_bit_29_is_set() {
         let mut machine = Machine::root(cpu);
         let written = machine
             .vmx
-            .vmwrite(VmcsField::EXIT_REASON, 7, OperandSize::Bits64);
+            .vmwrite(VmcsField::VM_EXIT_REASON, 7, OperandSize::Bits64);
         if writable {
             assert_eq!(written, Ok(()));
-            assert_eq!(machine.read(VmcsField::EXIT_REASON), 7);
+            assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 7);
         } else {
             assert_eq!(
                 number(written.unwrap_err()),
                 Error::READ_ONLY_COMPONENT,
                 "{cpu}"
             );
-            assert_eq!(machine.read(VmcsField::EXIT_REASON), 0);
-            assert_eq!(machine.read(VmcsField::INSTRUCTION_ERROR), 13);
+            assert_eq!(machine.read(VmcsField::VM_EXIT_REASON), 0);
+            assert_eq!(machine.read(VmcsField::VM_INSTRUCTION_ERROR), 13);
         }
     }
 }
@@ -269,7 +272,7 @@ fn vmx_instructions_of_a_guest_exit() {
     assert_eq!(
         machine
             .vmx
-            .vmread(VmcsField::EXIT_REASON, OperandSize::Bits64),
+            .vmread(VmcsField::VM_EXIT_REASON, OperandSize::Bits64),
         Err(Fail::NonRoot)
     );
     assert_eq!(

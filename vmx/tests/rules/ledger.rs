@@ -27,8 +27,8 @@ fn lists_of_100_msrs_cost_what_the_worked_example_says() {
         ]
         .map(|msr| AreaEntry::new(msr, 0)),
     );
-    machine.area(ENTRY_LOAD, VmcsField::ENTRY_MSR_LOAD_COUNT, &entries);
-    machine.area(EXIT_STORE, VmcsField::EXIT_MSR_STORE_COUNT, &entries);
+    machine.area(ENTRY_LOAD, VmcsField::VM_ENTRY_MSR_LOAD_COUNT, &entries);
+    machine.area(EXIT_STORE, VmcsField::VM_EXIT_MSR_STORE_COUNT, &entries);
     machine.launch().unwrap();
     let before = machine.ledger.clone();
     machine.hlt();
@@ -61,7 +61,7 @@ fn a_transfer_that_fails_is_not_counted() {
     let mut machine = Machine::ready("skylake");
     let from = Msr::LASTBRANCH_0_FROM_IP;
     let entries = [from, Msr::FS_BASE, from].map(|msr| AreaEntry::new(msr, 0));
-    machine.area(ENTRY_LOAD, VmcsField::ENTRY_MSR_LOAD_COUNT, &entries);
+    machine.area(ENTRY_LOAD, VmcsField::VM_ENTRY_MSR_LOAD_COUNT, &entries);
     machine.launch().unwrap_err();
     let count = |event| machine.ledger.count(Actor::Hardware, event);
     assert_eq!(count(Event::Transfer(MsrArea::EntryLoad, from)), 1);

@@ -92,7 +92,7 @@ proptest! {
         let mut machine = Machine::ready("skylake");
         machine.ram.write(BITMAP, &page);
         if !use_bitmaps {
-            machine.clear(VmcsField::PRIMARY_CONTROLS, 1 << 28);
+            machine.clear(VmcsField::CPU_BASED_VM_EXEC_CONTROL, 1 << 28);
         }
         machine.launch().unwrap();
         let mut model = Machine::off("skylake", Default::default());
@@ -223,10 +223,10 @@ proptest! {
         for at in [Msr::SMM_MONITOR_CTL, Msr::GS_BASE, Msr::new(0x808), Msr::BIOS_SIGN_ID] {
             machine.msrs.others.remove(&at);
         }
-        machine.write(VmcsField::GUEST_DEBUGCTL, debugctl);
-        machine.area(ENTRY_LOAD, VmcsField::ENTRY_MSR_LOAD_COUNT, &load);
-        machine.area(EXIT_STORE, VmcsField::EXIT_MSR_STORE_COUNT, &store);
-        machine.area(EXIT_LOAD, VmcsField::EXIT_MSR_LOAD_COUNT, &host);
+        machine.write(VmcsField::GUEST_IA32_DEBUGCTL, debugctl);
+        machine.area(ENTRY_LOAD, VmcsField::VM_ENTRY_MSR_LOAD_COUNT, &load);
+        machine.area(EXIT_STORE, VmcsField::VM_EXIT_MSR_STORE_COUNT, &store);
+        machine.area(EXIT_LOAD, VmcsField::VM_EXIT_MSR_LOAD_COUNT, &host);
         let start = World {
             msrs: WORLD.iter().map(|(msr, _)| (*msr, machine.rdmsr(Msr::new(*msr)))).collect(),
             stored: store.iter().map(|entry| entry.data).collect(),
@@ -250,7 +250,7 @@ proptest! {
         let vmcs = machine.vmcs();
         let found = World {
             stored: (0..store.len() as u64).map(stored).collect(),
-            reason: vmcs.get(VmcsField::EXIT_REASON).unwrap() as u32,
+            reason: vmcs.get(VmcsField::VM_EXIT_REASON).unwrap() as u32,
             qualification: vmcs.get(VmcsField::EXIT_QUALIFICATION).unwrap(),
             abort: machine.ram.word(VMCS + 4),
             msrs: WORLD.iter().map(|(msr, _)| {

@@ -5,7 +5,7 @@ use vlbr_arch::vmx::{EntryControls, ExitControls};
 use vlbr_vmx::{Options, OptionsError, VmxProfile, VmxProfileError};
 
 fn msr(cpu: &str, msr: Msr) -> Option<u64> {
-    VmxProfile::named(cpu).unwrap().msr(msr)
+    VmxProfile::of_processor(cpu).unwrap().msr(msr)
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn arch_lbr_parts_and_only_they_have_its_controls() {
 
 #[test]
 fn a_processor_without_a_dump_has_no_profile() {
-    let error = VmxProfile::named("nehalem").unwrap_err();
+    let error = VmxProfile::of_processor("nehalem").unwrap_err();
     assert_eq!(error, VmxProfileError::Unknown("nehalem".to_owned()));
 }
 

@@ -9,12 +9,12 @@ use crate::common::Machine;
 fn ready(cpu: &str, value: u64, save: bool) -> Machine {
     let mut machine = Machine::ready(cpu);
     let activate = PinControls::ACTIVATE_PREEMPTION_TIMER;
-    machine.set(VmcsField::PIN_CONTROLS, activate.bits());
+    machine.set(VmcsField::PIN_BASED_VM_EXEC_CONTROL, activate.bits());
     if save {
         let save = ExitControls::SAVE_PREEMPTION_TIMER;
-        machine.set(VmcsField::EXIT_CONTROLS, save.bits());
+        machine.set(VmcsField::VM_EXIT_CONTROLS, save.bits());
     }
-    machine.write(VmcsField::PREEMPTION_TIMER_VALUE, value);
+    machine.write(VmcsField::VMX_PREEMPTION_TIMER_VALUE, value);
     machine
 }
 
@@ -54,7 +54,7 @@ fn a_value_of_0_exits_before_the_first_instruction() {
 #[test]
 fn it_does_not_run_without_its_control() {
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::PREEMPTION_TIMER_VALUE, 1);
+    machine.write(VmcsField::VMX_PREEMPTION_TIMER_VALUE, 1);
     machine.launch().unwrap();
     assert_eq!(machine.vmx.preemption_timer(u64::MAX), Ok(None));
     assert_eq!(machine.vmx.preemption_deadline(), Ok(None));
@@ -71,7 +71,10 @@ fn exit_saves_what_remains_only_if_told_to() {
         machine.launch().unwrap();
         machine.tsc += elapsed;
         machine.hlt();
-        assert_eq!(machine.read(VmcsField::PREEMPTION_TIMER_VALUE), expected);
+        assert_eq!(
+            machine.read(VmcsField::VMX_PREEMPTION_TIMER_VALUE),
+            expected
+        );
     }
 }
 

@@ -16,8 +16,8 @@ fn jump(from: u64) -> Transfer {
 
 fn with(cpu: &str, entry: EntryControls, exit: ExitControls) -> Machine {
     let mut machine = Machine::ready(cpu);
-    machine.set(VmcsField::ENTRY_CONTROLS, entry.bits());
-    machine.set(VmcsField::EXIT_CONTROLS, exit.bits());
+    machine.set(VmcsField::VM_ENTRY_CONTROLS, entry.bits());
+    machine.set(VmcsField::VM_EXIT_CONTROLS, exit.bits());
     machine
 }
 
@@ -35,7 +35,7 @@ fn t14_exit_saves_and_clears_debugctl_and_entry_loads_it_again() {
     machine.wrmsr(Msr::DEBUGCTL, 0x801);
     machine.hlt();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 0);
-    assert_eq!(machine.read(VmcsField::GUEST_DEBUGCTL), 0x801);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_DEBUGCTL), 0x801);
     machine.resume().unwrap();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 0x801);
 }
@@ -44,17 +44,17 @@ fn t14_exit_saves_and_clears_debugctl_and_entry_loads_it_again() {
 fn without_save_debug_controls_the_guests_changes_are_lost() {
     let mut machine = Machine::ready("skylake");
     machine.clear(
-        VmcsField::EXIT_CONTROLS,
+        VmcsField::VM_EXIT_CONTROLS,
         ExitControls::SAVE_DEBUG_CONTROLS.bits(),
     );
-    machine.write(VmcsField::GUEST_DEBUGCTL, 1);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 1);
     machine.write(VmcsField::GUEST_DR7, 0x400);
     machine.launch().unwrap();
     machine.wrmsr(Msr::DEBUGCTL, 0x801);
     machine.registers.dr7 = 0x403;
     machine.hlt();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 0);
-    assert_eq!(machine.read(VmcsField::GUEST_DEBUGCTL), 1);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_DEBUGCTL), 1);
     assert_eq!(machine.read(VmcsField::GUEST_DR7), 0x400);
     machine.resume().unwrap();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 1);
@@ -64,10 +64,10 @@ fn without_save_debug_controls_the_guests_changes_are_lost() {
 fn without_load_debug_controls_the_guest_begins_with_the_hosts_debugctl() {
     let mut machine = Machine::ready("skylake");
     machine.clear(
-        VmcsField::ENTRY_CONTROLS,
+        VmcsField::VM_ENTRY_CONTROLS,
         EntryControls::LOAD_DEBUG_CONTROLS.bits(),
     );
-    machine.write(VmcsField::GUEST_DEBUGCTL, 1);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 1);
     machine.write(VmcsField::GUEST_DR7, 0x403);
     machine.wrmsr(Msr::DEBUGCTL, 0x800);
     machine.registers.dr7 = 0x401;
@@ -115,11 +115,11 @@ fn rip_rsp_and_rflags_change_sides() {
 #[test]
 fn neither_entry_nor_exit_is_recorded_and_the_entries_survive() {
     for (cpu, field, on) in [
-        ("core2-45nm", VmcsField::GUEST_DEBUGCTL, 1),
-        ("skylake", VmcsField::GUEST_DEBUGCTL, 1),
-        ("alder-lake-p", VmcsField::GUEST_LBR_CTL, ARCH_ALL),
+        ("core2-45nm", VmcsField::GUEST_IA32_DEBUGCTL, 1),
+        ("skylake", VmcsField::GUEST_IA32_DEBUGCTL, 1),
+        ("alder-lake-p", VmcsField::GUEST_IA32_LBR_CTL, ARCH_ALL),
     ] {
-        let is_arch = field == VmcsField::GUEST_LBR_CTL;
+        let is_arch = field == VmcsField::GUEST_IA32_LBR_CTL;
         let mut machine = if is_arch { arch() } else { Machine::ready(cpu) };
         machine.write(field, on);
         machine.launch().unwrap();
@@ -163,7 +163,7 @@ fn the_host_records_nothing_until_debugctl_is_written() {
 fn the_exit_load_area_may_set_debugctl_again() {
     let mut machine = Machine::ready("skylake");
     let entry = AreaEntry::new(Msr::DEBUGCTL, 0x801);
-    machine.area(EXIT_LOAD, VmcsField::EXIT_MSR_LOAD_COUNT, &[entry]);
+    machine.area(EXIT_LOAD, VmcsField::VM_EXIT_MSR_LOAD_COUNT, &[entry]);
     machine.launch().unwrap();
     machine.hlt();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 0x801);
@@ -182,7 +182,7 @@ fn lbr_select_and_tos_are_not_switched() {
 #[test]
 fn lbr_ctl_is_loaded_saved_and_cleared_and_the_rest_of_arch_lbr_stays() {
     let mut machine = arch();
-    machine.write(VmcsField::GUEST_LBR_CTL, ARCH_ALL);
+    machine.write(VmcsField::GUEST_IA32_LBR_CTL, ARCH_ALL);
     machine.wrmsr(Msr::LBR_DEPTH, 16);
     machine.wrmsr(Msr::LER_FROM, 0x1111);
     machine.launch().unwrap();
@@ -192,7 +192,7 @@ fn lbr_ctl_is_loaded_saved_and_cleared_and_the_rest_of_arch_lbr_stays() {
     let records = machine.msrs.lbr.records();
     machine.hlt();
     assert_eq!(machine.rdmsr(Msr::LBR_CTL), 0);
-    assert_eq!(machine.read(VmcsField::GUEST_LBR_CTL), 3);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_LBR_CTL), 3);
     assert_eq!(machine.rdmsr(Msr::LBR_DEPTH), 16);
     assert_eq!(machine.rdmsr(Msr::LER_FROM), 0x1111);
     assert_eq!(machine.msrs.lbr.records(), records);
@@ -205,7 +205,7 @@ fn lbr_ctl_is_saved_but_not_cleared_without_the_control() {
     let mut machine = Machine::guest("alder-lake-p");
     machine.wrmsr(Msr::LBR_CTL, ARCH_ALL);
     machine.hlt();
-    assert_eq!(machine.read(VmcsField::GUEST_LBR_CTL), ARCH_ALL);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_LBR_CTL), ARCH_ALL);
     assert_eq!(machine.rdmsr(Msr::LBR_CTL), ARCH_ALL);
     machine.wrmsr(Msr::LBR_CTL, 0);
     machine.resume().unwrap();
@@ -218,15 +218,15 @@ fn perf_global_ctrl_is_loaded_on_both_sides_and_saved_from_alder_lake_on() {
     let load = ExitControls::LOAD_PERF_GLOBAL_CTRL;
     for (cpu, exit, saved) in [("skylake", load, 1), ("alder-lake-p", load | save, 2)] {
         let mut machine = with(cpu, EntryControls::LOAD_PERF_GLOBAL_CTRL, exit);
-        machine.write(VmcsField::GUEST_PERF_GLOBAL_CTRL, 1);
-        machine.write(VmcsField::HOST_PERF_GLOBAL_CTRL, 0x7_0000_0000);
+        machine.write(VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, 1);
+        machine.write(VmcsField::HOST_IA32_PERF_GLOBAL_CTRL, 0x7_0000_0000);
         machine.launch().unwrap();
         assert_eq!(machine.rdmsr(Msr::PERF_GLOBAL_CTRL), 1);
         machine.wrmsr(Msr::PERF_GLOBAL_CTRL, 2);
         machine.hlt();
         assert_eq!(machine.rdmsr(Msr::PERF_GLOBAL_CTRL), 0x7_0000_0000);
         assert_eq!(
-            machine.read(VmcsField::GUEST_PERF_GLOBAL_CTRL),
+            machine.read(VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL),
             saved,
             "{cpu}"
         );
@@ -261,7 +261,7 @@ fn a_frozen_lbr_stays_frozen_into_the_host() {
 fn a_debug_exception_that_exits_leaves_recording_on_until_the_exit() {
     let mut machine = Machine::ready("skylake");
     machine.write(VmcsField::EXCEPTION_BITMAP, 1 << 1);
-    machine.write(VmcsField::GUEST_DEBUGCTL, 1);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 1);
     machine.launch().unwrap();
     let kind = vlbr_arch::vmx::InterruptionType::HardwareException;
     let exit = machine
@@ -271,7 +271,7 @@ fn a_debug_exception_that_exits_leaves_recording_on_until_the_exit() {
         .unwrap();
     assert_eq!(machine.rdmsr(Msr::DEBUGCTL), 1);
     machine.exit(&exit).unwrap();
-    assert_eq!(machine.read(VmcsField::GUEST_DEBUGCTL), 1);
+    assert_eq!(machine.read(VmcsField::GUEST_IA32_DEBUGCTL), 1);
     assert_eq!(machine.read(VmcsField::EXIT_QUALIFICATION), 0x4000);
 }
 
@@ -279,9 +279,9 @@ fn a_debug_exception_that_exits_leaves_recording_on_until_the_exit() {
 fn an_injected_debug_exception_is_recorded_and_keeps_recording_on() {
     use vlbr_arch::vmx::{InterruptionInfo, InterruptionType};
     let mut machine = Machine::ready("skylake");
-    machine.write(VmcsField::GUEST_DEBUGCTL, 1);
+    machine.write(VmcsField::GUEST_IA32_DEBUGCTL, 1);
     let info = InterruptionInfo::new(1, InterruptionType::HardwareException);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, info.bits().into());
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
     let injected = machine.launch().unwrap().expect("an event");
     let class = BranchClass::Far(injected.far_kind().expect("a transfer"));
     assert_eq!(class, BranchClass::Far(FarKind::Exception));
@@ -303,10 +303,10 @@ fn exit_invalidates_the_event_to_inject() {
     use vlbr_arch::vmx::{InterruptionInfo, InterruptionType};
     let mut machine = Machine::ready("skylake");
     let info = InterruptionInfo::new(2, InterruptionType::Nmi);
-    machine.write(VmcsField::ENTRY_INTERRUPTION_INFO, info.bits().into());
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
     assert!(machine.launch().unwrap().is_some());
     machine.hlt();
-    let field = machine.read(VmcsField::ENTRY_INTERRUPTION_INFO);
+    let field = machine.read(VmcsField::VM_ENTRY_INTR_INFO_FIELD);
     assert_eq!(field, u64::from(info.without_valid().bits()));
     assert_eq!(machine.resume(), Ok(None));
 }
@@ -330,7 +330,7 @@ fn an_exit_without_a_guest_does_nothing() {
 #[test]
 fn what_hardware_switches_is_counted_as_hardwares() {
     let mut machine = arch();
-    machine.write(VmcsField::GUEST_LBR_CTL, ARCH_ALL);
+    machine.write(VmcsField::GUEST_IA32_LBR_CTL, ARCH_ALL);
     machine.launch().unwrap();
     machine.hlt();
     let found: Vec<_> = machine.ledger.rows().collect();

@@ -112,7 +112,7 @@ impl Machine {
     /// A processor outside VMX operation, with regions for VMXON and a VMCS, and a bitmap that
     /// passes everything.
     pub(crate) fn off(cpu: &str, options: Options) -> Self {
-        let profile = VmxProfile::named(cpu).unwrap();
+        let profile = VmxProfile::of_processor(cpu).unwrap();
         let mut ram = Ram::default();
         for at in [VMXON, VMCS] {
             ram.write(at, &profile.basic().revision().to_le_bytes());
@@ -168,21 +168,24 @@ impl Machine {
     pub(crate) fn prepare(&mut self) {
         let profile = self.vmx.profile().clone();
         for (field, value) in [
-            (VmcsField::PIN_CONTROLS, profile.pin().adjust(0)),
             (
-                VmcsField::PRIMARY_CONTROLS,
+                VmcsField::PIN_BASED_VM_EXEC_CONTROL,
+                profile.pin().adjust(0),
+            ),
+            (
+                VmcsField::CPU_BASED_VM_EXEC_CONTROL,
                 profile.primary().adjust(1 << 28),
             ),
-            (VmcsField::EXIT_CONTROLS, profile.exit().adjust(1 << 2)),
-            (VmcsField::ENTRY_CONTROLS, profile.entry().adjust(1 << 2)),
+            (VmcsField::VM_EXIT_CONTROLS, profile.exit().adjust(1 << 2)),
+            (VmcsField::VM_ENTRY_CONTROLS, profile.entry().adjust(1 << 2)),
         ] {
             self.write(field, value.into());
         }
         for (field, value) in [
             (VmcsField::MSR_BITMAP, BITMAP),
-            (VmcsField::ENTRY_MSR_LOAD_ADDRESS, ENTRY_LOAD),
-            (VmcsField::EXIT_MSR_STORE_ADDRESS, EXIT_STORE),
-            (VmcsField::EXIT_MSR_LOAD_ADDRESS, EXIT_LOAD),
+            (VmcsField::VM_ENTRY_MSR_LOAD_ADDR, ENTRY_LOAD),
+            (VmcsField::VM_EXIT_MSR_STORE_ADDR, EXIT_STORE),
+            (VmcsField::VM_EXIT_MSR_LOAD_ADDR, EXIT_LOAD),
             (VmcsField::GUEST_RFLAGS, 2),
             (VmcsField::GUEST_RIP, 0x40_1000),
             (VmcsField::GUEST_CR0, 0x8000_0021),
