@@ -47,7 +47,8 @@ fn trace(rest: &str) -> Option<TraceLine> {
     let (inside, _) = rest.split_once(']')?;
     let mut fields = inside.split('/');
     let line = TraceLine {
-        cpu: cpu.trim().parse().ok()?,
+        // QEMU's cpu_index is an int.
+        cpu: cpu.trim().parse::<i32>().ok()?.try_into().ok()?,
         host: hex(host)?,
         cs_base: hex(fields.next()?)?,
         pc: hex(fields.next()?)?,

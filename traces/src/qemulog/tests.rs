@@ -138,3 +138,16 @@ fn what_is_wrong_is_told_with_its_line() {
     let huge = format!("IN:\nOBJD-T: {}\n", "90".repeat(512 * 15 + 1));
     assert!(matches!(problem(&huge), (2, LogProblem::MalformedListing)));
 }
+
+#[test]
+fn the_number_of_a_cpu_is_an_int() {
+    let last = LOG.replace("Trace 0:", "Trace 2147483647:");
+    assert_eq!(read(&last, ()).unwrap()[0].0, 0x7fff_ffff);
+    for number in ["2147483648", "4294967295", "-1", ""] {
+        let log = LOG.replacen("Trace 0:", &format!("Trace {number}:"), 1);
+        assert!(
+            matches!(problem(&log), (6, LogProblem::Malformed)),
+            "{number}"
+        );
+    }
+}

@@ -220,7 +220,7 @@ impl Streams {
         let limit = self.recording.chunk_instructions();
         Ok(LogStream {
             recorder: Some(StreamRecorder::new(Arc::clone(file), thread, kind, limit)),
-            ids: Vec::with_capacity(BATCH),
+            ids: Vec::new(),
         })
     }
 
