@@ -12,7 +12,7 @@ work=/tmp/vlbr-corpus
 for tool in "$vlbr" qemu-x86_64 qemu-system-x86_64 musl-gcc chibicc cpio busybox; do
     command -v "$tool" >/dev/null || { echo "record.sh: $tool is missing" >&2; exit 1; }
 done
-[[ $# -gt 0 ]] || set -- recurse threads lua zstd sqlite stepped logged gpl/chibicc gpl/boot
+[[ $# -gt 0 ]] || set -- recurse threads lua zstd sqlite stepped logged rare gpl/chibicc gpl/boot
 
 "$here/programs/build" "$work"
 cp "$here/programs/workload.lua" "$work/"
@@ -34,6 +34,10 @@ for trace in "$@"; do
     logged)
         qemu-x86_64 -d in_asm,exec,nochain -D small.log ./small || [[ $? -eq 5 ]]
         pack small.log
+        continue
+        ;;
+    rare) # made, not recorded
+        (cd "$root" && cargo run --release -q -p vlbr-replay --example rare -- "$here/rare.vlt")
         continue
         ;;
     gpl/chibicc)

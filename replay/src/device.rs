@@ -10,7 +10,7 @@ use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_host::perf::{
     FilterError, HardwareFilter, LbrFilter, X86Br, branch_type, perf_branch_type, stand_in,
 };
-use vlbr_lbr::{GpFault, Lbr, Options, Profile, Quirk, Record, Verdict};
+use vlbr_lbr::{GpFault, Interface, Lbr, Options, Profile, Quirk, Record, Verdict};
 use vlbr_pmu::EventSelect;
 use vlbr_traces::perfdata::{
     BranchEntry, BranchFlags, BranchPrivilege, BranchSampleType, BranchType,
@@ -163,22 +163,25 @@ impl ProgrammedLbr {
 
     /// The record of one transfer as the device makes it and perf reads it.
     fn entry(&self, transfer: &Transfer, code: Option<&[u8]>) -> RenderedEntry {
+        let record = self.after(transfer).stack().next().unwrap_or_default();
+        self.read(&record, self.kind(&record, transfer, code))
+    }
+
+    /// The device after one transfer.
+    fn after(&self, transfer: &Transfer) -> Lbr {
         let mut lbr = self.lbr.clone();
         lbr.retire(transfer, Cycles::new(0));
-        let record = lbr.stack().next().unwrap_or_default();
-        let code = if self.lbr.profile().is_arch() && record.from == MASKED {
-            None
-        } else {
-            code
-        };
-        let kind = branch_type(
-            record.from,
-            record.to,
-            record.abort,
-            code,
-            transfer.from_size,
-        );
-        self.read(&record, kind)
+        lbr
+    }
+
+    /// perf's type of a record of `transfer`.
+    fn kind(&self, record: &Record, transfer: &Transfer, code: Option<&[u8]>) -> X86Br {
+        let masked = self.lbr.profile().is_arch() && record.from == MASKED;
+        let code = code.filter(|_| !masked);
+        let Record {
+            from, to, abort, ..
+        } = *record;
+        branch_type(from, to, abort, code, transfer.from_size)
     }
 
     /// What perf reads and keeps of `record`, whose instruction has the type `kind`.
@@ -188,7 +191,12 @@ impl ProgrammedLbr {
         let sample_type = self.filter.sample_type();
         let profile = self.lbr.profile();
         let quirks = self.lbr.options().quirks.unwrap_or(profile.quirks());
-        let format = profile.format();
+        let format = match profile.interface() {
+            Interface::Legacy(legacy) if self.lbr.options().alternative_format => {
+                legacy.format_alternative.unwrap_or(legacy.format)
+            }
+            _ => profile.format(),
+        };
         let bare = matches!(
             format,
             LbrFormat::OFFSET_32 | LbrFormat::LIP | LbrFormat::EIP
@@ -240,18 +248,22 @@ impl ProgrammedLbr {
         }
     }
 
-    /// perf's type of the record of each step, by FROM and TO: for records that do not come by
-    /// way of [`ProgrammedLbr::render`].
+    /// perf's type of the record of each step, by FROM, TO and the abort flag as recorded: for
+    /// records that do not come by way of [`ProgrammedLbr::render`].
     #[must_use]
-    pub fn types(&self, code: &Code) -> FxHashMap<(u64, u64), X86Br> {
+    pub fn types(&self, code: &Code) -> FxHashMap<(u64, u64, bool), X86Br> {
         let bytes = BytesAt::new(code);
         let mut types = FxHashMap::default();
         for id in (0..code.steps().len() as u32).map(StepId) {
-            if let Some(transfer) = code.transfer(id) {
-                let at = bytes.of(code, id);
-                let (from, to) = (transfer.from, transfer.to);
-                let kind = branch_type(from, to, transfer.tx_abort, at, transfer.from_size);
-                types.entry((from, to)).or_insert(kind);
+            if let Some(transfer) = code.transfer(id)
+                && self.lbr.verdict(transfer) == Verdict::Push
+            {
+                let lbr = self.after(transfer);
+                for record in lbr.stack().take_while(|record| !record.is_empty()) {
+                    let kind = self.kind(&record, transfer, bytes.of(code, id));
+                    let recorded = (record.from, record.to, record.abort);
+                    types.entry(recorded).or_insert(kind);
+                }
             }
         }
         types

@@ -28,6 +28,4 @@ pub use names::{Moment, Names};
 pub use output::{Format, describe, export, file_info};
 pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
-pub use session::{
-    Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals,
-};
+pub use session::{Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals};

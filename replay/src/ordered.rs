@@ -49,7 +49,7 @@ pub(crate) fn run(
     let mut before = 0;
     let read = |record: &Record, entries: &mut Vec<BranchEntry>, summary: &mut Summary| {
         let kind = types
-            .get(&(record.from, record.to))
+            .get(&(record.from, record.to, record.abort))
             .copied()
             .unwrap_or(X86Br::NONE);
         let rendered = session.lbr.read(record, kind);

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use thiserror::Error;
 use vlbr_arch::Cpl;
-use vlbr_cpu::run::{EntryKind, EntryRef, Plan, RawRecord, RunTotals, Sample};
 use vlbr_cpu::Exit;
+use vlbr_cpu::run::{EntryKind, EntryRef, Plan, RawRecord, RunTotals, Sample};
 use vlbr_host::perf::with_event_privileges;
 use vlbr_lbr::{Options, Profile};
 use vlbr_pmu::{Event, EventError, EventSelect};

@@ -32,8 +32,6 @@ pub struct Corpus {
     pub dir: PathBuf,
     /// The traces, in the order of the file.
     pub traces: Vec<CorpusTrace>,
-    /// Open points and quirks of every device.
-    pub device: Options,
     /// Hottest edges kept in a golden result.
     pub edges: usize,
     /// Sampled stacks kept in a golden result.
@@ -68,6 +66,8 @@ pub struct Configuration {
     pub name: String,
     /// The processor.
     pub profile: Profile,
+    /// Open points and quirks of its LBR.
+    pub device: Options,
     /// perf's filter.
     pub branches: BranchSampleType,
     /// The event; `None`: what a session takes.
@@ -124,6 +124,7 @@ struct RawTrace {
     filters: Option<Vec<Spanned<RawFilter>>>,
     event: Option<Spanned<String>>,
     period: Option<NonZeroU64>,
+    options: Option<Options>,
     #[serde(default)]
     skip: Vec<Spanned<String>>,
 }
@@ -248,7 +249,6 @@ impl Reader<'_> {
         Ok(Corpus {
             dir: self.dir.to_owned(),
             traces,
-            device: raw.options,
             edges: raw.edges,
             stacks: raw.stacks,
             device_instructions: raw.device_instructions,
@@ -322,6 +322,7 @@ impl Reader<'_> {
                 configurations.push(Configuration {
                     name,
                     profile: profile.clone(),
+                    device: trace.options.as_ref().unwrap_or(&raw.options).clone(),
                     branches,
                     event,
                     period: filter.period.or(default_period),
@@ -394,6 +395,7 @@ period = 997
 [[trace]]
 name = 'gpl/boot'
 filters = ['any,u,k']
+options = { callstack_saturate = true }
 skip = ['sandy-bridge']
 
 [[trace]]
@@ -420,6 +422,11 @@ licence = 'MIT'
                 &format!("sandy-bridge {stack}"),
             ]
         );
+        let saturates = |trace: usize| {
+            let configurations = &corpus.traces[trace].configurations;
+            configurations[0].device.callstack_saturate
+        };
+        assert!(saturates(0) && !saturates(1));
         assert_eq!(corpus.traces[0].file, Path::new("dir/gpl/boot.vlt"));
         assert_eq!(corpus.traces[1].file, Path::new("dir/other.vlt"));
         let periods = corpus.traces[1].configurations.iter();
@@ -440,12 +447,13 @@ licence = 'MIT'
             (
                 "['sandy-bridge']\n",
                 "['haswell']\n",
-                8,
+                9,
                 "'haswell' skips nothing",
             ),
             ("gpl/boot", "../boot", 6, "is no name"),
-            ("'lua'", "'gpl/boot'", 11, "a second trace"),
-            ("licence", "license", 13, "unknown field `license`"),
+            ("'lua'", "'gpl/boot'", 12, "a second trace"),
+            ("saturate", "sature", 8, "unknown field `callstack_sature`"),
+            ("licence", "license", 14, "unknown field `license`"),
         ] {
             let error = read(&GOOD.replacen(change, with, 1)).unwrap_err();
             assert!(

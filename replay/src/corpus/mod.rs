@@ -11,7 +11,7 @@
 //! edges = 8                                 # hottest edges in a golden result
 //! stacks = 3                                # sampled stacks in a golden result
 //! device_instructions = 4000000             # of each trace also through the device, in order
-//! options = { pops_clear_slots = false }    # open points and quirks of every device
+//! options = { pops_clear_slots = false }    # open points and quirks of the device
 //!
 //! [[trace]]
 //! name = "lua"                              # also golden/lua.golden
@@ -22,7 +22,7 @@
 //! source = "https://www.lua.org"
 //! licence = "MIT"
 //! notes = "..."
-//! profiles = ["skylake"]                    # in place of those above; so filters, event, period
+//! profiles = ["skylake"]                    # in place of those above; so filters, event, period, options
 //! skip = ["stack,u", "nehalem any_call,u"]  # a profile, a filter or both
 //! ```
 

@@ -45,7 +45,7 @@ pub(crate) fn run(
     configuration: &Configuration,
 ) -> Result<Section, RunError> {
     let options = |ordered| SessionOptions {
-        device: corpus.device.clone(),
+        device: configuration.device.clone(),
         branches: configuration.branches,
         event: configuration.event,
         period: configuration.period,
