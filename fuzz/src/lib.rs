@@ -1,6 +1,6 @@
 //! Seeded damage for the tests of every reader, on stable Rust, with limits of memory and time.
 //!
-//! A test hands [`throw`] valid inputs and the reader. By default it sees a few thousand damaged
+//! A test hands [`throw()`] valid inputs and the reader. By default it sees a few thousand damaged
 //! inputs, the same ones each time; the environment asks for more:
 //!
 //! | variable | meaning |
