@@ -21,11 +21,13 @@ pub enum Area {
     Errata,
     /// 900: the test vectors T1 and so on.
     Vectors,
+    /// 1100: VMX.
+    Vmx,
 }
 
 impl Area {
     /// Every area, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Insertion,
         Self::Filtering,
         Self::CallStack,
@@ -35,6 +37,7 @@ impl Area {
         Self::Ler,
         Self::Errata,
         Self::Vectors,
+        Self::Vmx,
     ];
 
     /// Name of the folder and of the `area:` line.
@@ -50,13 +53,17 @@ impl Area {
             Self::Ler => "ler",
             Self::Errata => "errata",
             Self::Vectors => "vectors",
+            Self::Vmx => "vmx",
         }
     }
 
     /// The first number; the area has this one and the 99 that follow.
     #[must_use]
     pub const fn first_number(self) -> u32 {
-        100 * (self as u32 + 1)
+        match self {
+            Self::Vmx => 1100,
+            _ => 100 * (self as u32 + 1),
+        }
     }
 
     /// Whether a file of this area may have this number.

@@ -93,6 +93,9 @@ pub enum Reason {
     /// No register has this name.
     #[error("no register is named {0:?}")]
     UnknownRegister(String),
+    /// No VMCS field has this name.
+    #[error("no VMCS field is named {0:?}")]
+    UnknownField(String),
     /// Not an expression.
     #[error("{0:?} is no value")]
     BadValue(String),

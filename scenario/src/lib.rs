@@ -19,6 +19,7 @@ mod report;
 mod select;
 mod smt;
 mod step;
+mod vmx_step;
 
 pub use area::Area;
 pub use discover::{DiscoverError, MAX_FILE_BYTES, discover, load};
@@ -33,3 +34,4 @@ pub use step::{
     Action, Branch, BranchOutcome, Check, EntryCheck, Expected, Fault, ImageField, Phase,
     ReadCheck, Register, Step, Unseen, WriteOutcome,
 };
+pub use vmx_step::{BitmapBits, VmxOutcome, VmxRead, VmxStep};

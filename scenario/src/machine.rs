@@ -1,5 +1,7 @@
 //! What a step does to a core and what it compares.
 
+mod vmx;
+
 use core::ops::Range;
 use std::collections::BTreeMap;
 
@@ -27,6 +29,8 @@ pub(crate) struct Machine<'a> {
     core: Core,
     clock: u64,
     images: BTreeMap<char, [u8; XSTATE_LBR_SIZE]>,
+    tsx: bool,
+    vmx: BTreeMap<usize, vmx::Side>,
 }
 
 impl<'a> Machine<'a> {
@@ -37,6 +41,8 @@ impl<'a> Machine<'a> {
             core: Core::new(kind, profile, options),
             clock: 0,
             images: BTreeMap::new(),
+            tsx: options.tsx.unwrap_or(profile.tsx()),
+            vmx: BTreeMap::new(),
         }
     }
 
@@ -71,6 +77,7 @@ impl<'a> Machine<'a> {
             }
             Action::Branch(branch) => self.branch(cpu, branch, scope),
             Action::Unseen(_) => Ok(()),
+            Action::Vmx(step) => self.vmx_step(cpu, step, scope),
             Action::Wait(cycles) => {
                 self.clock = self.clock.saturating_add(eval(cycles, scope)?);
                 Ok(())

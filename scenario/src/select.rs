@@ -132,6 +132,7 @@ fn group(name: &str) -> Option<fn(&Profile) -> bool> {
             Interface::Legacy(_) => false,
             Interface::Arch(arch) => arch.ecx & 0xf_0000 != 0,
         },
+        "vmx" => |p| vlbr_vmx::VmxProfile::of_processor(p.name()).is_ok(),
         "inserts" => |p| p.lbr_inserts() != InsertsEvent::None,
         _ => return None,
     })

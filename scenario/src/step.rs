@@ -3,7 +3,7 @@
 use vlbr_arch::{BranchClass, CodeSize, Cpl, Msr};
 use vlbr_lbr::{GpReason, Pmi, Reset};
 
-use crate::Expr;
+use crate::{Expr, VmxStep};
 
 /// The block a step stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,11 +79,13 @@ pub enum Fault {
     SignExtension,
     /// XSAVES or XRSTORS without the component.
     NoArchLbr,
+    /// CPL is not 0.
+    Privilege,
 }
 
 impl Fault {
     /// The reasons with their names.
-    pub const NAMED: [(Self, &'static str); 8] = [
+    pub const NAMED: [(Self, &'static str); 9] = [
         (Self::NoSuchRegister, "no such register"),
         (Self::BeyondDepth, "beyond depth"),
         (Self::ReservedBits, "reserved bits"),
@@ -92,6 +94,7 @@ impl Fault {
         (Self::NotCanonical, "not canonical"),
         (Self::SignExtension, "sign extension"),
         (Self::NoArchLbr, "no architectural LBR"),
+        (Self::Privilege, "privilege"),
     ];
 
     /// The name of the device's reason.
@@ -321,4 +324,6 @@ pub enum Action {
     Holds(Expr),
     /// What the event `LBR_INSERTS` has counted.
     LbrInserts(Expr),
+    /// Something about VMX.
+    Vmx(VmxStep),
 }

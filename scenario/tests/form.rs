@@ -270,6 +270,64 @@ proptest! {
             }
         }
     }
+
+    /// VMX steps in any order: read or refused, and if read, run without a panic.
+    #[test]
+    fn no_step_about_vmx_makes_the_runner_panic(
+        steps in proptest::collection::vec(vmx_step(), 1..25),
+        cpu in prop::sample::select(vec!["skylake", "core2-65nm", "alder-lake-p", "nehalem"]),
+    ) {
+        let text = GOOD.replace("skylake, alder-lake-p", cpu);
+        let (header, _) = text.split_once("given").expect("a block");
+        let steps = steps.join("\n  ");
+        let text = format!("{header}when\n  vmx on\n  {steps}\n  vmread VM_EXIT_REASON = 0\n");
+        if let Ok(scenario) = read(&text) {
+            let _ = run_scenario(&scenario);
+        }
+    }
+}
+
+fn vmx_step() -> impl Strategy<Value = String> {
+    let field = prop::sample::select(vec![
+        "MSR_BITMAP",
+        "VM_ENTRY_MSR_LOAD_ADDR",
+        "VM_ENTRY_MSR_LOAD_COUNT",
+        "VM_EXIT_MSR_STORE_ADDR",
+        "VM_EXIT_MSR_STORE_COUNT",
+        "VM_EXIT_CONTROLS",
+        "VM_ENTRY_CONTROLS",
+        "PIN_BASED_VM_EXEC_CONTROL",
+        "CPU_BASED_VM_EXEC_CONTROL",
+        "VMX_PREEMPTION_TIMER_VALUE",
+        "GUEST_IA32_DEBUGCTL",
+        "VM_ENTRY_INTR_INFO_FIELD",
+        "0x2817",
+        "0xffffffff",
+    ]);
+    let number = prop_oneof![
+        0u64..70,
+        Just(0x1_0000),
+        Just(1 << 45),
+        Just(u64::MAX),
+        any::<u64>(),
+    ];
+    let form = 0usize..14;
+    (form, field, number.clone(), number).prop_map(|(form, field, a, b)| match form {
+        0 => format!("vmwrite {field} {a:#x}"),
+        1 => format!("vmcs set {field} {a:#x}"),
+        2 => format!("vmcs clear {field} {a:#x}"),
+        3 => format!("msr-bitmap exit read {:#x} {b:#x}", a as u32),
+        4 => format!("msr-bitmap pass write {:#x} {b:#x}", a as u32),
+        5 => format!("msr-bitmap byte {a:#x} {b:#x}"),
+        6 => format!("area entry-load IA32_DEBUGCTL {a:#x}"),
+        7 => format!("area exit-store FROM[{}] 0 reserved={b:#x}", a % 70),
+        8 => "vmlaunch".to_owned(),
+        9 => "vmresume".to_owned(),
+        10 => format!("vmexit {a:#x}"),
+        11 => format!("guest wrmsr FROM[{}] {b:#x}", a % 300),
+        12 => format!("wait {:#x}", a >> 2),
+        _ => "preemption-timer runs".to_owned(),
+    })
 }
 
 fn word() -> impl Strategy<Value = String> {

@@ -3,13 +3,16 @@
 mod branch;
 mod names;
 mod step;
+mod vmx;
 mod words;
 
 use std::path::Path;
 
 use vlbr_lbr::{Options, Profile, Quirk, QuirkSet};
 
-use crate::{Action, Area, MAX_FILE_BYTES, ParseError, Phase, Reason, Selection, Step};
+use crate::{
+    Action, Area, MAX_FILE_BYTES, ParseError, Phase, Reason, Selection, Step, VmxOutcome, VmxStep,
+};
 
 const MAX_LINE_BYTES: usize = 400;
 
@@ -307,6 +310,17 @@ fn expects(step: &Step) -> bool {
         | Action::Xsaves(..)
         | Action::Xrstors(..)
         | Action::XrstorsInit(..) => step.phase != Phase::Given,
+        Action::Vmx(what) => match what {
+            VmxStep::Enter(_, outcome) | VmxStep::Vmwrite(_, _, outcome) => {
+                *outcome != VmxOutcome::Ok && step.phase != Phase::Given
+            }
+            VmxStep::On
+            | VmxStep::Bits(..)
+            | VmxStep::Bitmap(..)
+            | VmxStep::SetByte(..)
+            | VmxStep::Area(..) => false,
+            _ => step.phase != Phase::Given,
+        },
         _ => step.phase == Phase::Then,
     }
 }

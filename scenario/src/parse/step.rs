@@ -3,10 +3,10 @@
 use vlbr_arch::BrType;
 use vlbr_lbr::{Pmi, Reset};
 
-use super::branch;
 use super::names::{bits_of, image_field, register};
 use super::words::{Words, no_bits, unknown};
-use crate::{Action, EntryCheck, Expected, Phase, ReadCheck, Reason, Step, Unseen};
+use super::{branch, vmx};
+use crate::{Action, EntryCheck, Expected, Phase, ReadCheck, Reason, Step, Unseen, VmxStep};
 
 /// Reads a step.
 pub(super) fn parse(line: usize, phase: Phase, text: &str) -> Result<Step, Reason> {
@@ -42,7 +42,9 @@ pub(super) fn parse(line: usize, phase: Phase, text: &str) -> Result<Step, Reaso
 /// What may stand where: happenings under `given` and `when`, states under `then`; reads anywhere.
 fn check_block(what: &Action, phase: Phase) -> Result<(), Reason> {
     let (name, state) = match what {
-        Action::Rdmsr(..) => return Ok(()),
+        Action::Rdmsr(..) | Action::Vmx(VmxStep::Vmread(..)) => return Ok(()),
+        Action::Vmx(VmxStep::Stored(..)) => ("a stored value", true),
+        Action::Vmx(VmxStep::Byte(..)) => ("a comparison of a byte", true),
         Action::Entry(..) => ("an entry", true),
         Action::Holds(_) => ("the stack", true),
         Action::LbrInserts(_) => ("a count", true),
@@ -68,6 +70,9 @@ fn check_block(what: &Action, phase: Phase) -> Result<(), Reason> {
 fn action(word: &str, words: &mut Words<'_>) -> Result<Action, Reason> {
     if let Some(branch) = branch::parse(word, words)? {
         return Ok(Action::Branch(branch));
+    }
+    if let Some(step) = vmx::parse(word, words)? {
+        return Ok(Action::Vmx(step));
     }
     Ok(match word {
         "lbr" => lbr(words)?,

@@ -56,6 +56,15 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// A number, without names.
+    pub(super) fn constant(&mut self) -> Result<u64, Reason> {
+        let word = self.next("a number")?;
+        match Expr::parse(word, &no_bits)? {
+            Expr::Number(value) => Ok(value),
+            _ => Err(Reason::BadValue(word.to_owned())),
+        }
+    }
+
     pub(super) fn value(&mut self) -> Result<Expr, Reason> {
         self.value_with(&no_bits)
     }
@@ -115,7 +124,7 @@ impl<'a> Words<'a> {
                     reason,
                     "a reason of #GP: no such register, beyond depth, reserved bits, \
                      unsupported bits, unsupported depth, not canonical, sign extension, \
-                     no architectural LBR",
+                     no architectural LBR, privilege",
                 )
             })
     }

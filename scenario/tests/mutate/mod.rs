@@ -2,7 +2,7 @@
 
 use vlbr_scenario::{
     Action, BranchOutcome, Check, Expected, Expr, Fault, Operator, Phase, ReadCheck, Scenario,
-    Step, WriteOutcome,
+    Step, VmxOutcome, VmxRead, VmxStep, WriteOutcome,
 };
 
 /// Every scenario that differs from `scenario` in one expectation, with the line of the change.
@@ -22,6 +22,7 @@ pub(crate) fn expectations(scenario: &Scenario) -> Vec<(usize, Scenario)> {
 pub(crate) fn without_one_step(scenario: &Scenario) -> Vec<Scenario> {
     let happens = |step: &Step| match &step.what {
         Action::Rdmsr(..) | Action::Unseen(_) => false,
+        Action::Vmx(VmxStep::Vmread(..) | VmxStep::Rdmsr(..)) => false,
         Action::Wrmsr(_, _, outcome)
         | Action::Xsaves(_, outcome)
         | Action::Xrstors(_, outcome)
@@ -138,7 +139,69 @@ fn changed(step: &Step) -> Vec<Action> {
             .into_iter()
             .map(|expected| Action::Entry(index.clone(), expected))
             .collect(),
+        Action::Vmx(step) => vmx(step).into_iter().map(Action::Vmx).collect(),
         _ => Vec::new(),
+    }
+}
+
+fn vmx(step: &VmxStep) -> Vec<VmxStep> {
+    let ends = |outcome, with: &dyn Fn(VmxOutcome) -> VmxStep| {
+        vmx_outcomes(outcome).into_iter().map(with).collect()
+    };
+    let reads = |read: &VmxRead, with: &dyn Fn(VmxRead) -> VmxStep| match read {
+        VmxRead::Value(check) => vec![
+            with(VmxRead::Value(turned(check))),
+            with(VmxRead::Ends(VmxOutcome::Exit(99, None))),
+        ],
+        VmxRead::Ends(outcome) => vmx_outcomes(*outcome)
+            .into_iter()
+            .map(|outcome| with(VmxRead::Ends(outcome)))
+            .collect(),
+    };
+    match step {
+        VmxStep::Vmwrite(field, value, outcome) => ends(*outcome, &|outcome| {
+            VmxStep::Vmwrite(*field, value.clone(), outcome)
+        }),
+        VmxStep::Vmread(field, read) => reads(read, &|read| VmxStep::Vmread(*field, read)),
+        VmxStep::Byte(at, check) => vec![VmxStep::Byte(at.clone(), turned(check))],
+        VmxStep::Stored(n, check) => vec![VmxStep::Stored(n.clone(), turned(check))],
+        VmxStep::Enter(launch, outcome) => {
+            ends(*outcome, &|outcome| VmxStep::Enter(*launch, outcome))
+        }
+        VmxStep::Exit(reason, outcome) => {
+            ends(*outcome, &|outcome| VmxStep::Exit(reason.clone(), outcome))
+        }
+        VmxStep::Rdmsr(cpl, register, read) => {
+            reads(read, &|read| VmxStep::Rdmsr(*cpl, register.clone(), read))
+        }
+        VmxStep::Wrmsr(cpl, register, value, outcome) => ends(*outcome, &|outcome| {
+            VmxStep::Wrmsr(*cpl, register.clone(), value.clone(), outcome)
+        }),
+        VmxStep::Xsaves(restore, outcome) => {
+            ends(*outcome, &|outcome| VmxStep::Xsaves(*restore, outcome))
+        }
+        VmxStep::Timer(exits) => vec![VmxStep::Timer(!exits)],
+        VmxStep::On
+        | VmxStep::Bits(..)
+        | VmxStep::Bitmap(..)
+        | VmxStep::SetByte(..)
+        | VmxStep::Area(..) => Vec::new(),
+    }
+}
+
+/// Other ends: another kind, and another number of the same kind.
+fn vmx_outcomes(outcome: VmxOutcome) -> Vec<VmxOutcome> {
+    match outcome {
+        VmxOutcome::Ok => vec![VmxOutcome::Fail(99), VmxOutcome::Exit(99, None)],
+        VmxOutcome::Fail(number) => vec![VmxOutcome::Ok, VmxOutcome::Fail(number + 1)],
+        VmxOutcome::Exit(reason, qualification) => {
+            let mut others = vec![VmxOutcome::Ok, VmxOutcome::Exit(reason ^ 1, qualification)];
+            others.extend(qualification.map(|n| VmxOutcome::Exit(reason, Some(n + 1))));
+            others
+        }
+        VmxOutcome::Abort(number) => vec![VmxOutcome::Ok, VmxOutcome::Abort(number + 1)],
+        VmxOutcome::Gp(fault) => vec![VmxOutcome::Ok, VmxOutcome::Gp(another(fault))],
+        VmxOutcome::Ud => vec![VmxOutcome::Ok, VmxOutcome::Fail(99)],
     }
 }
 
