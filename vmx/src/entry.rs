@@ -96,16 +96,9 @@ impl Vmx {
         let Some(vmcs) = self.vmcs() else {
             return Err(Fail::Invalid(FailReason::Plain).into());
         };
-        if let Err((error, reason)) = self.check_entry(launch, shadow, vmcs, context.msrs) {
-            return Err(self.fail(error, reason).into());
-        }
-        let protected_mode = is_protected(vmcs);
-        let event = match injected(vmcs, &self.profile, protected_mode) {
+        let event = match self.check_entry(launch, shadow, vmcs, context.msrs) {
             Ok(event) => event,
-            Err(fault) => {
-                let error = VmInstructionError::ENTRY_CONTROLS;
-                return Err(self.fail(error, fault.into()).into());
-            }
+            Err((error, reason)) => return Err(self.fail(error, reason).into()),
         };
         if let Err(failure) = self.load_guest(vmcs, context) {
             return Err(self.entry_failed(failure, context));
@@ -133,7 +126,7 @@ impl Vmx {
         shadow: Interruptibility,
         vmcs: &Vmcs,
         msrs: &M,
-    ) -> Result<(), (VmInstructionError, FailReason)> {
+    ) -> Result<Option<Injected>, (VmInstructionError, FailReason)> {
         if shadow.contains(Interruptibility::BLOCKING_BY_MOV_SS) {
             return Err((VmInstructionError::ENTRY_MOV_SS, FailReason::Plain));
         }
@@ -148,7 +141,11 @@ impl Vmx {
         }
         check_controls(self, vmcs)
             .map_err(|fault| (VmInstructionError::ENTRY_CONTROLS, fault.into()))?;
-        check_host(vmcs, msrs).map_err(|fault| (VmInstructionError::ENTRY_HOST_STATE, fault.into()))
+        let event = injected(vmcs, &self.profile, is_protected(vmcs))
+            .map_err(|fault| (VmInstructionError::ENTRY_CONTROLS, fault.into()))?;
+        check_host(vmcs, msrs)
+            .map_err(|fault| (VmInstructionError::ENTRY_HOST_STATE, fault.into()))?;
+        Ok(event)
     }
 
     /// Checks and loads guest state, then the MSR-load area.
