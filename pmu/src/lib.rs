@@ -1,8 +1,42 @@
-//! Performance monitoring events that retired steps feed, and sampling on their overflow.
+//! Intel performance monitoring: events, counters, overflow, PEBS, and sampling.
+//!
+//! [`Pmu`] is the device, made from a [`Profile`] (which processor) and [`Options`] (what
+//! documentation leaves open, and what the caller feeds). [`Device`] is its face, which
+//! [`reference::Pmu`], a slow second reading of the rules, has too. [`Environment`] is what stands
+//! around it: the LBR, memory, the core's registers.
 #![forbid(unsafe_code)]
 
+mod counter;
+mod device;
+mod environment;
 mod event;
+mod fast;
+mod gp;
+mod horizon;
+mod increments;
+mod options;
+mod pmi;
+mod profile;
+mod quirk;
+pub mod reference;
 mod sampling;
+mod source;
+mod text;
 
+pub use counter::{Counter, CounterSet, Selector};
+pub use device::Device;
+pub use environment::{Alone, Environment, MachineState, MemoryFault};
 pub use event::{Encoding, Event, EventError, EventSelect, PerfType};
+pub use fast::{BeyondHorizon, Pmu};
+pub use gp::{Access, GpFault, GpReason, PmuError, Refusal};
+pub use horizon::{Horizon, Limit};
+pub use increments::Increments;
+pub use options::{
+    FreezeFlavour, Options, OptionsError, ReservedWrite, SkidUnit, SmmRestore, Unfed,
+};
+pub use pmi::{Interrupt, Outcome, PebsOutcome, PebsRecord, Pending, PmiCause, Reset};
+pub use profile::{EventEntry, Pdir, PebsFull, PebsProfile, Profile, ProfileError};
+pub use quirk::{Quirk, QuirkSet, UnknownQuirk};
 pub use sampling::Sampler;
+pub use source::{Source, SourceSet};
+pub use text::TomlError;
