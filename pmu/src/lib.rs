@@ -14,6 +14,7 @@ mod fast;
 mod gp;
 mod horizon;
 mod increments;
+mod name;
 mod options;
 mod pmi;
 mod profile;
@@ -31,6 +32,7 @@ pub use fast::{BeyondHorizon, Pmu};
 pub use gp::{Access, GpFault, GpReason, PmuError, Refusal};
 pub use horizon::{Horizon, Limit};
 pub use increments::Increments;
+pub use name::{EventNameError, EventSpec};
 pub use options::{
     FreezeFlavour, Options, OptionsError, ReservedWrite, SkidUnit, SmmRestore, Unfed,
 };
