@@ -21,7 +21,7 @@ const PERF_MAGIC: &[u8; 8] = b"PERFILE2";
 
 /// A trace in numbers.
 #[derive(Serialize)]
-struct TraceTable {
+struct TraceTable<'a> {
     command: String,
     recorder: String,
     engine: String,
@@ -43,7 +43,7 @@ struct TraceTable {
     names: Option<NamesTable>,
     file_bytes: u64,
     bits_per_instruction: BTreeMap<&'static str, f64>,
-    notes: BTreeMap<String, String>,
+    notes: BTreeMap<&'a str, String>,
     damage: Option<String>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &InfoArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(trace: &Trace, info: &Info) -> TraceTable {
+fn table<'a>(trace: &'a Trace, info: &Info) -> TraceTable<'a> {
     let meta = trace.meta();
     let events_apart = |class: &BranchClass| {
         use vlbr_arch::FarKind as F;
@@ -197,9 +197,26 @@ fn table(trace: &Trace, info: &Info) -> TraceTable {
             ("side streams", bits(sizes.sides)),
             ("symbols", bits(sizes.symbols)),
         ]),
-        notes: meta.notes.iter().chain(trace.notes()).cloned().collect(),
+        notes: notes(meta.notes.iter().chain(trace.notes())),
         damage: trace.damage().map(ToString::to_string),
     }
+}
+
+/// Notes by name; what several have said under one name is joined.
+fn notes<'a>(all: impl Iterator<Item = &'a (String, String)>) -> BTreeMap<&'a str, String> {
+    let mut notes: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in all {
+        match notes.get_mut(name.as_str()) {
+            Some(said) => {
+                said.push_str("; ");
+                said.push_str(value);
+            }
+            None => {
+                notes.insert(name, value.clone());
+            }
+        }
+    }
+    notes
 }
 
 fn names(files: &[FileFunctions]) -> NamesTable {
@@ -223,7 +240,7 @@ fn names(files: &[FileFunctions]) -> NamesTable {
     }
 }
 
-fn text(table: &TraceTable) -> Result<String, std::fmt::Error> {
+fn text(table: &TraceTable<'_>) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     let mut line = |name: &str, value: String| writeln!(out, "{name:<22} {value}");
     line("command", table.command.clone())?;

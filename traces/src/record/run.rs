@@ -105,7 +105,12 @@ pub fn record_system(
     progress: &(dyn Fn(&Progress) + Sync),
 ) -> Result<Outcome, RecordError> {
     let symbols = match &machine.kallsyms {
-        Some(path) => Some(read_symbols(path)?),
+        Some(path) => {
+            let list = read_symbols(path)?;
+            // Data has names only where its addresses are recorded.
+            let all = options.memory;
+            Some(if all { list } else { functions_of(&list) })
+        }
         None => None,
     };
     let session = Session::new(session_options(options))?;
@@ -164,6 +169,21 @@ fn read_symbols(path: &Path) -> Result<String, RecordError> {
         )));
     }
     Ok(text)
+}
+
+/// The functions of a kallsyms listing, and where the kernel lies: almost half of its lines are data.
+fn functions_of(list: &str) -> String {
+    let mut text = String::new();
+    for line in list.lines() {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (kind, name) = (fields.next(), fields.next());
+        let function = matches!(kind, Some("T" | "t" | "W" | "w"));
+        if function || matches!(name, Some("_text" | "_etext" | "_end")) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Symbols in the form of `/proc/kallsyms`, closed by the `_end` that bounds the kernel.
@@ -375,6 +395,29 @@ impl Ticker {
 mod tests {
     use super::*;
     use crate::symbols::{Binding, SymbolTableBuilder, parse_kallsyms};
+
+    #[test]
+    fn of_a_listing_the_functions_and_the_bounds_of_the_kernel_are_kept() {
+        let list = "0000000000000000 A fixed_percpu_data\n\
+                    ffffffff81000000 T _text\n\
+                    ffffffff81000040 t local\n\
+                    ffffffff81000080 W weak\n\
+                    ffffffff81800000 R _etext\n\
+                    ffffffff82000000 d data\n\
+                    ffffffff82e00000 B _end\n\
+                    ffffffffc0000000 t probe\t[module]\n\
+                    ffffffffc0002000 b buffer\t[module]\n";
+        let kept: Vec<_> = functions_of(list)
+            .lines()
+            .map(|line| line.split_ascii_whitespace().nth(2).unwrap().to_owned())
+            .collect();
+        assert_eq!(kept, ["_text", "local", "weak", "_etext", "_end", "probe"]);
+        let table = |text: &str| {
+            let table = parse_kallsyms(text.as_bytes(), "listing".as_ref()).unwrap();
+            format!("{table:?}")
+        };
+        assert_eq!(table(&functions_of(list)), table(list));
+    }
 
     #[test]
     fn the_listing_of_an_elf_file_is_one_that_can_be_read_and_says_where_the_kernel_ends() {
