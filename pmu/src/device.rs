@@ -35,6 +35,10 @@ pub trait Device {
 
     /// WRMSR. A refused write changes nothing.
     ///
+    /// The instruction itself is retired before its write is done, so that the WRMSR that enables a
+    /// counter is not counted and the one that disables it is. RDMSR and RDPMC read before they
+    /// are retired.
+    ///
     /// # Errors
     /// `#GP(0)` as for [`Device::rdmsr`], for read-only registers and for values with reserved
     /// bits; [`PmuError::Refused`] for what the part does and the model cannot.

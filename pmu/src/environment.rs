@@ -17,7 +17,7 @@ pub struct MemoryFault {
 pub struct MachineState {
     /// RFLAGS.
     pub rflags: u64,
-    /// Address of the instruction behind the sampled one in program order.
+    /// Address of the next instruction to execute: after a taken branch its target.
     pub rip: u64,
     /// Address of the sampled instruction.
     pub eventing_ip: u64,
@@ -44,8 +44,8 @@ pub struct MachineState {
 /// The rest of the logical processor, as the PMU sees it: the LBR, the debug store in memory, and
 /// the registers that PEBS records hold.
 ///
-/// The PMU asks on an overflow and for the registers it shares with the LBR; retirement without an
-/// overflow asks nothing.
+/// The PMU asks on an overflow and for the registers it shares with the LBR; other retirement tells
+/// of events that are logged into the LBR, and asks nothing.
 pub trait Environment {
     /// `IA32_DEBUGCTL`, which the LBR owns.
     fn debugctl(&self) -> DebugCtl;
@@ -62,6 +62,10 @@ pub trait Environment {
     /// FROM, TO and INFO of LBR entry `index`, youngest 0, for a PEBS record: addresses without
     /// flags. `None` beyond the depth.
     fn lbr_entry(&self, index: usize) -> Option<[u64; 3]>;
+
+    /// General-purpose counter `pmc`, whose select has LBR_LOG, counted `events` events: they go
+    /// into the next LBR record. Such a counter wants its runs cut at every LBR record.
+    fn log_event(&mut self, pmc: u8, events: u64);
 
     /// The core's state for a PEBS record.
     fn machine(&self) -> MachineState;
@@ -102,6 +106,8 @@ impl Environment for Alone {
     fn lbr_entry(&self, _: usize) -> Option<[u64; 3]> {
         None
     }
+
+    fn log_event(&mut self, _: u8, _: u64) {}
 
     fn machine(&self) -> MachineState {
         MachineState::default()

@@ -16,6 +16,7 @@ mod horizon;
 mod increments;
 mod name;
 mod options;
+mod period;
 mod pmi;
 mod profile;
 mod quirk;
@@ -36,6 +37,7 @@ pub use name::{EventNameError, EventSpec};
 pub use options::{
     FreezeFlavour, Options, OptionsError, ReservedWrite, SkidUnit, SmmRestore, Unfed,
 };
+pub use period::PeriodError;
 pub use pmi::{Interrupt, Outcome, PebsOutcome, PebsRecord, Pending, PmiCause, Reset};
 pub use profile::{EventEntry, Pdir, PebsFull, PebsProfile, Profile, ProfileError};
 pub use quirk::{Quirk, QuirkSet, UnknownQuirk};

@@ -5,7 +5,7 @@ use core::num::NonZeroU32;
 use serde::{Deserialize, Deserializer};
 
 use crate::text::{TomlError, parse_toml};
-use crate::{QuirkSet, SourceSet};
+use crate::{QuirkSet, Source, SourceSet};
 
 /// How counters freeze on PMI. SDM volume 3, "Freezing LBR and Performance Counters on PMI".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -132,18 +132,72 @@ fn names_of_sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source
     Ok(set)
 }
 
-/// A text that is no set of options.
+/// A text that is no set of options, or one that contradicts itself.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("options: {0}")]
-pub struct OptionsError(#[from] TomlError);
+pub enum OptionsError {
+    /// Not TOML, or an unknown or mistyped field.
+    #[error("options: {0}")]
+    Toml(#[from] TomlError),
+    /// Core clocks are counted that nobody feeds.
+    #[error("options: {0} needs core-cycles among feeds")]
+    NeedsCoreCycles(&'static str),
+}
 
 impl Options {
     /// Reads options from TOML: `name = value` lines named like the fields; absent ones keep
     /// their defaults. `feeds` is a list of names as in [`SourceSet::from_name`].
     ///
     /// # Errors
-    /// An unknown name, a value of the wrong type, or text that is not TOML.
+    /// An unknown name, a value of the wrong type, or text that is not TOML; see
+    /// [`Options::check`].
     pub fn from_toml(text: &str) -> Result<Self, OptionsError> {
-        Ok(parse_toml(text)?)
+        let options: Self = parse_toml(text)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Whether what is wanted is fed. A device takes options as they are: with a skid in core
+    /// clocks that nobody feeds, it delivers no PMI.
+    ///
+    /// # Errors
+    /// Core clocks are wanted and not fed.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let fed = self.feeds.contains(Source::CoreCycles);
+        if self.cycle_by_cycle && !fed {
+            return Err(OptionsError::NeedsCoreCycles("cycle_by_cycle"));
+        }
+        if self.skid != 0 && self.skid_unit == SkidUnit::CoreCycles && !fed {
+            return Err(OptionsError::NeedsCoreCycles("skid_unit"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_read_from_toml() {
+        let text = "feeds = [\"branches\", \"core-cycles\"]\nskid = 60\nskid_unit = \"core-cycles\"\n\
+                    quirks = [\"E9\"]\nunfed = \"hold\"\nsmm_restore = \"all-ones\"";
+        let options = Options::from_toml(text).unwrap();
+        assert!(options.feeds.contains(Source::MispredictedFar));
+        assert!(!options.feeds.contains(Source::Instructions));
+        assert_eq!((options.skid, options.unfed), (60, Unfed::Hold));
+        assert_eq!(options.smm_restore, SmmRestore::AllOnes);
+        assert_eq!(Options::from_toml(""), Ok(Options::default()));
+    }
+
+    #[test]
+    fn clocks_that_nobody_feeds_are_refused() {
+        for text in [
+            "cycle_by_cycle = true",
+            "skid = 1\nskid_unit = \"core-cycles\"",
+        ] {
+            let error = Options::from_toml(text).unwrap_err();
+            assert!(matches!(error, OptionsError::NeedsCoreCycles(_)), "{error}");
+        }
+        assert!(Options::from_toml("feeds = [\"nonsense\"]").is_err());
     }
 }

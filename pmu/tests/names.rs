@@ -1,5 +1,6 @@
 //! Events as people write them.
 
+use proptest::prelude::*;
 use vlbr_arch::{Msr, PerfEvtSel};
 use vlbr_pmu::{
     Alone, Counter, EventNameError, EventSpec, Options, PerfType, Pmu, Profile, Refusal, SourceSet,
@@ -298,4 +299,27 @@ fn lists_are_cut_outside_slashes() {
             .parse_events("instructions,", &options)
             .is_err()
     );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_an_event_or_an_error(
+        text in prop_oneof![
+            any::<String>(),
+            "[a-z_.]{0,12}(:[ukp]{0,3})?",
+            "cpu(_core)?/[a-z_=,0-9x]{0,30}/[ukp]{0,3}",
+            "r[0-9a-f]{0,18}",
+        ],
+        profile in 0..Profile::all().len(),
+    ) {
+        let profile = &Profile::all()[profile];
+        for parsed in [
+            profile.parse_event(&text, &Options::default()).map(|_| ()),
+            profile.parse_events(&text, &Options::default()).map(|_| ()),
+        ] {
+            if let Err(error) = parsed {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
 }

@@ -40,8 +40,9 @@ impl Pmu {
     /// at every level. A replay works these out per step, once, and sums them in its loop.
     ///
     /// # Errors
-    /// The run reaches the horizon, was not given for each active counter, or the device wants
-    /// clock by clock: give it to [`Pmu::retire`]. Nothing is changed then.
+    /// The run reaches the horizon, was not given for each active counter, or is not seen whole in
+    /// sums (clock by clock, events logged into the LBR, E10a, E20): give it to [`Pmu::retire`].
+    /// Nothing is changed then.
     pub fn accumulate(
         &mut self,
         amounts: &[u64],
@@ -49,7 +50,7 @@ impl Pmu {
         cycles: u64,
     ) -> Result<(), BeyondHorizon> {
         let reaches = |(active, amount): (&Active, &u64)| {
-            active.lossy || self.limit(active).is_some_and(|limit| *amount >= limit)
+            active.lossy || active.logs || self.limit(active).is_some_and(|limit| *amount >= limit)
         };
         let gone = match self.options.skid_unit {
             SkidUnit::Instructions => instructions,
@@ -60,7 +61,8 @@ impl Pmu {
             || self.active.iter().zip(amounts).any(reaches)
             || self
                 .pending
-                .is_some_and(|pending| gone >= pending.remaining && gone != 0)
+                .is_some_and(|pending| pending.remaining != 0 && gone >= pending.remaining)
+            || self.armed != 0 && self.config.has(Quirk::PebsCplLeak)
         {
             return Err(BeyondHorizon);
         }
@@ -97,6 +99,13 @@ impl Pmu {
             let amount = self.amount(&active, run);
             if amount != 0 || self.armed & bit != 0 && self.leaks(&active.selector, run) {
                 happened |= bit;
+            }
+            if let Counter::Gp(n) = active.counter
+                && active.logs
+                && amount != 0
+                && !sibling
+            {
+                environment.log_event(n, amount);
             }
             let (value, carry) = advance(self.values[at], amount, &active);
             self.values[at] = value;

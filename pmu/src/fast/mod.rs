@@ -46,6 +46,8 @@ struct Active {
     cmask: u8,
     /// E20.
     lossy: bool,
+    /// Events go into the LBR.
+    logs: bool,
 }
 
 /// Counter 2 at the start of a transaction.
@@ -190,6 +192,7 @@ impl Pmu {
             invert: select.contains(PerfEvtSel::INV),
             cmask: select.cmask(),
             lossy,
+            logs: select.contains(PerfEvtSel::LBR_LOG),
         });
     }
 
@@ -210,6 +213,7 @@ impl Pmu {
             invert: false,
             cmask: 0,
             lossy: false,
+            logs: false,
         });
     }
 

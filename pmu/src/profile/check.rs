@@ -54,6 +54,15 @@ fn check_leaves(profile: &Profile) -> Result<(), ProfileError> {
         if !(1..=6).contains(&part.version()) {
             return Err(invalid("cpuid_0a.eax", "the version is not from 1 to 6"));
         }
+        if profile.leaves[index]
+            .fixed_counters
+            .is_some_and(|count| u32::from(count) > MAX_FIXED)
+        {
+            return Err(invalid(
+                "cpuid_0a.fixed_counters",
+                "more than 4 fixed counters",
+            ));
+        }
         if part.gp_counters() > MAX_GP {
             return Err(invalid("cpuid_0a.eax", "more than 8 counters"));
         }

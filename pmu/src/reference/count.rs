@@ -169,6 +169,13 @@ impl Pmu {
             if self.armed.contains(&counter) && (increment > 0 || leaked) {
                 record_due = true;
             }
+            if let Counter::Gp(n) = counter
+                && increment > 0
+                && self.bit(Self::evtsel(n), 35)
+                && !of_sibling
+            {
+                environment.log_event(n, increment);
+            }
             let end = 1u128 << self.width(counter);
             let sum = u128::from(self.get(Self::home(counter))) + u128::from(increment);
             self.put(Self::home(counter), (sum % end) as u64);

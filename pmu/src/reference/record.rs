@@ -69,9 +69,7 @@ impl Pmu {
         for counter in counters {
             let offset = match counter {
                 Counter::Gp(n) => 0x40 + 8 * u64::from(*n),
-                // Eight general-purpose slots come first; from format 5 on, thirty-two.
-                Counter::Fixed(i) if self.pebs_format() == 4 => 0x80 + 8 * u64::from(*i),
-                Counter::Fixed(i) => 0x140 + 8 * u64::from(*i),
+                Counter::Fixed(i) => self.first_fixed_slot() + 8 * u64::from(*i),
             };
             resets.push((*counter, environment.read(area.wrapping_add(offset))?));
         }
@@ -105,6 +103,13 @@ impl Pmu {
             size,
         };
         Ok((PebsOutcome::Stored(stored), reached))
+    }
+
+    /// Behind eight general-purpose slots in format 4, behind thirty-two in later ones.
+    fn first_fixed_slot(&self) -> u64 {
+        let pebs = self.profile.pebs.as_ref();
+        pebs.and_then(|pebs| pebs.fixed_reset_offset)
+            .unwrap_or(0x40)
     }
 
     /// A register as it is stored.

@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) machine: MachineState,
     pub(crate) memory: BTreeMap<u64, u8>,
     pub(crate) pmis: Vec<PmiCause>,
+    /// Counters that logged events into the LBR, and how many.
+    pub(crate) logged: Vec<(u8, u64)>,
 }
 
 impl World {
@@ -77,6 +79,10 @@ impl Environment for World {
 
     fn lbr_entry(&self, index: usize) -> Option<[u64; 3]> {
         self.entries.get(index).copied()
+    }
+
+    fn log_event(&mut self, pmc: u8, events: u64) {
+        self.logged.push((pmc, events));
     }
 
     fn machine(&self) -> MachineState {

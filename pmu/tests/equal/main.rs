@@ -129,6 +129,7 @@ fn the_generator_reaches_the_rare_cases() {
         "armed",
         "rolled back",
         "clock counted",
+        "logged into the LBR",
         "in SMM",
     ] {
         let count = total.get(what).copied().unwrap_or(0);

@@ -57,7 +57,7 @@ pub(crate) enum Op {
     NoMemory,
 }
 
-const FLAGS: [u64; 14] = [
+const FLAGS: [u64; 15] = [
     0x43_0000,
     0x53_0000,
     0x51_0000,
@@ -72,6 +72,7 @@ const FLAGS: [u64; 14] = [
     0x1_0053_0000,
     0x2_0053_0000,
     0x4_0043_0000,
+    0x8_0053_0000,
 ];
 
 const MSRS: [Msr; 22] = [
@@ -152,7 +153,12 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(groups, gp, fixed)| groups | gp << 32 | fixed << 48),
     ];
     let room = prop_oneof![1 => 0u64..300, 3 => 300u64..4000];
-    let threshold = prop_oneof![3 => 0u64..400, 1 => 400u64..4000];
+    // Exactly behind a record is where it matters.
+    let threshold = prop_oneof![
+        3 => select(vec![32u64, 144, 176, 192, 200, 384, 400]),
+        2 => 0u64..400,
+        1 => 400u64..4000,
+    ];
     let enable = prop_oneof![0u64..16, Just(0xf), Just(1 << 32 | 1), 0u64..0x100];
     prop_oneof![
         6 => (0u8..8, any::<usize>(), select(FLAGS.to_vec()), soon.clone())

@@ -298,6 +298,7 @@ impl Pair {
                 "waiting",
             ),
             (self.of_fast.lbr_frz, "LBR frozen"),
+            (!self.of_fast.logged.is_empty(), "logged into the LBR"),
             (
                 fast.rdmsr(Msr::PERF_GLOBAL_STATUS, &self.of_fast)
                     .is_ok_and(|status| status >> 59 & 1 != 0),

@@ -1,7 +1,7 @@
 //! What is counted, when, and to which instruction. hardware.md 6.3, 6.4; functional.md section 6.
 
 use vlbr_arch::{BranchClass, Cpl, Msr};
-use vlbr_pmu::{Horizon, Increments, Options, Pmu, Source, SourceSet};
+use vlbr_pmu::{Counter, Horizon, Increments, Options, Pmu, Source, SourceSet};
 
 use crate::support::{
     BRANCHES, INSTRUCTIONS, ON, ON_INT, Rig, both, each, every, everything, named,
@@ -387,4 +387,65 @@ fn only_counters_that_interrupt_or_sample_limit_a_run() {
         assert_eq!(rig.pmu.horizon().instructions(), 50);
         assert_eq!(rig.pmu.active().len(), 3);
     });
+}
+
+#[test]
+fn the_enabling_wrmsr_is_not_counted_and_the_disabling_one_is() {
+    // kvm-unit-tests: exactly 10 N + 17 with GLOBAL_CTRL written inside the measured block.
+    each(&["skylake", "core2"], |rig| {
+        rig.write(Msr::PERFEVTSEL0, ON | INSTRUCTIONS);
+        rig.write(Msr::PERF_GLOBAL_CTRL, 0);
+        let wrmsr = |rig: &mut Rig<'_>, value| {
+            rig.run(1);
+            rig.write(Msr::PERF_GLOBAL_CTRL, value);
+        };
+        wrmsr(rig, 1);
+        rig.run(10 * 100 + 16);
+        wrmsr(rig, 0);
+        rig.run(3);
+        assert_eq!(rig.pmc(0), 10 * 100 + 17);
+    });
+}
+
+#[test]
+fn presets_overflow_after_their_period() {
+    every(|rig| {
+        let profile = rig.pmu.profile().clone();
+        rig.write(Msr::PERFEVTSEL0, ON | INSTRUCTIONS);
+        let wide = profile.perf_capabilities().bits() >> 13 & 1 != 0;
+        let (msr, longest) = match wide {
+            true => (Msr::A_PMC0, (1 << profile.gp_width()) - 1),
+            false => (Msr::PMC0, 1 << 31),
+        };
+        for period in [1, 1000, longest] {
+            rig.write(msr, profile.preset(Counter::Gp(0), period).expect("fits"));
+            let mut run = Increments::new();
+            run.add(Source::Instructions, Cpl::Ring3, period - 1);
+            assert!(rig.retire(&run).overflowed.is_empty(), "{period}");
+            assert_eq!(rig.run(1)[0].overflowed.0, 1, "{period}");
+        }
+        for period in [0, longest + 1] {
+            let error = profile
+                .preset(Counter::Gp(0), period)
+                .expect_err("does not fit");
+            assert_eq!(error.longest, longest);
+        }
+    });
+}
+
+#[test]
+fn lbr_log_tells_the_lbr() {
+    both(
+        named("lunar-lake-p"),
+        &Options::default(),
+        &World::default(),
+        |rig| {
+            rig.write(Msr::PERFEVTSEL0, 1 << 35 | ON | INSTRUCTIONS);
+            rig.write(Msr::PERFEVTSEL0.plus(1), 1 << 35 | ON | BRANCHES);
+            rig.write(Msr::PERFEVTSEL0.plus(2), ON | INSTRUCTIONS);
+            rig.branch(BranchClass::NearRelJmp);
+            rig.run(1);
+            assert_eq!(rig.world.logged, [(0, 1), (1, 1), (0, 1)]);
+        },
+    );
 }
