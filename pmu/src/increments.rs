@@ -10,6 +10,8 @@ use crate::{Source, SourceSet};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Increments {
     amounts: [[u64; Source::COUNT]; 2],
+    /// Sources whose amount is not 0, so that a sum over many looks at few.
+    present: [u32; 2],
     /// The run was executed in a transaction.
     pub in_tx: bool,
 }
@@ -18,6 +20,7 @@ impl Default for Increments {
     fn default() -> Self {
         Self {
             amounts: [[0; Source::COUNT]; 2],
+            present: [0; 2],
             in_tx: false,
         }
     }
@@ -48,8 +51,10 @@ impl Increments {
 
     /// Adds `amount` occurrences of `source` at `cpl`. Amounts stop at 2^64 - 1.
     pub fn add(&mut self, source: Source, cpl: Cpl, amount: u64) {
-        let cell = &mut self.amounts[usize::from(!cpl.is_kernel())][source.index()];
+        let level = usize::from(!cpl.is_kernel());
+        let cell = &mut self.amounts[level][source.index()];
         *cell = cell.saturating_add(amount);
+        self.present[level] |= u32::from(amount != 0) << source.index();
     }
 
     /// Adds a branch, without the instruction it is. `taken` matters for [`BranchClass::Jcc`]
@@ -83,6 +88,9 @@ impl Increments {
                 *cell = cell.saturating_add(*amount);
             }
         }
+        for (mine, theirs) in self.present.iter_mut().zip(other.present) {
+            *mine |= theirs;
+        }
     }
 
     /// Occurrences of `source` at CPL 0 (`user` false) or above.
@@ -94,7 +102,7 @@ impl Increments {
     /// Occurrences of every source of `sources` at CPL 0 (`user` false) or above.
     #[must_use]
     pub fn sum(&self, sources: SourceSet, user: bool) -> u64 {
-        let mut rest = sources.bits();
+        let mut rest = sources.bits() & self.present[usize::from(user)];
         let mut sum = 0u64;
         while rest != 0 {
             sum =

@@ -29,7 +29,7 @@ pub use counter::{Counter, CounterSet, Selector};
 pub use device::Device;
 pub use environment::{Alone, Environment, MachineState, MemoryFault};
 pub use event::{Encoding, Event, EventError, EventSelect, PerfType};
-pub use fast::{BeyondHorizon, Pmu};
+pub use fast::{AmountsError, Pmu};
 pub use gp::{Access, GpFault, GpReason, PmuError, Refusal};
 pub use horizon::{Horizon, Limit};
 pub use increments::Increments;

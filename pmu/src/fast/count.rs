@@ -9,10 +9,21 @@ use crate::{
     Selector, SkidUnit, Source, SourceSet,
 };
 
-/// A run that reaches a limit of the horizon.
+/// Amounts per counter do not tell the device enough: it wants [`Pmu::retire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the run reaches the horizon")]
-pub struct BeyondHorizon;
+pub enum AmountsError {
+    /// Not one amount for each active counter.
+    #[error("{given} amounts for {active} active counters")]
+    Length {
+        /// Amounts given.
+        given: usize,
+        /// Active counters.
+        active: usize,
+    },
+    /// Clocks are counted one by one, or an armed counter of E10a looks at other levels.
+    #[error("the device wants increments by source")]
+    Sources,
+}
 
 impl Pmu {
     /// See [`crate::Device::retire`].
@@ -35,45 +46,45 @@ impl Pmu {
         self.count(run, true, environment)
     }
 
-    /// Adds up a run that ends before the horizon, outside of transactions, given as how much
-    /// each counter of [`Pmu::active`] counts, in that order, and the instructions and core clocks
-    /// at every level. A replay works these out per step, once, and sums them in its loop.
+    /// [`Pmu::retire`] outside of transactions, for a run given as how much each counter of
+    /// [`Pmu::active`] counts, in that order, and the instructions and core clocks at every level.
+    /// A replay works these out per step, once, and sums them in its loop.
     ///
     /// # Errors
-    /// The run reaches the horizon, was not given for each active counter, or is not seen whole in
-    /// sums (clock by clock, events logged into the LBR, E10a, E20): give it to [`Pmu::retire`].
-    /// Nothing is changed then.
-    pub fn accumulate(
+    /// The amounts do not tell enough. Nothing is changed then.
+    pub fn retire_amounts(
         &mut self,
         amounts: &[u64],
         instructions: u64,
         cycles: u64,
-    ) -> Result<(), BeyondHorizon> {
-        let reaches = |(active, amount): (&Active, &u64)| {
-            active.lossy || active.logs || self.limit(active).is_some_and(|limit| *amount >= limit)
-        };
-        let gone = match self.options.skid_unit {
-            SkidUnit::Instructions => instructions,
-            SkidUnit::CoreCycles => cycles,
-        };
-        if amounts.len() != self.active.len()
-            || self.options.cycle_by_cycle
-            || self.active.iter().zip(amounts).any(reaches)
-            || self
-                .pending
-                .is_some_and(|pending| pending.remaining != 0 && gone >= pending.remaining)
-            || self.armed != 0 && self.config.has(Quirk::PebsCplLeak)
-        {
-            return Err(BeyondHorizon);
+        environment: &mut dyn Environment,
+    ) -> Result<Outcome, AmountsError> {
+        if amounts.len() != self.active.len() {
+            return Err(AmountsError::Length {
+                given: amounts.len(),
+                active: self.active.len(),
+            });
+        }
+        if self.options.cycle_by_cycle || self.armed != 0 && self.config.has(Quirk::PebsCplLeak) {
+            return Err(AmountsError::Sources);
         }
         self.follow_transaction(false);
-        self.skid(gone);
-        for (active, amount) in self.active.iter().zip(amounts) {
-            let (value, overflowed) = advance(self.values[slot(active.counter)], *amount, active);
-            self.values[slot(active.counter)] = value;
-            self.status |= u64::from(overflowed) << active.counter.bit();
+        self.skid(match self.options.skid_unit {
+            SkidUnit::Instructions => instructions,
+            SkidUnit::CoreCycles => cycles,
+        });
+        if !self.lossy {
+            return Ok(self.add(amounts, 0, true, environment));
         }
-        Ok(())
+        let mut counted = [0; SLOTS];
+        for (i, amount) in amounts.iter().enumerate() {
+            let active = self.active[i];
+            counted[i] = match active.lossy {
+                true => self.lose(slot(active.counter), *amount),
+                false => *amount,
+            };
+        }
+        Ok(self.add(&counted[..amounts.len()], 0, true, environment))
     }
 
     fn skid(&mut self, gone: u64) {
@@ -88,29 +99,46 @@ impl Pmu {
         sibling: bool,
         environment: &mut dyn Environment,
     ) -> Outcome {
-        let (mut overflowed, mut happened) = (0u64, 0u64);
-        for i in 0..self.active.len() {
+        let mut amounts = [0; SLOTS];
+        let mut leaked = 0;
+        for (i, amount) in (0..self.active.len()).zip(&mut amounts) {
             let active = self.active[i];
             if sibling && !active.selector.any_thread {
                 continue;
             }
-            let at = slot(active.counter);
+            *amount = self.amount(&active, run);
             let bit = 1u64 << active.counter.bit();
-            let amount = self.amount(&active, run);
-            if amount != 0 || self.armed & bit != 0 && self.leaks(&active.selector, run) {
-                happened |= bit;
+            if self.armed & bit != 0 && self.leaks(&active.selector, run) {
+                leaked |= bit;
             }
-            if let Counter::Gp(n) = active.counter
-                && active.logs
-                && amount != 0
-                && !sibling
-            {
-                environment.log_event(n, amount);
-            }
-            let (value, carry) = advance(self.values[at], amount, &active);
-            self.values[at] = value;
-            if carry {
+        }
+        let given = &amounts[..self.active.len()];
+        self.add(given, leaked, !sibling, environment)
+    }
+
+    /// Adds to each active counter what it counts. `happened` are counters whose event occurred
+    /// without being counted.
+    fn add(
+        &mut self,
+        amounts: &[u64],
+        mut happened: u64,
+        own: bool,
+        environment: &mut dyn Environment,
+    ) -> Outcome {
+        let mut overflowed = 0u64;
+        for (active, amount) in self.active.iter().zip(amounts) {
+            let bit = 1u64 << active.counter.bit();
+            let value = &mut self.values[slot(active.counter)];
+            if *amount <= active.mask - *value {
+                *value += amount;
+            } else {
+                let sum = u128::from(*value) + u128::from(*amount);
+                *value = sum as u64 & active.mask;
                 overflowed |= bit;
+            }
+            happened |= u64::from(*amount != 0) << active.counter.bit();
+            if active.logs && own && *amount != 0 {
+                environment.log_event(active.counter.bit() as u8, *amount);
             }
         }
         if overflowed | happened & self.armed == 0 {
@@ -291,12 +319,6 @@ impl Pmu {
                 .map(|pending| (self.options.skid_unit, pending.remaining)),
         }
     }
-}
-
-/// The counter's next value, and whether it overflowed.
-fn advance(value: u64, amount: u64, active: &Active) -> (u64, bool) {
-    let sum = u128::from(value) + u128::from(amount);
-    (sum as u64 & active.mask, sum > u128::from(active.mask))
 }
 
 /// Draw `n` of the seeded stream: SplitMix64.

@@ -11,7 +11,7 @@ mod pmi;
 use core::fmt;
 use std::sync::Arc;
 
-pub use count::BeyondHorizon;
+pub use count::AmountsError;
 
 use vlbr_arch::{FixedCtrCtrl, LvtPc, PerfEvtSel, PerfGlobalStatus};
 
@@ -110,6 +110,8 @@ pub struct Pmu {
     sources: [SourceSet; SLOTS],
     held: [Option<Refusal>; SLOTS],
     active: Vec<Active>,
+    /// One of them is lossy.
+    lossy: bool,
 }
 
 impl Pmu {
@@ -143,6 +145,7 @@ impl Pmu {
             sources: [SourceSet::EMPTY; SLOTS],
             held: [const { None }; SLOTS],
             active: Vec::with_capacity(SLOTS),
+            lossy: false,
         };
         pmu.power_up();
         pmu
@@ -151,6 +154,7 @@ impl Pmu {
     /// Works out which counters count, after a control changed.
     fn refresh(&mut self) {
         self.active.clear();
+        self.lossy = false;
         if self.status & PerfGlobalStatus::CTR_FRZ.bits() != 0 {
             return;
         }
@@ -225,6 +229,7 @@ impl Pmu {
         active.pebs = self.pebs_enable & self.config.pebs_counters & 1 << active.counter.bit() != 0;
         // A PEBS counter interrupts through the threshold of its buffer.
         active.interrupts &= !active.pebs;
+        self.lossy |= active.lossy;
         self.active.push(active);
     }
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use vlbr_arch::{BranchClass, Cpl, DebugCtl, FarKind, LvtPc, Msr};
-use vlbr_pmu::{Increments, Interrupt, Options, Outcome, Pmu, Profile, Source};
+use vlbr_pmu::{AmountsError, Increments, Interrupt, Options, Outcome, Pmu, Profile};
 
 use crate::config;
 use crate::world::{DS, World};
@@ -131,22 +131,22 @@ fn in_runs(
             run.merge(&instruction(*step));
         }
         assert!(pmu.horizon().allows(&run));
-        if summed {
+        let outcome = if summed {
             let amounts: Vec<u64> = pmu
                 .active()
                 .iter()
                 .map(|(_, selector)| selector.amount(&run))
                 .collect();
-            let inside = pmu.accumulate(&amounts, run.instructions(), run.cycles());
-            assert_eq!(inside, Ok(()));
+            pmu.retire_amounts(&amounts, run.instructions(), run.cycles(), &mut world)
+                .unwrap_or_else(|_| pmu.retire(&run, &mut world))
         } else {
-            let outcome = pmu.retire(&run, &mut world);
-            assert_eq!(
-                (outcome.pmi, outcome.pebs),
-                (None, None),
-                "inside the horizon"
-            );
-        }
+            pmu.retire(&run, &mut world)
+        };
+        assert_eq!(
+            (outcome.pmi, outcome.pebs),
+            (None, None),
+            "inside the horizon"
+        );
         at += length;
         assert_eq!(pmu.deliver(), None);
     }
@@ -213,25 +213,62 @@ fn cutting_a_run_changes_nothing() {
 }
 
 #[test]
-fn a_run_that_reaches_the_horizon_is_not_summed() {
-    let setup = Setup {
-        counters: vec![(false, 10, true), (false, 3, false)],
-        fixed: 0,
-        pebs: 0,
-        skid: 0,
-        debugctl: 0,
-    };
+fn amounts_count_as_increments_do() {
+    let program = vec((0..CLASSES.len(), any::<bool>(), any::<bool>()), 1..100);
+    for profile in Profile::all() {
+        let mut runner = TestRunner::new(config());
+        let result = runner.run(&(setups(), program.clone()), |(setup, program)| {
+            let (mut pmu, mut world) = prepare(profile, &setup);
+            let mut events = Events::new();
+            for (at, step) in program.iter().enumerate() {
+                let run = instruction(*step);
+                let amounts: Vec<u64> = pmu
+                    .active()
+                    .iter()
+                    .map(|(_, selector)| selector.amount(&run))
+                    .collect();
+                let outcome = match pmu.retire_amounts(&amounts, 1, 0, &mut world) {
+                    Ok(outcome) => outcome,
+                    Err(_) => pmu.retire(&run, &mut world),
+                };
+                note(&mut events, at, outcome, pmu.deliver());
+            }
+            let whole = one_by_one(profile, &setup, &program);
+            prop_assert_eq!(&whole.2, &events);
+            prop_assert_eq!(&whole.0, &pmu);
+            prop_assert_eq!(&whole.1, &world);
+            Ok(())
+        });
+        assert!(
+            result.is_ok(),
+            "{}: {}",
+            profile.name(),
+            result.unwrap_err()
+        );
+    }
+}
+
+#[test]
+fn amounts_that_do_not_tell_enough_are_refused() {
     let profile = Profile::named("skylake").expect("built in");
-    let (mut pmu, _) = prepare(profile, &setup);
+    let mut pmu = Pmu::new(profile, Options::default());
+    let mut world = World::default();
+    pmu.wrmsr(Msr::PERFEVTSEL0, 0x43_00c0, &mut world)
+        .expect("fed");
     let before = pmu.clone();
-    assert!(pmu.accumulate(&[10, 10], 10, 0).is_err());
-    assert!(
-        pmu.accumulate(&[1], 1, 0).is_err(),
-        "two counters are active"
-    );
+    let length = AmountsError::Length {
+        given: 2,
+        active: 1,
+    };
+    assert_eq!(pmu.retire_amounts(&[1, 1], 1, 0, &mut world), Err(length));
     assert!(pmu == before);
-    assert_eq!(pmu.accumulate(&[9, 9], 9, 0), Ok(()));
-    let mut run = Increments::new();
-    run.add(Source::Instructions, Cpl::Ring3, 1);
-    assert!(!pmu.horizon().allows(&run));
+    let clocks = Options {
+        cycle_by_cycle: true,
+        ..Options::default()
+    };
+    let mut pmu = Pmu::new(profile, clocks);
+    assert_eq!(
+        pmu.retire_amounts(&[], 1, 0, &mut world),
+        Err(AmountsError::Sources)
+    );
 }

@@ -152,7 +152,11 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         (0u64..64, 0u64..256, 0u64..8)
             .prop_map(|(groups, gp, fixed)| groups | gp << 32 | fixed << 48),
     ];
-    let room = prop_oneof![1 => 0u64..300, 3 => 300u64..4000];
+    let room = prop_oneof![
+        1 => select(vec![32u64, 144, 176, 192, 200, 384, 400]),
+        1 => 0u64..300,
+        3 => 300u64..4000,
+    ];
     // Exactly behind a record is where it matters.
     let threshold = prop_oneof![
         3 => select(vec![32u64, 144, 176, 192, 200, 384, 400]),
