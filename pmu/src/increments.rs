@@ -4,7 +4,8 @@ use vlbr_arch::{BranchClass, Cpl};
 
 use crate::{Source, SourceSet};
 
-/// Occurrences of each [`Source`], by privilege level, in a run of instructions: one instruction,
+/// Occurrences of each [`Source`], by the privilege level at which the instruction executed, before
+/// its transfer if it makes one, in a run of instructions: one instruction,
 /// a step, or as many as [`crate::Horizon`] allows. The run lies inside one transaction or outside
 /// of any.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -48,6 +48,8 @@ pub(super) struct Config {
     pub(super) fixed_ctrl: Writable,
     pub(super) global_ctrl: u64,
     pub(super) status_reset: u64,
+    /// `GLOBAL_STATUS` has LBR_FRZ and CTR_FRZ.
+    pub(super) freeze_bits: bool,
     pub(super) pebs_enable: u64,
     pub(super) pebs_data_cfg: u64,
     pub(super) pebs_format: u8,
@@ -68,6 +70,12 @@ impl Config {
         let gp_bits = low_bits(gp);
         let fixed_bits = u64::from(fixed) << 32;
         let metrics = capabilities.contains(PerfCapabilities::PERF_METRICS) && fixed & 8 != 0;
+        let metrics_bit = u64::from(metrics) << 48;
+        let flavour = options.freeze.unwrap_or(match version {
+            0..=3 => FreezeFlavour::Legacy,
+            _ => FreezeFlavour::Streamlined,
+        });
+        let freeze_bits = version >= 4 || flavour == FreezeFlavour::Streamlined;
         let deprecated = profile.any_thread_deprecated();
         let any = match (version, deprecated) {
             (0..=2, _) => ReservedWrite::Fault,
@@ -123,17 +131,15 @@ impl Config {
             any_thread: version >= 3 && !deprecated,
             evtsel,
             fixed_ctrl,
-            global_ctrl: gp_bits | fixed_bits | u64::from(metrics) << 48,
-            status_reset: status_bits(version, gp_bits | fixed_bits, metrics),
+            global_ctrl: gp_bits | fixed_bits | metrics_bit,
+            status_reset: status_bits(version, freeze_bits) | gp_bits | fixed_bits | metrics_bit,
+            freeze_bits,
             pebs_enable,
             pebs_data_cfg: data_cfg(capabilities, gp_bits, u64::from(fixed), metrics),
             pebs_format: capabilities.pebs_format(),
             pebs_counters,
             pdir,
-            flavour: options.freeze.unwrap_or(match version {
-                0..=3 => FreezeFlavour::Legacy,
-                _ => FreezeFlavour::Streamlined,
-            }),
+            flavour,
             quirks,
             canonical_bits: profile.linear_address_bits(),
         }
@@ -156,20 +162,20 @@ fn low_bits(count: u32) -> u64 {
     }
 }
 
-/// Bits of 0x390.
-fn status_bits(version: u8, counters: u64, metrics: bool) -> u64 {
+/// Bits of 0x390 above those of counters.
+fn status_bits(version: u8, freeze_bits: bool) -> u64 {
     use PerfGlobalStatus as Bit;
     let mut bits = Bit::OVF_BUFFER | Bit::COND_CHGD;
     if version >= 3 {
         bits = bits | Bit::OVF_UNCORE;
     }
     if version >= 4 {
-        bits = bits | Bit::TRACE_TOPA_PMI | Bit::LBR_FRZ | Bit::CTR_FRZ | Bit::ASCI;
+        bits = bits | Bit::TRACE_TOPA_PMI | Bit::ASCI;
     }
-    if metrics {
-        bits = bits | Bit::PERF_METRICS_OVF;
+    if freeze_bits {
+        bits = bits | Bit::LBR_FRZ | Bit::CTR_FRZ;
     }
-    bits.bits() | counters
+    bits.bits()
 }
 
 fn pebs(profile: &Profile, gp_bits: u64, fixed_bits: u64) -> (u64, u64, Pdir) {

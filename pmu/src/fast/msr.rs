@@ -133,7 +133,7 @@ impl Pmu {
     }
 
     pub(super) fn global_status(&self, environment: &dyn Environment) -> u64 {
-        let frozen = self.config.version >= 4 && environment.lbr_frz();
+        let frozen = self.config.freeze_bits && environment.lbr_frz();
         self.status | u64::from(frozen) << PerfGlobalStatus::LBR_FRZ.bits().trailing_zeros()
     }
 

@@ -83,7 +83,12 @@ impl Pmu {
                 status.push(61);
             }
             if version >= 4 {
-                status.extend([55, 58, 59, 60]);
+                status.extend([55, 60]);
+            }
+            if self.has_freeze_bits() {
+                status.extend([58, 59]);
+            }
+            if version >= 4 {
                 add(
                     Msr::PERF_GLOBAL_STATUS_SET,
                     plain(bits(status.iter().copied())),
@@ -262,7 +267,7 @@ impl Pmu {
 
     pub(super) fn status(&self, environment: &dyn Environment) -> u64 {
         let mut status = self.get(Msr::PERF_GLOBAL_STATUS);
-        if self.version() >= 4 && environment.lbr_frz() {
+        if self.has_freeze_bits() && environment.lbr_frz() {
             status |= 1 << 58;
         }
         status

@@ -152,6 +152,10 @@ impl Pmu {
         }
     }
 
+    fn has_freeze_bits(&self) -> bool {
+        self.version() >= 4 || self.streamlined()
+    }
+
     /// Every counter that exists, general-purpose ones first.
     fn counters(&self) -> Vec<Counter> {
         let gp = (0..self.gp_count()).map(|n| Counter::Gp(n as u8));

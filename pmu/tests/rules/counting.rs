@@ -45,6 +45,24 @@ fn forty_five_instructions_and_ten_branches_exactly() {
 }
 
 #[test]
+fn a_loop_of_42_iterations_retires_42_branches() {
+    // KVM's pmu_event_filter_test: `loop .` with 42 in RCX.
+    every(|rig| {
+        rig.write(Msr::PERFEVTSEL0, ON | BRANCHES);
+        for left in (0..42).rev() {
+            let taken = left != 0;
+            rig.retire(&Increments::branch(
+                BranchClass::Jcc,
+                taken,
+                false,
+                Cpl::Ring0,
+            ));
+        }
+        assert_eq!(rig.pmc(0), 42);
+    });
+}
+
+#[test]
 fn nothing_counts_while_disabled() {
     each(&["skylake", "nehalem"], |rig| {
         for (select, global) in [(ON & !(1 << 22), 1), (ON, 0), (1 << 22, 1)] {

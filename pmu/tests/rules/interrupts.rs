@@ -218,6 +218,26 @@ fn the_flavour_is_an_option() {
 }
 
 #[test]
+fn a_streamlined_part_of_version_3_can_be_thawed() {
+    let options = Options {
+        freeze: Some(FreezeFlavour::Streamlined),
+        ..Options::default()
+    };
+    let world = freezing(DebugCtl::FREEZE_PERFMON_ON_PMI);
+    both(named("haswell"), &options, &world, |rig| {
+        sampling(rig, 1);
+        rig.run(2);
+        assert_eq!(
+            (rig.pmc(1), rig.read(Msr::PERF_GLOBAL_STATUS)),
+            (1, 1 << 59 | 1)
+        );
+        rig.write(Msr::PERF_GLOBAL_OVF_CTRL, 1 << 59);
+        rig.run(1);
+        assert_eq!(rig.pmc(1), 2);
+    });
+}
+
+#[test]
 fn skid_is_counted_and_then_delivered() {
     let options = Options {
         skid: 4,
