@@ -77,7 +77,11 @@ pub(crate) struct RecordArgs {
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Compression level of the trace, 1 to 19.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(
+        long,
+        default_value_t = vlbr_traces::vlt::RECORDING_LEVEL,
+        value_parser = clap::value_parser!(i32).range(1..=19)
+    )]
     pub(crate) level: i32,
     /// Record a whole guest instead of a program.
     #[arg(long, requires = "kernel", conflicts_with = "program")]

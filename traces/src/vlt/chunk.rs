@@ -16,9 +16,12 @@ pub const MAX_STEPS: u32 = 1 << 22;
 /// Instructions after which a recorder begins a new chunk.
 pub const CHUNK_INSTRUCTIONS: u64 = 4_000_000;
 /// zstd level that keeps up with a recorder.
-pub const RECORDING_LEVEL: i32 = 12;
+pub const RECORDING_LEVEL: i32 = 13;
 /// Largest decompressed size of a step map: five bytes a step, and five for its successor.
 pub(super) const MAX_MAP: u32 = 10 * MAX_STEPS;
+/// A chunk that takes more than one bit for so many instructions is stored in the other way too, to
+/// keep the smaller one: recursion repeats at distances that candidates by context do not find.
+const WORTH_TRYING: u64 = 16;
 /// Bytes of the fixed part of a chunk frame's payload.
 pub(super) const CHUNK_HEADER: usize = 72;
 
@@ -87,9 +90,9 @@ impl Counts {
 /// How the sequence of steps is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Heads of paths as local ids of 16 bits, compressed. Read only.
+    /// Heads of paths as local ids of 16 bits, compressed.
     Narrow,
-    /// The same with 32 bits. Read only.
+    /// The same with 32 bits.
     Wide,
     /// Matches between heads, in columns.
     Matches,
@@ -365,6 +368,16 @@ impl ChunkEncoder {
             }
             body.extend_from_slice(&stored);
         }
+        let mut encoding = Encoding::Matches;
+        let matched = body.len() - map_stored as usize;
+        if matched as u64 * 8 * WORTH_TRYING > counts.instructions.total() {
+            let (plain, stored) = self.plain()?;
+            if stored.len() < matched {
+                encoding = plain;
+                body.truncate(map_stored as usize);
+                body.extend_from_slice(&stored);
+            }
+        }
         let sides = if sides.is_empty() {
             Vec::new()
         } else {
@@ -378,7 +391,7 @@ impl ChunkEncoder {
                 steps: steps.len() as u32,
                 distinct: self.distinct.len() as u32,
                 counts,
-                encoding: Encoding::Matches,
+                encoding,
                 heads: self.heads.len() as u32,
                 map_stored,
                 map_raw: map.len() as u32,
@@ -387,6 +400,19 @@ impl ChunkEncoder {
             sides,
             steps_needed: next as u32,
         })
+    }
+
+    /// The heads as they are, and which encoding that is.
+    fn plain(&self) -> Result<(Encoding, Vec<u8>), WriteError> {
+        let heads = self.heads.iter();
+        let (encoding, raw): (_, Vec<u8>) = if self.distinct.len() <= 1 << 16 {
+            let narrow = heads.flat_map(|&id| (id as u16).to_le_bytes());
+            (Encoding::Narrow, narrow.collect())
+        } else {
+            let wide = heads.flat_map(|&id| id.to_le_bytes());
+            (Encoding::Wide, wide.collect())
+        };
+        Ok((encoding, compress(self.level, &raw)?))
     }
 }
 
@@ -425,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_that_are_no_longer_written_are_read() {
+    fn every_encoding_is_read() {
         let sample = sample(3, 5000);
         let code = sample.program.code();
         let (_, steps) = &sample.chunks[0];
