@@ -93,7 +93,8 @@ pub(crate) fn session_options(
         options.branches = BranchSampleType::USER
             | BranchSampleType::CALL_STACK
             | BranchSampleType::NO_FLAGS
-            | BranchSampleType::NO_CYCLES;
+            | BranchSampleType::NO_CYCLES
+            | BranchSampleType::HW_INDEX;
     } else if let Some(names) = &args.branch_filter {
         options.branches = parse_branch_filter(names)?;
     }

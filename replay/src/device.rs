@@ -211,7 +211,7 @@ impl ProgrammedLbr {
             && sample_type.contains(BranchSampleType::NO_FLAGS | BranchSampleType::NO_CYCLES);
         let flags = has_flags && !unwanted;
         let filters = self.filter.software_filters();
-        let saved = filters && sample_type.contains(BranchSampleType::TYPE_SAVE);
+        let saved = filters && self.filter.saves_types();
         let privilege = if !filters || !sample_type.contains(BranchSampleType::PRIV_SAVE) {
             BranchPrivilege::UNKNOWN
         } else if kind.contains(X86Br::KERNEL) {

@@ -5,7 +5,7 @@ use vlbr_traces::perfdata::BranchSampleType;
 
 /// A filter name perf does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown branch filter '{name}', check perf record -j: {known}")]
+#[error("unknown branch filter '{name}', there are {known}")]
 pub struct FilterNameError {
     /// The name.
     pub name: String,
@@ -13,8 +13,9 @@ pub struct FilterNameError {
     pub known: String,
 }
 
-/// Names of `tools/perf/util/parse-branch-options.c`, in its order.
-const NAMES: [(&str, BranchSampleType); 18] = [
+/// Names of `tools/perf/util/parse-branch-options.c`, in its order. The last three are bits of the
+/// ABI that perf itself sets and has no names for.
+const NAMES: [(&str, BranchSampleType); 19] = [
     ("u", BranchSampleType::USER),
     ("k", BranchSampleType::KERNEL),
     ("hv", BranchSampleType::HV),
@@ -30,9 +31,11 @@ const NAMES: [(&str, BranchSampleType); 18] = [
     ("call", BranchSampleType::CALL),
     ("save_type", BranchSampleType::TYPE_SAVE),
     ("stack", BranchSampleType::CALL_STACK),
-    ("hw_index", BranchSampleType::HW_INDEX),
+    // Intel's driver leaves the field 0, as far as is known; here it says the level of TO.
     ("priv", BranchSampleType::PRIV_SAVE),
+    ("hw_index", BranchSampleType::HW_INDEX),
     ("no_flags", BranchSampleType::NO_FLAGS),
+    ("no_cycles", BranchSampleType::NO_CYCLES),
 ];
 
 /// PERF_SAMPLE_BRANCH_PLM_ALL.

@@ -263,6 +263,11 @@ mod tests {
             kind(USER, KERNEL, &[0x74, 0]),
             X86Br::IRQ.with(X86Br::KERNEL)
         );
+        for int in [&[0xcd, 0x80][..], &[0xcc]] {
+            assert_eq!(kind(USER, KERNEL, int), X86Br::INT.with(X86Br::KERNEL));
+        }
+        let sysenter = kind(USER, KERNEL, &[0x0f, 0x34]);
+        assert_eq!(sysenter, X86Br::SYSCALL.with(X86Br::KERNEL));
         let syscall = kind(USER, KERNEL, &[0x0f, 0x05]);
         assert_eq!(syscall, X86Br::SYSCALL.with(X86Br::KERNEL));
         // An interrupt inside the kernel is told by nothing: the instruction decides.

@@ -53,7 +53,7 @@ impl LbrFilter {
             Interface::Legacy(legacy) => legacy.select != SelectLayout::None,
             Interface::Arch(_) => true,
         };
-        let br_sel = software_mask(sample_type);
+        let mut br_sel = software_mask(sample_type);
         if sample_type.contains(B::CALL_STACK) {
             if !has_select || !profile.has_call_stack() {
                 return Err(FilterError::NotSupported {
@@ -66,6 +66,10 @@ impl LbrFilter {
                     "the call stack cannot be combined with another branch type",
                 ));
             }
+        }
+        // The hardware tells the types, so Linux always keeps them (`intel_pmu_setup_hw_lbr_filter`).
+        if profile.is_arch() {
+            br_sel = br_sel.with(T::TYPE_SAVE);
         }
         Ok(Self {
             sample_type,
@@ -92,12 +96,18 @@ impl LbrFilter {
         self.br_sel
     }
 
+    /// Whether the types of branches are saved: if asked for, and always on architectural LBR.
+    #[must_use]
+    pub const fn saves_types(&self) -> bool {
+        self.br_sel.contains(T::TYPE_SAVE)
+    }
+
     /// Whether the software filter runs at all: not if everything is wanted and no type is saved.
     /// Linux `intel_pmu_lbr_filter`.
     #[must_use]
     pub fn software_filters(&self) -> bool {
         let all = T::ANY.with(T::PRIVILEGES);
-        !self.br_sel.contains(all) || self.br_sel.contains(T::TYPE_SAVE)
+        !self.br_sel.contains(all) || self.saves_types()
     }
 
     /// Whether the software filter keeps an entry of this type, recorded in or outside a
@@ -222,6 +232,14 @@ mod tests {
                 .unwrap()
                 .software_filters()
         );
+    }
+
+    #[test]
+    fn architectural_lbr_saves_types_unasked() {
+        let everything = filter("sapphire-rapids", "any,u,k").unwrap();
+        assert!(everything.saves_types() && everything.software_filters());
+        assert!(!everything.keeps(T::NONE, false), "no branch at FROM");
+        assert!(!filter("skylake", "any,u,k").unwrap().saves_types());
     }
 
     #[test]

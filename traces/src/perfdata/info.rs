@@ -123,7 +123,8 @@ impl FileInfo {
         self.branch_sample_type = BranchSampleType::USER
             | BranchSampleType::CALL_STACK
             | BranchSampleType::NO_FLAGS
-            | BranchSampleType::NO_CYCLES;
+            | BranchSampleType::NO_CYCLES
+            | BranchSampleType::HW_INDEX;
         self.callchain = true;
         self
     }
