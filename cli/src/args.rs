@@ -183,7 +183,7 @@ pub(crate) struct DeviceArgs {
 pub(crate) enum ReplayFormat {
     /// perf.data.
     PerfData,
-    /// Text as `perf script -F comm,tid,time,event,ip,brstack` prints it.
+    /// Text as `perf script -F ip,brstack` prints it.
     PerfScript,
     /// BOLT's pre-aggregated profile, from the samples: perf2bolt --pa makes of it what it makes of
     /// perf-data.

@@ -277,7 +277,7 @@ fn text(table: &TraceTable<'_>) -> Result<String, std::fmt::Error> {
         ),
     )?;
     line("blocks", count(table.blocks))?;
-    line("gaps", count(table.gaps))?;
+    line("steps left unknown", count(table.gaps))?;
     for (mode, steps) in &table.modes {
         line(&format!("  {mode}"), format!("{} steps", count(*steps)))?;
     }

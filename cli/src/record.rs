@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::IsTerminal;
-use vlbr_traces::qemu::GuestEnd;
+use vlbr_traces::qemu::{self, GuestEnd};
 use vlbr_traces::record::{self, Engine, Machine, Outcome as Recorded, Progress, RecordOptions};
 
 use crate::args::{EngineArg, RecordArgs};
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &RecordArgs) -> Outcome {
                 EngineArg::Qemu => Engine::Qemu,
                 EngineArg::Ptrace => Engine::Ptrace,
             };
+            if let (EngineArg::Auto, Some(why)) = (args.engine, no_qemu()) {
+                eprintln!("vlbr: single-stepping with ptrace, which is slow: {why}");
+            }
             let (program, arguments) = args.program.split_first().ok_or("no program to record")?;
             record::record_user(engine, &options, program, arguments, &stop, &show)?
         }
@@ -68,6 +71,13 @@ pub(crate) fn run(args: &RecordArgs) -> Outcome {
     bar.finish_and_clear();
     report(&recorded, args);
     Ok(status(&recorded))
+}
+
+/// Why QEMU cannot record.
+fn no_qemu() -> Option<qemu::Error> {
+    qemu::find_qemu(false)
+        .err()
+        .or_else(|| qemu::find_plugin().err())
 }
 
 fn bar() -> ProgressBar {

@@ -3,14 +3,14 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_pmu::EventSelect;
 use vlbr_replay::{Entrance, Format, Names, Region, ReplayError, Report, Session, SessionOptions};
 use vlbr_traces::perfdata::BranchSampleType;
-use vlbr_traces::vlt::Trace;
+use vlbr_traces::vlt::{Scope, Trace};
 
 use crate::args::{DeviceArgs, ReplayArgs, ReplayFormat};
 use crate::common::{self, Outcome, count};
@@ -47,6 +47,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         None if kind == Format::PerfData => "perf.data".into(),
         None => "-".into(),
     };
+    if matches!(kind, Format::Bolt | Format::BoltExact) {
+        say_which_program(&trace);
+    } else if kind == Format::PerfData && trace.meta().scope == Scope::System {
+        eprintln!(
+            "vlbr: perf takes this kernel for the one it runs on unless told --kallsyms FILE"
+        );
+    }
     if same_file(&args.file, &path) {
         return Err(format!("{}: is the trace itself", path.display()).into());
     }
@@ -71,6 +78,28 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A BOLT profile is of the first program; names those it leaves out.
+fn say_which_program(trace: &Trace) {
+    let paths = trace.processes().iter().map(|process| &process.path);
+    let mut programs: Vec<&PathBuf> = Vec::new();
+    for path in paths.filter(|path| !path.as_os_str().is_empty()) {
+        if !programs.contains(&path) {
+            programs.push(path);
+        }
+    }
+    if let [first, others @ ..] = &programs[..]
+        && !others.is_empty()
+    {
+        eprintln!(
+            "vlbr: the profile is of {} alone, not of {} other program(s): {}{}",
+            first.display(),
+            others.len(),
+            others[0].display(),
+            if others.len() > 1 { " ..." } else { "" }
+        );
+    }
 }
 
 /// Whether both names lead to one file.

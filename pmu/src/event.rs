@@ -50,7 +50,7 @@ pub struct Encoding {
 pub enum EventError {
     /// No event of that name is fed.
     #[error(
-        "unknown event '{0}': this processor feeds instructions, branches and \
+        "unknown event '{0}': vlbr samples on instructions, branches and \
          br_inst_retired.near_taken"
     )]
     Unknown(String),

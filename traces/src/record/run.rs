@@ -144,6 +144,10 @@ pub fn record_system(
     })
 }
 
+fn no_symbols() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "no symbols in it")
+}
+
 /// The kernel's symbols as a kallsyms listing: the file is one, or an ELF file (`vmlinux`).
 fn read_symbols(path: &Path) -> Result<String, RecordError> {
     let error = |source| RecordError::Read {
@@ -157,16 +161,15 @@ fn read_symbols(path: &Path) -> Result<String, RecordError> {
     if magic != b"\x7fELF" {
         let text = read_text(path, MAX_LISTING).map_err(error)?;
         // What cannot be read back is refused before anything is recorded.
-        parse_kallsyms(text.as_bytes(), path)?;
+        if parse_kallsyms(text.as_bytes(), path)?.is_empty() {
+            return Err(error(no_symbols()));
+        }
         return Ok(text);
     }
     let image = ElfImage::open(path)?;
     let text = listing(image.symbols());
     if text.is_empty() {
-        return Err(error(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "no symbols in it",
-        )));
+        return Err(error(no_symbols()));
     }
     Ok(text)
 }

@@ -5,8 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use object::read::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
-use object::{ObjectKind, SymbolKind};
+use object::read::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
+use object::{ObjectKind, SectionKind, SymbolKind};
 
 use super::error::SymbolError;
 use super::table::{Binding, Symbol, SymbolTable, SymbolTableBuilder};
@@ -382,6 +382,9 @@ fn segments<'a, R: Read + Seek>(
     Ok(out)
 }
 
+/// Sections looked at; a file that lies may name more.
+const MAX_SECTIONS: usize = 1 << 12;
+
 fn symbols<'a, R: Read + Seek>(
     file: &object::File<'a, &'a ReadCache<R>>,
     segments: &[ElfSegment],
@@ -391,6 +394,11 @@ fn symbols<'a, R: Read + Seek>(
     // Names may share bytes of the string table, but not beyond reason.
     let names_limit = length.saturating_mul(4).saturating_add(1 << 16);
     let mut builder = SymbolTableBuilder::new(names_limit);
+    for section in file.sections().take(MAX_SECTIONS) {
+        if section.kind() == SectionKind::Text {
+            builder.section(section.address(), section.size());
+        }
+    }
     for symbol in file.symbols().chain(file.dynamic_symbols()) {
         if !symbol.is_definition() && !is_label(&symbol) {
             continue;

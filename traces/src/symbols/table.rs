@@ -66,6 +66,7 @@ pub struct SymbolTableBuilder {
     entries: Vec<Entry>,
     names: Vec<u8>,
     names_limit: usize,
+    sections: Vec<(u64, u64)>,
 }
 
 impl SymbolTableBuilder {
@@ -79,7 +80,14 @@ impl SymbolTableBuilder {
             entries: Vec::new(),
             names: Vec::new(),
             names_limit,
+            sections: Vec::new(),
         }
+    }
+
+    /// Code of a section: symbols without size that begin in it do not reach beyond it, so that
+    /// `_init` does not give its name to the stubs of the PLT behind it.
+    pub fn section(&mut self, address: u64, size: u64) {
+        self.sections.push((address, address.saturating_add(size)));
     }
 
     /// Adds a symbol; false when the table is full.
@@ -134,6 +142,17 @@ impl SymbolTableBuilder {
             }
             !inner_label
         });
+        for index in 0..self.entries.len() {
+            let Entry { address, size, .. } = self.entries[index];
+            let next = self.entries.get(index + 1).map(|next| next.address);
+            let section = |&&(start, end): &&(u64, u64)| (start..end).contains(&address);
+            if size == 0
+                && let Some(&(_, end)) = self.sections.iter().find(section)
+                && next.is_none_or(|next| end < next)
+            {
+                self.entries[index].size = end - address;
+            }
+        }
         self.entries.shrink_to_fit();
         self.names.shrink_to_fit();
         SymbolTable {
@@ -249,6 +268,19 @@ mod tests {
         assert_eq!(name(&t, 0x120), None);
         assert_eq!(name(&t, 0x140), Some(("b".into(), 0)));
         assert_eq!(name(&t, u64::MAX), None);
+    }
+
+    #[test]
+    fn a_symbol_without_size_ends_with_its_section() {
+        let mut builder = SymbolTableBuilder::new(1 << 16);
+        builder.section(0x1000, 0x17);
+        for (address, symbol) in [(0x1000, b"_init".as_slice()), (0x1100, b"start")] {
+            assert!(builder.push(address, 0, symbol, Binding::GlobalFunction));
+        }
+        let t = builder.build();
+        assert_eq!(name(&t, 0x1016), Some(("_init".into(), 0x16)));
+        assert_eq!(name(&t, 0x1017), None, "a stub of the PLT");
+        assert_eq!(name(&t, 0x1200), Some(("start".into(), 0x100)));
     }
 
     #[test]

@@ -282,7 +282,7 @@ pub(crate) fn walk(
                 period: PERIOD,
                 kernel: false,
                 branches: &branches,
-                hw_idx: options.hw_idx.then_some(taken % DEPTH as u64),
+                hw_idx: (options.hw_idx || options.call_stack).then_some(taken % DEPTH as u64),
                 callchain: options.call_stack.then_some(&chain),
             })?;
         }
