@@ -248,6 +248,94 @@ fn all_recorders_see_the_same_instructions_and_transfers() {
     assert_equal(&done(&path("log.vlt"), 0), &expected);
 }
 
+/// Code with its literal on its page, which it changes each time it runs, in blocks that end in a
+/// RET, an indirect jump and an indirect call.
+const LITERAL: &str = "
+#include <string.h>
+#include <sys/mman.h>
+int main(void) {
+    unsigned char *page = mmap(0, 8192, 7, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    static const unsigned char code[] = {
+        /*  0: incl 0x40(%rip), movl 0x3a(%rip), %eax, ret */
+        0xff, 0x05, 0x40, 0, 0, 0, 0x8b, 0x05, 0x3a, 0, 0, 0, 0xc3, 0x90, 0x90, 0x90,
+        /* 16: pop %rdx, incl 0x2f(%rip), nop, jmp *%rdx */
+        0x5a, 0xff, 0x05, 0x2f, 0, 0, 0, 0x90, 0xff, 0xe2, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+        /* 32: push %rbx, mov %rdi, %rbx, incl 0x1c(%rip), call *%rbx, pop %rbx, ret */
+        0x53, 0x48, 0x89, 0xfb, 0xff, 0x05, 0x1c, 0, 0, 0, 0xff, 0xd3, 0x5b, 0xc3,
+    };
+    memcpy(page, code, sizeof code);
+    int sum = 0;
+    for (int i = 0; i < 1000; i++) {
+        sum += ((int (*)(void))page)();
+        ((void (*)(void))(page + 16))();
+        ((void (*)(void *))(page + 32))(page);
+    }
+    return sum == 1999000 ? 0 : 1;
+}
+";
+
+#[test]
+fn code_that_changes_its_own_page_is_seen_alike_by_all_recorders() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["-O1", "-static"];
+    let Some(program) = build(directory.path(), "literal.c", LITERAL, &flags) else {
+        return;
+    };
+    let path = |name: &str| directory.path().join(name);
+    let outcome = record(Engine::Ptrace, &program, &path("ptrace.vlt"), &[]);
+    assert_eq!(outcome.end, Some(GuestEnd::Exited(0)));
+    assert_eq!(outcome.stats.cut_blocks + outcome.stats.restarted, 0);
+    // What the program's own functions did: libc's start depends on the CPU and the environment.
+    let own = |path: &Path| {
+        let mut done = done(path, 0);
+        let first = done.transfers.iter().position(|t| is_page(t.2)).unwrap();
+        let last = done.transfers.iter().rposition(|t| is_page(t.1)).unwrap();
+        let base = done.transfers[first].2;
+        done.transfers = done.transfers.drain(first..=last).collect();
+        for (_, from, to) in &mut done.transfers {
+            for address in [from, to] {
+                if is_page(*address) {
+                    *address -= base;
+                }
+            }
+        }
+        let first = done.retired.iter().position(|&at| at == base).unwrap();
+        let last = done.retired.iter().rposition(|&at| is_page(at)).unwrap();
+        done.retired = done.retired.drain(first..=last).collect();
+        for address in &mut done.retired {
+            if is_page(*address) {
+                *address -= base;
+            }
+        }
+        done
+    };
+    let expected = own(&path("ptrace.vlt"));
+    assert!(
+        expected.retired.len() > 18_000,
+        "{}",
+        expected.retired.len()
+    );
+    if plugin().is_none() {
+        return;
+    }
+    let outcome = record(Engine::Qemu, &program, &path("qemu.vlt"), &[]);
+    let stats = outcome.stats;
+    assert!(
+        stats.cut_blocks >= 2000 && stats.restarted >= 1000,
+        "{stats:?}"
+    );
+    assert_eq!(stats.problems(), 0, "{stats:?}");
+    assert_equal(&own(&path("qemu.vlt")), &expected);
+    let outcome = log(&program, directory.path());
+    assert_eq!(outcome.stats.problems(), 0, "{:?}", outcome.stats);
+    assert_equal(&own(&path("log.vlt")), &expected);
+}
+
+/// Whether `address` is that of a mapped page, not of the program at its fixed address.
+fn is_page(address: u64) -> bool {
+    (1 << 32..1 << 47).contains(&address)
+}
+
 /// As `assert_eq`, but names the first difference.
 fn assert_equal(found: &Done, expected: &Done) {
     for (index, (a, b)) in found.transfers.iter().zip(&expected.transfers).enumerate() {

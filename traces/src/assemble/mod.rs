@@ -26,8 +26,13 @@
 //! 5. A block can be cut short without an event (code that modifies itself, I/O): the next block
 //!    starts inside. Its instruction count is an upper bound, and what lies before the next block's
 //!    start retired. Cut at its first instruction, it retired nothing and makes no step. A block
-//!    that ends in an indirect branch is taken to have run to its end. QEMU also counts the first
-//!    part of an instruction that crosses a page end to the block before it; it is left out there.
+//!    that ends in a branch which may go there is taken to have run to its end, with one exception:
+//!    a store into the page the code runs from. QEMU drops the block then and runs the store again
+//!    as a block of its own. A next block that is one storing instruction of the block, the bytes
+//!    the same, not at a page end, shows this whatever the branch. An indirect call whose push is
+//!    that store is run again alone too. [`Assembler::exact`] is for recorders without such blocks.
+//!    QEMU also counts the first part of an instruction that crosses a page end to the block before
+//!    it; it is left out there.
 //! 6. Direct and indirect far transfers are branches like others.
 //!
 //! An event step stays open in the chunk under construction until a return resolves it. Returns are
@@ -35,9 +40,11 @@
 //! indirect branch may have gone there. If none comes before the chunk is sealed, the step stays as
 //! it was first written: an event behind a block that ends in no branch or in a conditional one
 //! (not taken), at the target of a direct branch; before the last instruction of a block that ends
-//! in an indirect branch or a REP string instruction, or whose handler is known for exceptions.
-//! [`AssembleStats::unpaired_events`] counts them. The first event of all that strikes right behind
-//! an indirect branch within one privilege level cannot be told from a branch.
+//! in an indirect branch or a REP string instruction, or whose handler is known for exceptions,
+//! or that belongs to a program, ends in a branch and accesses memory or divides: its handler may
+//! have left a fault by `longjmp`. [`AssembleStats::unpaired_events`] counts them. The first event
+//! of all that strikes right behind an indirect branch within one privilege level cannot be told
+//! from a branch.
 //!
 //! # User programs
 //!

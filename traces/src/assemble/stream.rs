@@ -12,7 +12,7 @@ use super::mode::{Entry, Kind, SMI_HANDLERS, State, decode, is_high};
 use super::pending::OpenEvents;
 use super::raw::{RawBlock, RawBlocks};
 use super::stats::AssembleStats;
-use super::transition::{Decoded, Handlers, Struck, Transition, classify, fallback};
+use super::transition::{Decoded, Handlers, Struck, Transition, can_fault, classify, fallback};
 
 /// More instructions than any step retires.
 const LONGEST_STEP: u64 = 4096;
@@ -49,6 +49,8 @@ pub struct Assembler {
     pub(super) kind: Kind,
     pub(super) interner: Arc<RwLock<Interner>>,
     limit: u64,
+    /// Blocks retire as a whole.
+    exact: bool,
     pub(super) lanes: Lanes,
     /// Index of the current state's lane.
     pub(super) lane: usize,
@@ -86,6 +88,7 @@ impl Assembler {
             kind,
             interner,
             limit: limit.max(2 * LONGEST_STEP),
+            exact: false,
             lanes: Lanes::default(),
             lane: 0,
             hot: NONE,
@@ -103,6 +106,13 @@ impl Assembler {
             interrupted_by_smi: None,
             stats: AssembleStats::default(),
         }
+    }
+
+    /// For a recorder whose blocks hold what retired: none is cut short by a store into its page.
+    #[must_use]
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
     }
 
     /// Takes executed blocks. The result is how many of `ids` were taken: fewer than all if the
@@ -192,7 +202,7 @@ impl Assembler {
         if let Some((kind, from)) = self.forced.take() {
             return self.push_forced(&previous, kind, from, id, &raw);
         }
-        let transition = classify(self.kind, &self.handlers, &previous, &raw);
+        let transition = classify(self.kind, self.exact, &self.handlers, &previous, &raw);
         let entry = match transition {
             Transition::Sequential(_) | Transition::MaybeEvent => Entry::Near,
             Transition::Taken(entry) => entry,
@@ -299,7 +309,11 @@ impl Assembler {
             Transition::Event => {
                 self.learn(next.start(), false);
                 let known = self.handlers.get(&next.start()).copied().unwrap_or(false);
-                let place = fallback(previous, known);
+                // A signal that never returns is most often a fault of the program.
+                let fault = self.kind != Kind::System
+                    && previous.class().is_some()
+                    && can_fault(&previous.block);
+                let place = fallback(previous, known || fault);
                 self.stats.events += 1;
                 self.open_event(previous, place, next, false)?;
             }

@@ -10,6 +10,7 @@ use super::*;
 mod chunks;
 mod modes;
 mod rules;
+mod stores;
 mod user;
 
 const KERNEL: u64 = 0xffff_ffff_8100_0000;

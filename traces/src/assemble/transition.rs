@@ -1,5 +1,6 @@
 //! What happened between two executed blocks.
 
+use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess};
 use rustc_hash::FxHashMap;
 use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
 use vlbr_cpu::{Block, BlockId, Terminator};
@@ -109,6 +110,65 @@ impl Decoded {
     }
 }
 
+/// Size of the pages that QEMU looks after code by.
+const PAGE: u64 = 4096;
+
+/// How many instructions of `previous` retired if `next` is the store that stopped it: QEMU drops a
+/// block that stores into a page it runs from and runs the store again, alone
+/// (`tb_invalidate_phys_page_unwind`, `tb_invalidate_phys_page_range__locked` in
+/// `accel/tcg/tb-maint.c`). No branch leads to such a
+/// block of one instruction, as code goes on behind it.
+pub(super) fn stopped_by_store(previous: &Decoded, next: &RawBlock<'_>) -> Option<u16> {
+    let [length] = *next.lengths else {
+        return None;
+    };
+    let index = previous.index_of(next.start)?;
+    let lengths = previous.block.lengths();
+    let (before, rest) = lengths.split_at(usize::from(index));
+    let offset: usize = before.iter().map(|&length| usize::from(length)).sum();
+    let same =
+        rest.first() == Some(&length) && previous.block.bytes()[offset..].starts_with(next.bytes);
+    let to_page_end = PAGE - next.start % PAGE;
+    if !same || u64::from(length) >= to_page_end {
+        return None;
+    }
+    let bits = previous.block.mode().code_size.bits();
+    let address = previous.block.address().wrapping_add(offset as u64);
+    let mut decoder = Decoder::with_ip(bits, next.bytes, address, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    let stops = if rest.len() == 1 {
+        // The push of an indirect call: only a call of itself would look the same.
+        let class = previous.class();
+        class == Some(BranchClass::NearIndCall)
+    } else {
+        stores(&instruction)
+    };
+    stops.then_some(index)
+}
+
+/// Whether an instruction of the block can raise a fault that a program gets as a signal: it accesses
+/// memory or divides.
+pub(super) fn can_fault(block: &Block) -> bool {
+    let bits = block.mode().code_size.bits();
+    let decoder = Decoder::with_ip(bits, block.bytes(), block.address(), DecoderOptions::NONE);
+    let mut factory = InstructionInfoFactory::new();
+    decoder.into_iter().any(|instruction| {
+        matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
+            || !factory.info(&instruction).used_memory().is_empty()
+    })
+}
+
+fn stores(instruction: &Instruction) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let memory = factory.info(instruction).used_memory();
+    memory.iter().any(|memory| {
+        matches!(
+            memory.access(),
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+        )
+    })
+}
+
 /// Handlers that events were seen to go to, by linear address; the value says whether one of them
 /// struck inside a block, which only exceptions do.
 pub(super) type Handlers = FxHashMap<u64, bool>;
@@ -150,9 +210,10 @@ fn stays_in_user_code(kind: FarKind) -> bool {
     )
 }
 
-/// Classifies the way from `previous`, which ran at `cpl`, to `next`.
+/// Classifies the way from `previous` to `next`. `exact` says that blocks retire as a whole.
 pub(super) fn classify(
     kind: Kind,
+    exact: bool,
     handlers: &Handlers,
     previous: &Decoded,
     next: &RawBlock<'_>,
@@ -164,6 +225,12 @@ pub(super) fn classify(
         Terminator::Sequential => None,
         Terminator::Branch(branch) => Some(branch.class),
     };
+    if class.is_some()
+        && !exact
+        && let Some(retired) = stopped_by_store(previous, next)
+    {
+        return cut(retired);
+    }
     let system = kind == Kind::System;
     match class {
         None => {
@@ -281,7 +348,7 @@ pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Str
 }
 
 /// Where an event is taken to have struck as long as no return shows it. `exception` says whether
-/// the handler is known to serve exceptions, which strike before an instruction.
+/// it may be an exception, which strikes before an instruction.
 pub(super) fn fallback(previous: &Decoded, exception: bool) -> Struck {
     let block = &previous.block;
     let n = block.instructions();

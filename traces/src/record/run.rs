@@ -24,6 +24,8 @@ use crate::{ptrace, vlt};
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(200);
+/// Name of the stepping engine.
+const PTRACE: &str = "ptrace";
 /// Most instructions of a chunk of the stepped engine, some ten seconds: a recorder that is killed
 /// loses the chunk it has not written yet.
 const STEPPED_CHUNK: u64 = 1 << 18;
@@ -68,13 +70,13 @@ pub fn record_user(
         })?;
         let mut options = options.clone();
         options.chunk_instructions = options.chunk_instructions.min(STEPPED_CHUNK);
-        let recording = Recording::create(&options, &meta("ptrace", kernel_release()))?;
+        let recording = Recording::create(&options, &meta(PTRACE, kernel_release()))?;
         let engine_progress = qemu::Progress::default();
         let target = ptrace::Options {
             program: program.to_owned(),
             arguments: arguments.to_vec(),
         };
-        return recording.run("ptrace", &engine_progress, progress, |sink| {
+        return recording.run(PTRACE, &engine_progress, progress, |sink| {
             Ok(ptrace::record(&target, sink, stop, &engine_progress)?)
         });
     }
@@ -265,7 +267,8 @@ impl Recording {
         progress: &(dyn Fn(&Progress) + Sync),
         engine_run: impl FnOnce(&FileSink) -> Result<qemu::Outcome, RecordError>,
     ) -> Result<Outcome, RecordError> {
-        let sink = FileSink::new(Arc::clone(&self.file), self.chunk_instructions);
+        let sink =
+            FileSink::new(Arc::clone(&self.file), self.chunk_instructions).exact(name == PTRACE);
         let ticker = Ticker::default();
         let result = std::thread::scope(|scope| {
             scope.spawn(|| ticker.run(&self.file, engine, progress));

@@ -42,6 +42,8 @@ struct Known {
 pub(super) struct FileSink {
     file: Arc<TraceFile>,
     chunk_instructions: u64,
+    /// The engine's blocks hold what retired.
+    exact: bool,
     known: Arc<Mutex<Known>>,
 }
 
@@ -54,8 +56,15 @@ impl FileSink {
         Self {
             file,
             chunk_instructions,
+            exact: false,
             known: Arc::default(),
         }
+    }
+
+    /// As [`Assembler::exact`](crate::assemble::Assembler::exact).
+    pub(super) fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
     }
 
     /// What else is to be said about the recording.
@@ -170,13 +179,14 @@ impl Sink for FileSink {
             vcpu,
             name,
         })?;
+        let file = Arc::clone(&self.file);
+        let recorder = StreamRecorder::new(file, thread, kind, self.chunk_instructions);
         Ok(FileStream {
-            recorder: StreamRecorder::new(
-                Arc::clone(&self.file),
-                thread,
-                kind,
-                self.chunk_instructions,
-            ),
+            recorder: if self.exact {
+                recorder.exact()
+            } else {
+                recorder
+            },
             number: thread.0,
             known: Arc::clone(&self.known),
         })

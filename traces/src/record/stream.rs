@@ -50,6 +50,12 @@ impl StreamRecorder {
         }
     }
 
+    /// As [`Assembler::exact`].
+    pub(super) fn exact(mut self) -> Self {
+        self.assembler = self.assembler.exact();
+        self
+    }
+
     fn error(&self, source: AssembleError) -> RecordError {
         RecordError::Assemble {
             stream: self.thread.0,

@@ -194,3 +194,26 @@ fn user_iret_belongs_to_no_event() {
     );
     assert_eq!(s.assembler.stats().problems(), 0);
 }
+
+#[test]
+fn user_a_fault_whose_handler_never_returns_shows_no_branch() {
+    // `mov (%rax), %al` or `div %cl`, and a jump.
+    for code in [[0x8a, 0x00, 0xeb, 0x10], [0xf6, 0xf1, 0xeb, 0x10]] {
+        let mut s = Stream::user();
+        s.run(0x1000, &code);
+        s.run(0x9000, NOP2);
+        assert_eq!(
+            s.steps(),
+            [
+                To(0x1000, 1, far(FarKind::Interrupt), UNRECORDED_KERNEL),
+                To(UNRECORDED_KERNEL, 0, far(FarKind::Iret), 0x9000),
+            ]
+        );
+        assert_eq!(s.assembler.stats().unpaired_events, 1);
+    }
+    // Nothing here can fault.
+    let mut s = Stream::user();
+    s.run(0x1000, &[0x90, 0xeb, 0x10]);
+    s.run(0x9000, NOP2);
+    assert_eq!(s.steps()[0], To(0x1000, 2, BranchClass::NearRelJmp, 0x1013));
+}
