@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use vlbr_cpu::{Block, Exit, Interner, Mode, Step, StepId, Target};
 use vlbr_lbr::Profile;
 use vlbr_pmu::{Event, EventSelect};
-use vlbr_replay::{Format, Session, SessionOptions, export};
+use vlbr_replay::{Feed, Format, Session, SessionOptions, Tasks, export, file_info};
+use vlbr_traces::export::PerfDataSink;
 use vlbr_traces::perfdata::{
-    AttrFlags, BranchSampleType, EventAttr, Features, FileIdentity, PerfFile, Record, RecordType,
-    SampleType, TaskId,
+    AttrFlags, BranchSampleType, EventAttr, Features, FileIdentity, PerfDataWriter, PerfFile,
+    Record, RecordType, SampleType, TaskId,
 };
 use vlbr_traces::synthetic::SyntheticConfig;
 use vlbr_traces::vlt::{
@@ -57,7 +58,11 @@ fn replayed(trace: &Trace, options: SessionOptions) -> File {
     let data = folder.path().join("perf.data");
     let session = Session::new(trace, options).unwrap();
     export(&session, Format::PerfData, &data, &[], &mut |_| ()).unwrap();
-    let mut file = PerfFile::open(&data).unwrap();
+    read(&data)
+}
+
+fn read(data: &Path) -> File {
+    let mut file = PerfFile::open(data).unwrap();
     let features = file.features().unwrap();
     let attr = file.metadata().events[0].attr.clone();
     let (mut told, mut ips, mut build_ids) = (Vec::new(), Vec::new(), Vec::new());
@@ -469,4 +474,24 @@ fn the_header_tells_the_depth_and_the_build_ids() {
     );
     // The ids in the records themselves are an option of the writer that a replay leaves off.
     assert!(file.build_ids.is_empty());
+    assert!(!file.attr.flags.contains(AttrFlags::BUILD_ID));
+}
+
+#[test]
+fn mappings_carry_their_build_ids_when_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("perf.data");
+    let trace = tree();
+    let session = Session::new(&trace, skylake()).unwrap();
+    let mut info = file_info(&session, &[]);
+    info.build_id_in_mmap = true;
+    let mut sink = PerfDataSink::new(PerfDataWriter::create(&data, info).unwrap());
+    let mut feed = Feed::new(Tasks::new(&trace), &mut sink);
+    session.run(&mut feed, &mut |_| ()).unwrap();
+    feed.finish().unwrap();
+    let file = read(&data);
+    assert!(file.attr.flags.contains(AttrFlags::BUILD_ID));
+    // In the order in which the processes come.
+    assert_eq!(file.build_ids, [1, 2, 3, 4].map(|id| vec![id; 20]));
+    assert!(file.told.iter().any(|(_, told)| *told == map(20, "tool")));
 }
