@@ -8,9 +8,10 @@ use vlbr_traces::export::{FoldedSink, FrameNames, StackSource};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::Trace;
 
-use crate::feed::{Feed, Tasks};
+use crate::feed::Feed;
 use crate::names::{Moment, Names};
 use crate::session::{Consumer, ReplayError, Session, Summary};
+use crate::tasks::Tasks;
 
 /// Names at the time of the sample that is being told.
 struct Now<'n> {

@@ -17,15 +17,17 @@ mod output;
 mod region;
 mod report;
 mod session;
+mod tasks;
 
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};
 pub use engine::{ChunkResult, EngineError, EngineOptions, HELD_SAMPLES, ThreadState, run};
 pub use exact::exact_profile;
-pub use feed::{Feed, Tasks};
+pub use feed::Feed;
 pub use gate::GatedSteps;
 pub use names::{Moment, Names};
 pub use output::{Format, describe, export, file_info};
 pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
 pub use session::{Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals};
+pub use tasks::Tasks;

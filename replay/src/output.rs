@@ -13,9 +13,10 @@ use vlbr_traces::symbols::ElfImage;
 use vlbr_traces::vlt::Scope;
 
 use crate::exact::exact_profile;
-use crate::feed::{Feed, Tasks};
+use crate::feed::Feed;
 use crate::folded::folded;
 use crate::session::{ReplayError, Session, Summary};
+use crate::tasks::Tasks;
 
 /// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

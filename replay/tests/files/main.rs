@@ -6,3 +6,4 @@ mod diff;
 mod fuzz;
 mod names;
 mod synthetic;
+mod tasks;

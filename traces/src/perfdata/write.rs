@@ -460,7 +460,6 @@ fn attr_of(info: &FileInfo) -> EventAttr {
     }
     let mut flags = AttrFlags::DISABLED
         | AttrFlags::INHERIT
-        | AttrFlags::EXCLUDE_HV
         | AttrFlags::MMAP
         | AttrFlags::COMM
         | AttrFlags::TASK
@@ -468,6 +467,10 @@ fn attr_of(info: &FileInfo) -> EventAttr {
         | AttrFlags::EXCLUDE_GUEST
         | AttrFlags::MMAP2
         | AttrFlags::COMM_EXEC;
+    // perf's modifiers u and k leave out the hypervisor too; without one nothing is left out.
+    if info.event.exclude_kernel || info.event.exclude_user {
+        flags |= AttrFlags::EXCLUDE_HV;
+    }
     if info.event.exclude_kernel {
         flags |= AttrFlags::EXCLUDE_KERNEL;
     }
