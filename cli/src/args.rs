@@ -159,9 +159,10 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "MODE", value_parser = ["lbr"])]
     pub(crate) call_graph: Option<String>,
     /// Event to sample on: instructions, branches, br_inst_retired.near_taken; modifiers u, k.
+    /// Default: the last one, `branches` on processors without it, `instructions` with --call-graph.
     #[arg(short, long)]
     pub(crate) event: Option<String>,
-    /// Events between two samples.
+    /// Events between two samples; default 997, of instructions 10007.
     #[arg(short, long, value_name = "PERIOD")]
     pub(crate) count: Option<NonZeroU64>,
     /// Start when control first reaches this symbol (or 0xADDRESS).
