@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::code::StepId;
+use crate::run::local_id::LocalId;
 use crate::run::plan::{EVENT_MASK, EVENT_SHIFT, INSTRUCTION_MASK, POP, PUSH, Plan};
 use crate::run::store::Store;
 use crate::run::view::{EntryRef, MAX_DEPTH, Stack};
@@ -16,7 +17,7 @@ const SEGMENT: usize = 8192;
 /// References kept, a power of two well above the depth plus a batch.
 const RING: usize = 1024;
 /// Padded size of the table of 16-bit local ids: no id needs a bounds check.
-const TABLE: usize = 1 << 16;
+pub(super) const TABLE: usize = 1 << 16;
 
 /// The steps of a chunk as local ids.
 #[derive(Clone, Copy, Debug)]
@@ -566,43 +567,4 @@ fn check_ids<I: LocalId>(ids: &[I], known: usize) -> Result<(), RunError> {
         return Err(RunError::LocalId { id: largest, known });
     }
     Ok(())
-}
-
-/// A local step id of either width.
-trait LocalId: Copy {
-    fn largest(ids: &[Self]) -> u32;
-    fn number(self) -> u32;
-    fn word(self, table: &[u64; TABLE], wide: &[u64]) -> u64;
-}
-
-impl LocalId for u16 {
-    fn largest(ids: &[Self]) -> u32 {
-        u32::from(ids.iter().fold(0, |largest, &id| id.max(largest)))
-    }
-
-    #[inline(always)]
-    fn number(self) -> u32 {
-        u32::from(self)
-    }
-
-    #[inline(always)]
-    fn word(self, table: &[u64; TABLE], _wide: &[u64]) -> u64 {
-        table[usize::from(self)]
-    }
-}
-
-impl LocalId for u32 {
-    fn largest(ids: &[Self]) -> u32 {
-        ids.iter().fold(0, |largest, &id| id.max(largest))
-    }
-
-    #[inline(always)]
-    fn number(self) -> u32 {
-        self
-    }
-
-    #[inline(always)]
-    fn word(self, _table: &[u64; TABLE], wide: &[u64]) -> u64 {
-        wide[self as usize]
-    }
 }

@@ -9,6 +9,7 @@
 
 mod gated;
 mod lane;
+mod local_id;
 mod plan;
 mod store;
 mod view;
