@@ -5,6 +5,7 @@
 mod block;
 mod classify;
 mod code;
+mod feed;
 mod intern;
 pub mod ledger;
 pub mod run;
@@ -13,5 +14,6 @@ mod step;
 pub use block::{Block, BlockError, Mode, ModeSource, Terminator};
 pub use classify::{BranchInstruction, classify};
 pub use code::{BlockId, Code, CodeError, StepId};
+pub use feed::{Clock, Feed, Inserts};
 pub use intern::Interner;
 pub use step::{Exit, Step, StepError, Target};

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
 use vlbr_cpu::run::{
-    Deferred, Eager, EntryKind, EntryRef, Lane, Op, Plan, RawRecord, Samples, Schedule, Stack,
-    StepIds,
+    Counting, Deferred, Eager, EntryKind, EntryRef, Lane, Op, Plan, RawRecord, Samples, Schedule,
+    Stack, StepIds,
 };
-use vlbr_cpu::{Block, Code, Exit, Interner, Mode, Step, StepId, Target};
-use vlbr_pmu::EventSelect;
+use vlbr_cpu::{Block, Clock, Code, Exit, Feed, Interner, Mode, Step, StepId, Target};
+use vlbr_pmu::{Increments, Selector, SourceSet};
 
 fn target(address: u64, cpl: Cpl) -> Target {
     Target {
@@ -26,7 +26,7 @@ fn code() -> Code {
         cpl: Cpl::Ring0,
         ..user
     };
-    let bodies: [&[u8]; 8] = [
+    let bodies: [&[u8]; 9] = [
         &[0x90; 40],
         &[0x90, 0x90, 0x74, 0x10],
         &[0x90, 0xeb, 0x10],
@@ -35,6 +35,8 @@ fn code() -> Code {
         &[0x90, 0xc3],
         &[0x0f, 0x05],
         &[0x90, 0x90, 0x48, 0xcf],
+        // Loads and stores, and one that is both.
+        &[0x8b, 0x03, 0x89, 0x03, 0x90, 0x01, 0x03, 0x50, 0x58],
     ];
     for (index, bytes) in bodies.iter().enumerate() {
         for mode in [user, kernel] {
@@ -101,66 +103,100 @@ fn verdict(code: &Code, step: StepId, call_stack: bool) -> Op {
     }
 }
 
-type Seen = (StepId, u16, bool, u64, Vec<EntryRef>);
+/// `sources[:u|k]`, several joined by `+`.
+fn selector(text: &str) -> Selector {
+    let (names, level) = text.split_once(':').unwrap_or((text, "uk"));
+    let sources = names
+        .split('+')
+        .map(|name| SourceSet::from_name(name).unwrap());
+    Selector {
+        sources: sources.fold(SourceSet::EMPTY, SourceSet::with),
+        kernel: level.contains('k'),
+        user: level.contains('u'),
+        in_tx: false,
+        any_thread: false,
+    }
+}
+
+const EVENTS: [&str; 12] = [
+    "instructions",
+    "instructions:u",
+    "branches:k",
+    "near-taken",
+    "branches",
+    "conditional-not-taken:u",
+    "load-instructions",
+    "store-instructions:k",
+    "memory-instructions+near-call",
+    "lbr-inserts",
+    "lbr-inserts:u",
+    "core-cycles:k",
+];
+
+/// A sample: step, instructions of it, whether behind its exit, instructions, events, entries, and
+/// the counts of the other counters before the step.
+type Seen = (StepId, u16, bool, u64, u64, Vec<EntryRef>, Vec<u64>);
 
 /// One instruction at a time.
 fn literal(
     code: &Code,
     steps: &[StepId],
-    event: EventSelect,
+    counting: &Counting,
     call_stack: bool,
     depth: u8,
-    schedule: Schedule,
-) -> (Vec<Seen>, Stack) {
+    period: u64,
+) -> (Vec<Seen>, Stack, Vec<u64>) {
     let mut stack = Stack::empty(depth);
-    let mut until = schedule.first;
-    let (mut seen, mut instructions) = (Vec::new(), 0_u64);
+    let sampled = counting.sampled.unwrap();
+    let feed = Feed::new(code, counting.sources(), counting.clock);
+    let (mut seen, mut instructions, mut events) = (Vec::new(), 0_u64, 0_u64);
+    let mut others = vec![0; counting.others.len()];
     for &id in steps {
         let step = code.step(id);
         let is_event = matches!(step.exit, Exit::Event { .. });
-        let mut overflow_at_end = false;
-        let all = event.increment(
-            step.retired,
-            code.is_user(id),
-            code.retires_branch(id),
-            code.transfer(id),
-        );
-        let per_instruction = event.event == vlbr_pmu::Event::Instructions;
+        let op = verdict(code, id, call_stack);
+        let inserts = counting.inserts(op);
+        let mut at_end = Vec::new();
+        let mut before = Increments::new();
         for done in 1..=step.retired {
             instructions += 1;
-            let counts = if per_instruction {
-                all != 0
-            } else {
-                all != 0 && done == step.retired
-            };
-            if counts {
-                until -= 1;
-                if until == 0 {
-                    until = schedule.period;
+            let now = feed.through(id, done - 1, inserts);
+            for _ in sampled.amount(&before)..sampled.amount(&now) {
+                events += 1;
+                if events % period == 0 {
                     if done == step.retired && !is_event {
-                        overflow_at_end = true;
+                        at_end.push(events);
                     } else {
-                        seen.push((id, done, false, instructions, stack.entries().to_vec()));
+                        let entries = stack.entries().to_vec();
+                        let counts = others.clone();
+                        seen.push((id, done, false, instructions, events, entries, counts));
                     }
                 }
             }
+            before = now;
         }
-        match verdict(code, id, call_stack) {
+        match op {
             Op::Push => stack.push(EntryRef::step(id)),
             Op::Pop => stack.pop(),
             Op::Ignore => {}
         }
-        if overflow_at_end {
-            seen.push((
-                id,
-                step.retired,
-                true,
-                instructions,
-                stack.entries().to_vec(),
-            ));
+        let whole = feed.step(id, inserts);
+        // The record of an event that leaves the step.
+        for _ in sampled.amount(&before)..sampled.amount(&whole) {
+            events += 1;
+            if events % period == 0 {
+                at_end.push(events);
+            }
+        }
+        for events in at_end {
+            let (entries, counts) = (stack.entries().to_vec(), others.clone());
+            seen.push((id, step.retired, true, instructions, events, entries, counts));
+        }
+        for (count, selector) in others.iter_mut().zip(&counting.others) {
+            *count += selector.amount(&whole);
         }
     }
-    (seen, stack)
+    (seen, stack, others)
 }
 
 proptest! {
@@ -170,8 +206,8 @@ proptest! {
     fn any_split_into_runs_equals_the_literal_walk(
         picks in prop::collection::vec(0usize..1000, 0..600),
         cuts in prop::collection::vec(0usize..600, 0..4),
-        event in prop::sample::select(vec!["instructions", "instructions:u", "branches:k",
-            "br_inst_retired.near_taken", "branches"]),
+        event in prop::sample::select(EVENTS.to_vec()),
+        others in prop::sample::subsequence(EVENTS.to_vec(), 0..=EVENTS.len()),
         call_stack in any::<bool>(),
         depth in prop::sample::select(vec![1u8, 4, 8, 16, 32]),
         period in 1u64..60,
@@ -179,14 +215,17 @@ proptest! {
         limit in prop::sample::select(vec![1, 2, 9, usize::MAX]),
     ) {
         let code = code();
-        let event = EventSelect::parse(event).unwrap();
+        let counting = Counting {
+            others: others.into_iter().map(selector).collect(),
+            clock: Clock::Instructions,
+            ..Counting::sampled(selector(event))
+        };
         let steps: Vec<StepId> =
             picks.iter().map(|p| StepId((p % code.steps().len()) as u32)).collect();
-        let schedule = Schedule { period, first: period };
-        let (expected, end) = literal(&code, &steps, event, call_stack, depth, schedule);
+        let (expected, end, counts) = literal(&code, &steps, &counting, call_stack, depth, period);
 
         let mut index = 0;
-        let plan = Plan::new(&code, depth, Some(event), |_| {
+        let plan = Plan::new(&code, depth, &counting, |_| {
             // Transfers come in the order of the steps that have one.
             while code.transfer(StepId(index)).is_none() { index += 1; }
             index += 1;
@@ -199,7 +238,8 @@ proptest! {
 
         let (mut lane, mut samples) = (Lane::new(), Samples::with_limit(limit));
         let (mut carry, mut seen, mut instructions) = (Stack::empty(depth), Vec::new(), 0);
-        let mut sampler = vlbr_pmu::Sampler::new(period.try_into().unwrap());
+        let (mut events, mut others) = (0, vec![0; counting.others.len()]);
+        let mut schedule = Schedule::every(period);
         for pair in bounds.windows(2) {
             let narrow: Vec<u16> = steps[pair[0]..pair[1]].iter().map(|s| s.0 as u16).collect();
             let broad: Vec<u32> = steps[pair[0]..pair[1]].iter().map(|s| s.0).collect();
@@ -209,22 +249,32 @@ proptest! {
             let (mut done, mut sums) = (0, (0, 0));
             loop {
                 samples.clear();
-                let schedule = Schedule { period, first: sampler.remaining() };
                 let rest = ids.slice(done, ids.len());
-                let (totals, end) = lane
+                let ran = lane
                     .run(&plan, &map, rest, Some(schedule), &mut Deferred, &mut samples)
                     .unwrap();
+                let (totals, end) = (ran.totals, ran.stack);
                 done += totals.steps;
                 sums = (sums.0 + totals.instructions, sums.1 + totals.events);
-                for (sample, entries) in samples.iter() {
+                for (sample, entries, counts) in samples.iter() {
                     let entries = entries.iter().map(|&e| carry.resolve_entry(e)).collect();
+                    let counts = counts.iter().zip(&others).map(|(now, base)| now + base).collect();
                     seen.push((sample.step, sample.retired, sample.after_exit,
-                        instructions + sample.instructions, entries));
+                        instructions + sample.instructions, events + sample.events, entries,
+                        counts));
+                    prop_assert_eq!(sample.period, period);
                 }
                 prop_assert_eq!(end.net(), totals.pushes as i64 - totals.pops as i64);
-                prop_assert_eq!(sampler.advance(totals.events), samples.len() as u64);
+                let overflows = (events + totals.events) / period - events / period;
+                prop_assert_eq!(overflows, samples.len() as u64);
+                schedule = ran.schedule.unwrap();
+                events += totals.events;
+                prop_assert_eq!(schedule.first, period - events % period);
+                for (count, more) in others.iter_mut().zip(totals.counts) {
+                    *count += more;
+                }
                 // Only the last step may go beyond the limit: no block here is longer.
-                prop_assert!(samples.len() < limit.saturating_add(41));
+                prop_assert!(samples.len() < limit.saturating_add(81));
                 carry = carry.resolve(&end);
                 instructions += totals.instructions;
                 if done == ids.len() {
@@ -235,6 +285,7 @@ proptest! {
             prop_assert_eq!((counted.instructions, counted.events), sums);
         }
         prop_assert_eq!(seen, expected);
+        prop_assert_eq!(others, counts);
         prop_assert_eq!(carry.entries(), end.entries());
         prop_assert_eq!(carry.net(), end.net());
     }
@@ -243,18 +294,18 @@ proptest! {
     fn eager_records_are_what_the_references_name(picks in prop::collection::vec(0usize..1000, 1..300)) {
         let code = code();
         let steps: Vec<u16> = picks.iter().map(|p| (p % code.steps().len()) as u16).collect();
-        let plan = Plan::new(&code, 32, None, |_| Op::Push).unwrap();
+        let plan = Plan::new(&code, 32, &Counting::default(), |_| Op::Push).unwrap();
         let map: Vec<StepId> = (0..code.steps().len() as u32).map(StepId).collect();
         let records: Vec<RawRecord> = map.iter().map(|&id| RawRecord {
             from: u64::from(id.0) + 1, to: code.transfer(id).map_or(0, |t| t.to), info: 7,
         }).collect();
         let mut eager = Eager::new(&records);
-        let (totals, end) = Lane::new()
+        let ran = Lane::new()
             .run(&plan, &map, StepIds::U16(&steps), None, &mut eager, &mut Samples::default())
             .unwrap();
-        for (back, entry) in end.entries().iter().enumerate() {
+        for (back, entry) in ran.stack.entries().iter().enumerate() {
             if let EntryKind::Step(id) = entry.kind() {
-                prop_assert_eq!(eager.record(totals.pushes as usize, back), records[id.0 as usize]);
+                prop_assert_eq!(eager.record(ran.totals.pushes as usize, back), records[id.0 as usize]);
             }
         }
     }
@@ -263,7 +314,7 @@ proptest! {
 #[test]
 fn ids_outside_the_table_are_refused() {
     let code = code();
-    let plan = Plan::new(&code, 32, None, |_| Op::Push).unwrap();
+    let plan = Plan::new(&code, 32, &Counting::default(), |_| Op::Push).unwrap();
     let mut lane = Lane::new();
     for ids in [StepIds::U16(&[0, 9]), StepIds::U32(&[0, 9])] {
         let result = lane.run(

@@ -1,4 +1,4 @@
-//! Intel performance monitoring: events, counters, overflow, PEBS, and sampling.
+//! Intel performance monitoring: events, counters, overflow, PEBS.
 //!
 //! [`Pmu`] is the device, made from a [`Profile`] (which processor) and [`Options`] (what
 //! documentation leaves open, and what the caller feeds). [`Device`] is its face, which
@@ -9,7 +9,7 @@
 mod counter;
 mod device;
 mod environment;
-mod event;
+mod encoding;
 mod fast;
 mod gp;
 mod horizon;
@@ -21,14 +21,13 @@ mod pmi;
 mod profile;
 mod quirk;
 pub mod reference;
-mod sampling;
 mod source;
 mod text;
 
 pub use counter::{Counter, CounterSet, Selector};
 pub use device::Device;
 pub use environment::{Alone, Environment, MachineState, MemoryFault};
-pub use event::{Encoding, Event, EventError, EventSelect, PerfType};
+pub use encoding::{Encoding, PerfType};
 pub use fast::{AmountsError, Pmu};
 pub use gp::{Access, GpFault, GpReason, PmuError, Refusal};
 pub use horizon::{Horizon, Limit};
@@ -41,6 +40,5 @@ pub use period::PeriodError;
 pub use pmi::{Interrupt, Outcome, PebsOutcome, PebsRecord, Pending, PmiCause, Reset};
 pub use profile::{EventEntry, Pdir, PebsFull, PebsProfile, Profile, ProfileError};
 pub use quirk::{Quirk, QuirkSet, UnknownQuirk};
-pub use sampling::Sampler;
 pub use source::{Source, SourceSet};
 pub use text::TomlError;

@@ -1,11 +1,13 @@
 //! Events as people write them: perf's names, Intel's names, raw codes, `cpu/.../` terms.
 
+use core::fmt;
 use core::num::NonZeroU64;
 
 use vlbr_arch::PerfEvtSel;
 
 use crate::{
-    Counter, CounterSet, Encoding, EventEntry, Options, PerfType, Profile, Refusal, SourceSet,
+    Counter, CounterSet, Encoding, EventEntry, Options, PerfType, Profile, Refusal, Selector,
+    SourceSet,
 };
 
 /// Why a text names no event that can be counted.
@@ -85,6 +87,34 @@ pub struct EventSpec {
     pub period: Option<NonZeroU64>,
     /// How perf programs it.
     pub encoding: Encoding,
+}
+
+impl fmt::Display for EventSpec {
+    /// The name with the levels, as perf prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let modifier = match (self.user, self.kernel) {
+            (true, false) => "u",
+            (false, true) => "k",
+            _ => return f.write_str(&self.name),
+        };
+        // Behind the closing slash of terms a modifier stands alone.
+        let colon = if self.name.ends_with('/') { "" } else { ":" };
+        write!(f, "{}{colon}{modifier}", self.name)
+    }
+}
+
+impl EventSpec {
+    /// What a counter counts that is set to this event.
+    #[must_use]
+    pub fn selector(&self) -> Selector {
+        Selector {
+            sources: self.sources,
+            kernel: self.kernel,
+            user: self.user,
+            in_tx: self.select.contains(PerfEvtSel::IN_TX),
+            any_thread: false,
+        }
+    }
 }
 
 /// perf's generic hardware events: name, `PERF_COUNT_HW_*`, and the event Linux maps it to on

@@ -2,8 +2,10 @@
 //! SMI and RSM save and restore it. One step at a time, on a known stack.
 
 use crate::code::{Code, StepId};
-use crate::run::lane::{RunTotals, Sample, Samples, Schedule, StepIds};
+use crate::run::lane::StepIds;
+use crate::run::pace::Pace;
 use crate::run::plan::{Op, Plan};
+use crate::run::sample::{RunEnd, RunTotals, Sample, Samples, Schedule};
 use crate::run::view::{EntryRef, Stack};
 
 /// What a step's transfer does to the stack now, and what a sample does to the registers.
@@ -32,40 +34,41 @@ pub fn run_gated(
     stack: &Stack,
     gate: &mut dyn Gate,
     samples: &mut Samples,
-) -> (RunTotals, Stack) {
+) -> RunEnd {
     let mut stack = Stack::from_entries(stack.entries(), 0);
     let mut totals = RunTotals::default();
     let mut due = schedule.map_or(u64::MAX, |schedule| schedule.first.max(1));
-    let period = schedule.map_or(u64::MAX, |schedule| schedule.period.max(1));
-    samples.set_depth(plan.depth());
+    let mut pace = schedule.map_or(Pace::Period(u64::MAX), |schedule| schedule.pace);
+    let columns = plan.columns();
+    samples.set_shape(plan.depth(), columns.len());
     for position in 0..ids.len() {
         let step = map[ids.local(position)];
         let retired = code.step(step).retired;
+        let before = totals;
         let after = totals.events + u64::from(plan.events(step));
-        let before_exit = plan.exits_by_event(step);
-        let position_of = |due: u64| {
-            if plan.counts_instructions() {
-                (due - totals.events) as u16
-            } else {
-                retired
-            }
-        };
-        let mut take = |stack: &Stack, gate: &mut dyn Gate, done: u16, after_exit: bool| {
-            samples.push(
-                Sample {
+        let before_exit = plan.before_exit(step);
+        let position_of = |due: u64| plan.position(step, due - before.events, retired);
+        let mut take =
+            |stack: &Stack, gate: &mut dyn Gate, due: &mut u64, done: u16, after_exit: bool| {
+                let instructions = before.instructions + u64::from(done);
+                let period = pace.period();
+                let point = Sample {
                     step,
                     retired: done,
                     after_exit,
-                    instructions: totals.instructions + u64::from(done),
+                    instructions,
+                    events: *due,
+                    period,
                     net: stack.net(),
-                },
-                stack.entries(),
-            );
-            gate.sampled();
-        };
+                };
+                samples.push(point, stack.entries(), &before.counts[..columns.len()]);
+                *due = due.saturating_add(period.max(1));
+                pace.sampled(pace.start().saturating_add(instructions));
+                gate.sampled();
+            };
         while due <= after && (position_of(due) < retired || before_exit) {
-            take(&stack, gate, position_of(due), false);
-            due = due.saturating_add(period);
+            let done = position_of(due);
+            take(&stack, gate, &mut due, done, false);
         }
         if code.transfer(step).is_some() {
             match gate.retire(step, plan.op(step)) {
@@ -81,15 +84,22 @@ pub fn run_gated(
             }
         }
         while due <= after {
-            take(&stack, gate, retired, true);
-            due = due.saturating_add(period);
+            take(&stack, gate, &mut due, retired, true);
         }
         totals.steps += 1;
         totals.events = after;
         totals.instructions += u64::from(retired);
+        columns.add(plan.word(step), columns.words(step), &mut totals.counts);
         if samples.is_full() {
             break;
         }
     }
-    (totals, stack)
+    RunEnd {
+        totals,
+        stack,
+        schedule: schedule.map(|_| Schedule {
+            first: due.saturating_sub(totals.events),
+            pace,
+        }),
+    }
 }

@@ -7,15 +7,22 @@
 //! [`EntryRef`], resolved later by [`Stack::resolve`]. So the chunks of a trace run in parallel
 //! with one result.
 
+mod columns;
 mod gated;
 mod lane;
 mod local_id;
+mod pace;
 mod plan;
+mod sample;
+mod segment;
 mod store;
 mod view;
 
+pub use columns::MAX_COLUMNS;
 pub use gated::{Gate, run_gated};
-pub use lane::{Lane, RunError, RunTotals, Sample, Samples, Schedule, StepIds};
-pub use plan::{Op, Plan, PlanError};
+pub use lane::{Lane, RunError, StepIds};
+pub use pace::{Frequency, Pace};
+pub use plan::{Counting, Op, Plan, PlanError};
+pub use sample::{RunEnd, RunTotals, Sample, Samples, Schedule};
 pub use store::{Deferred, Eager, RawRecord, Store};
 pub use view::{EntryKind, EntryRef, MAX_DEPTH, Stack};

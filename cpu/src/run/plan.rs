@@ -1,10 +1,13 @@
-//! What each step does to the LBR and the counter, looked up by the hot loop.
+//! What each step does to the LBR and the counters, looked up by the hot loop.
 
 use thiserror::Error;
 use vlbr_arch::Transfer;
-use vlbr_pmu::{Event, EventSelect};
+use vlbr_pmu::{Selector, Source, SourceSet};
 
 use crate::code::{Code, StepId};
+use crate::feed::{Clock, Feed, Inserts};
+use crate::run::columns::{Columns, MAX_COLUMNS};
+use crate::run::lane::SEGMENT;
 use crate::run::view::MAX_DEPTH;
 use crate::step::Exit;
 
@@ -19,6 +22,47 @@ pub enum Op {
     Pop,
 }
 
+/// What is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counting {
+    /// What the counter counts that is sampled.
+    pub sampled: Option<Selector>,
+    /// What the other counters count, at most [`crate::run::MAX_COLUMNS`].
+    pub others: Vec<Selector>,
+    /// Whether clocks pass.
+    pub clock: Clock,
+    /// LBR_INSERTS counts records that call-stack mode removes as well.
+    pub pops_are_inserts: bool,
+}
+
+impl Counting {
+    /// One counter, which is sampled.
+    #[must_use]
+    pub fn sampled(selector: Selector) -> Self {
+        Self {
+            sampled: Some(selector),
+            ..Self::default()
+        }
+    }
+
+    /// Everything the counters count.
+    #[must_use]
+    pub fn sources(&self) -> SourceSet {
+        let all = self.sampled.iter().chain(&self.others);
+        all.fold(SourceSet::EMPTY, |set, one| set.with(one.sources))
+    }
+
+    /// LBR_INSERTS of a step that does `op`.
+    #[must_use]
+    pub fn inserts(&self, op: Op) -> Inserts {
+        Inserts(match op {
+            Op::Push => 1,
+            Op::Pop => self.pops_are_inserts.into(),
+            Op::Ignore => 0,
+        })
+    }
+}
+
 /// Why a plan cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
@@ -28,6 +72,9 @@ pub enum PlanError {
     /// The stack is deeper than any there is, or has no entries.
     #[error("LBR depth {0}, 1 to 32")]
     Depth(u8),
+    /// More counters than any part has, or than the loop can add up at once.
+    #[error("{0} counters beside the sampled one are too many to add up at once")]
+    Counters(usize),
 }
 
 // Layout of a word. Instructions and events of a segment add up in one addition; the two top
@@ -38,65 +85,96 @@ pub(crate) const INSTRUCTION_MASK: u64 = 0xffff_ffff;
 pub(crate) const PUSH: u64 = 1 << 63;
 pub(crate) const POP: u64 = 1 << 62;
 
-/// One word a step: bits 31:0 instructions, 61:32 events, 62 pop, 63 push.
+/// Where in a step the sampled event occurs.
+#[derive(Clone, Debug)]
+enum Place {
+    /// At each instruction.
+    Each,
+    /// At the last instruction.
+    Last,
+    /// With the record of the step's transfer.
+    Record,
+    /// Elsewhere, by step: where its places begin in the list, which has one for each event.
+    Listed { starts: Vec<usize>, list: Vec<u16> },
+}
+
+/// One word a step: bits 31:0 instructions, 61:32 events, 62 pop, 63 push; and the columns of the
+/// other counters.
 #[derive(Clone, Debug)]
 pub struct Plan {
     words: Vec<u64>,
     depth: u8,
     pops: bool,
-    instruction_event: bool,
+    place: Place,
+    columns: Columns,
     /// Steps left by an event, whose transfer comes after a sample at their last instruction.
     event_exits: Vec<bool>,
 }
 
 impl Plan {
     /// The plan of every step of `code` on a stack of `depth` entries: `verdict` tells what a
-    /// transfer does, `event` what is counted (`None`: nothing).
+    /// transfer does.
     ///
     /// # Errors
-    /// Too many steps, or a depth out of range.
+    /// Too many steps or counters, or a depth out of range.
     pub fn new(
         code: &Code,
         depth: u8,
-        event: Option<EventSelect>,
+        counting: &Counting,
         mut verdict: impl FnMut(&Transfer) -> Op,
     ) -> Result<Self, PlanError> {
-        if code.steps().len() >= 1 << 31 {
-            return Err(PlanError::TooManySteps(code.steps().len()));
+        let steps = code.steps().len();
+        if steps >= 1 << 31 {
+            return Err(PlanError::TooManySteps(steps));
         }
         if depth == 0 || usize::from(depth) > MAX_DEPTH {
             return Err(PlanError::Depth(depth));
         }
+        let others = &counting.others;
+        if others.len() > MAX_COLUMNS {
+            return Err(PlanError::Counters(others.len()));
+        }
+        let feed = Feed::new(code, counting.sources(), counting.clock);
+        let mut place = place(counting.sampled);
         let mut pops = false;
-        let mut words = Vec::with_capacity(code.steps().len());
-        let mut event_exits = Vec::with_capacity(code.steps().len());
+        let mut words = Vec::with_capacity(steps);
+        let mut event_exits = Vec::with_capacity(steps);
+        let mut amounts = vec![Vec::with_capacity(steps); others.len()];
         for (index, step) in code.steps().iter().enumerate() {
             let id = StepId(index as u32);
-            let transfer = code.transfer(id);
-            let events = event.map_or(0, |event| {
-                event.increment(
-                    step.retired,
-                    code.is_user(id),
-                    code.retires_branch(id),
-                    transfer,
-                )
-            });
-            let op = match transfer.map_or(Op::Ignore, &mut verdict) {
+            let op = code.transfer(id).map_or(Op::Ignore, &mut verdict);
+            let inserts = counting.inserts(op);
+            let increments = feed.step(id, inserts);
+            let amount = |selector: &Selector| selector.amount(&increments) as u32;
+            let events = counting.sampled.as_ref().map_or(0, amount);
+            for (column, selector) in amounts.iter_mut().zip(others) {
+                column.push(amount(selector));
+            }
+            if let (Place::Listed { starts, list }, Some(selector)) =
+                (&mut place, &counting.sampled)
+            {
+                starts.push(list.len());
+                if events > 0 {
+                    list.extend(feed.places(id, selector, inserts));
+                }
+            }
+            let bit = match op {
                 Op::Ignore => 0,
                 Op::Push => PUSH,
-                Op::Pop => {
-                    pops = true;
-                    POP
-                }
+                Op::Pop => POP,
             };
-            words.push(op | u64::from(events) << EVENT_SHIFT | u64::from(step.retired));
+            pops |= op == Op::Pop;
+            words.push(bit | u64::from(events) << EVENT_SHIFT | u64::from(step.retired));
             event_exits.push(matches!(step.exit, Exit::Event { .. }));
         }
+        let columns = Columns::new(&amounts, &words, SEGMENT)
+            .map_err(|_| PlanError::Counters(others.len()))?;
         Ok(Self {
             words,
             depth,
             pops,
-            instruction_event: event.is_some_and(|e| e.event == Event::Instructions),
+            place,
+            columns,
             event_exits,
         })
     }
@@ -118,17 +196,31 @@ impl Plan {
         self.pops
     }
 
-    /// Whether the counter counts instructions, so that it can overflow inside a block.
-    pub(crate) fn counts_instructions(&self) -> bool {
-        self.instruction_event
+    /// Behind how many of the `retired` instructions of `step` its event number `event`, from 1
+    /// on, occurs.
+    pub(crate) fn position(&self, step: StepId, event: u64, retired: u16) -> u16 {
+        match &self.place {
+            Place::Each => event as u16,
+            Place::Last | Place::Record => retired,
+            Place::Listed { starts, list } => {
+                let at = starts[step.0 as usize] + event as usize - 1;
+                list.get(at).copied().unwrap_or(retired)
+            }
+        }
+    }
+
+    /// Whether an overflow at the end of `step` is seen before the step is left: an event leaves
+    /// it, and what overflows is not that event's record.
+    pub(crate) fn before_exit(&self, step: StepId) -> bool {
+        self.event_exits[step.0 as usize] && !matches!(self.place, Place::Record)
+    }
+
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
     }
 
     pub(crate) fn word(&self, step: StepId) -> u64 {
         self.words[step.0 as usize]
-    }
-
-    pub(crate) fn exits_by_event(&self, step: StepId) -> bool {
-        self.event_exits[step.0 as usize]
     }
 
     /// What `step` does to the LBR stack.
@@ -151,5 +243,29 @@ impl Plan {
     #[must_use]
     pub fn events(&self, step: StepId) -> u32 {
         (self.word(step) >> EVENT_SHIFT & EVENT_MASK) as u32
+    }
+}
+
+fn place(sampled: Option<Selector>) -> Place {
+    let Some(selector) = sampled else {
+        return Place::Last;
+    };
+    let sources = selector.sources;
+    let each = [
+        Source::Instructions,
+        Source::CoreCycles,
+        Source::ReferenceCycles,
+    ];
+    if each.map(SourceSet::of).contains(&sources) {
+        Place::Each
+    } else if sources.is_subset_of(SourceSet::MISPREDICTIONS) {
+        Place::Last
+    } else if sources == SourceSet::of(Source::LbrInserts) {
+        Place::Record
+    } else {
+        Place::Listed {
+            starts: Vec::new(),
+            list: Vec::new(),
+        }
     }
 }

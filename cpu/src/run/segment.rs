@@ -1,0 +1,159 @@
+//! The loop itself.
+
+use crate::code::StepId;
+use crate::run::columns::Words;
+use crate::run::lane::{BATCH, Cursor, Lane, RING, SEGMENT, net};
+use crate::run::local_id::LocalId;
+use crate::run::plan::{EVENT_MASK, EVENT_SHIFT, INSTRUCTION_MASK, POP, PUSH, Plan};
+use crate::run::sample::{Sample, Samples};
+use crate::run::store::Store;
+
+/// What is run: the plan, and the steps by local id.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) map: &'a [StepId],
+}
+
+impl Run<'_> {
+    pub(super) fn all<I: LocalId, S: Store, W: Words>(
+        self,
+        lane: &mut Lane,
+        ids: &[I],
+        more: &W,
+        cursor: &mut Cursor,
+        store: &mut S,
+        samples: &mut Samples,
+    ) {
+        for segment in ids.chunks(SEGMENT) {
+            if self.plan.pops() {
+                self.segment::<I, S, W, true>(lane, segment, more, cursor, store, samples);
+            } else {
+                self.segment::<I, S, W, false>(lane, segment, more, cursor, store, samples);
+            }
+            if samples.is_full() {
+                break;
+            }
+        }
+    }
+
+    fn segment<I: LocalId, S: Store, W: Words, const POPS: bool>(
+        self,
+        lane: &mut Lane,
+        segment: &[I],
+        more: &W,
+        cursor: &mut Cursor,
+        store: &mut S,
+        samples: &mut Samples,
+    ) {
+        let mut sum = 0_u64;
+        let mut sums = W::zero();
+        // Events of earlier segments are in the totals; the packed sum counts from there.
+        let mut due = cursor.due.saturating_sub(cursor.totals.events);
+        let mut steps = segment.len();
+        'steps: for (number, batch) in segment.chunks(BATCH).enumerate() {
+            let (sum_before, sums_before, head_before) = (sum, sums, cursor.head);
+            let mut head = cursor.head;
+            for &id in batch {
+                let word = id.word(&lane.table, &lane.wide);
+                lane.ring[head % RING] = id.number();
+                store.put(head, id.number() as usize);
+                head += if POPS {
+                    (word >> 62 != 0) as usize
+                } else {
+                    (word >> 63) as usize
+                };
+                sum = sum.wrapping_add(word);
+                more.add(&mut sums, id.number() as usize);
+            }
+            if events(sum) >= due {
+                (sum, sums) = (sum_before, sums_before);
+                cursor.head = head_before;
+                for (index, &id) in batch.iter().enumerate() {
+                    let so_far = (sum, sums.as_ref());
+                    self.single::<I, S, POPS>(lane, id, so_far, cursor, store, samples);
+                    sum = sum.wrapping_add(id.word(&lane.table, &lane.wide));
+                    more.add(&mut sums, id.number() as usize);
+                    if samples.is_full() {
+                        steps = number * BATCH + index + 1;
+                        break 'steps;
+                    }
+                }
+                due = cursor.due.saturating_sub(cursor.totals.events);
+            } else {
+                cursor.head = head;
+            }
+            if POPS && cursor.head - cursor.applied > RING - 2 * BATCH {
+                lane.apply(self.plan, self.map, cursor);
+            }
+        }
+        cursor.totals.steps += steps;
+        cursor.totals.instructions += sum & INSTRUCTION_MASK;
+        cursor.totals.events += events(sum);
+        let counts = &mut cursor.totals.counts;
+        self.plan.columns().add(sum, sums.as_ref(), counts);
+    }
+
+    /// One step, with the samples that fall into it. `so_far` are the sums of the segment before
+    /// it.
+    fn single<I: LocalId, S: Store, const POPS: bool>(
+        self,
+        lane: &mut Lane,
+        id: I,
+        so_far: (u64, &[u64]),
+        cursor: &mut Cursor,
+        store: &mut S,
+        samples: &mut Samples,
+    ) {
+        let Self { plan, map } = self;
+        let (sum, sums) = so_far;
+        let word = id.word(&lane.table, &lane.wide);
+        let step = map[id.number() as usize];
+        let counted = cursor.totals.events + events(sum);
+        let after = counted + events(word);
+        let retired = (word & INSTRUCTION_MASK) as u16;
+        let before = cursor.totals.instructions + (sum & INSTRUCTION_MASK);
+        let before_exit = plan.before_exit(step);
+        let sample = |lane: &mut Lane, cursor: &mut Cursor, samples: &mut Samples, done: u16| {
+            let whole = done == retired;
+            if POPS {
+                lane.apply(plan, map, cursor);
+            }
+            let entries = lane.view(plan, map, cursor);
+            let mut counts = cursor.totals.counts;
+            plan.columns().add(sum, sums, &mut counts);
+            let instructions = before + u64::from(done);
+            let period = cursor.pace.period();
+            let point = Sample {
+                step,
+                retired: done,
+                after_exit: whole && !before_exit,
+                instructions,
+                events: cursor.due,
+                period,
+                net: net(plan, cursor),
+            };
+            let entries = &entries[..usize::from(plan.depth())];
+            samples.push(point, entries, &counts[..plan.columns().len()]);
+            cursor.due = cursor.due.saturating_add(period.max(1));
+            let time = cursor.pace.start().saturating_add(instructions);
+            cursor.pace.sampled(time);
+        };
+        // The overflow falls after this many instructions of the step.
+        let position = |due: u64| plan.position(step, due - counted, retired);
+        while cursor.due <= after && (position(cursor.due) < retired || before_exit) {
+            let done = position(cursor.due);
+            sample(lane, cursor, samples, done);
+        }
+        lane.ring[cursor.head % RING] = id.number();
+        store.put(cursor.head, id.number() as usize);
+        cursor.head += usize::from(word & if POPS { PUSH | POP } else { PUSH } != 0);
+        while cursor.due <= after {
+            sample(lane, cursor, samples, retired);
+        }
+    }
+}
+
+fn events(sum: u64) -> u64 {
+    sum >> EVENT_SHIFT & EVENT_MASK
+}

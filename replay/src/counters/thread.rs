@@ -1,0 +1,135 @@
+//! The counters of one thread of a trace.
+
+use vlbr_arch::{Msr, PerfGlobalStatus};
+use vlbr_cpu::ledger::MsrAccess;
+use vlbr_cpu::processor::LogicalProcessor;
+use vlbr_cpu::run::MAX_COLUMNS;
+use vlbr_pmu::{Counter, Device};
+
+use super::program::NMI;
+use super::{CounterError, ProgrammedCounters};
+
+/// How much each event of a session counted, in its order, and the instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amounts {
+    pub(crate) events: [u64; MAX_COLUMNS],
+    pub(crate) instructions: u64,
+}
+
+impl Amounts {
+    /// What was counted after `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        let mut rest = *self;
+        for (now, before) in rest.events.iter_mut().zip(earlier.events) {
+            *now = now.wrapping_sub(before);
+        }
+        rest.instructions = rest.instructions.wrapping_sub(earlier.instructions);
+        rest
+    }
+}
+
+/// A logical processor and what its counters have been given.
+#[derive(Clone, Debug)]
+pub(crate) struct CounterThread {
+    pub(crate) cpu: LogicalProcessor,
+    given: Amounts,
+}
+
+impl CounterThread {
+    pub(crate) fn new(programmed: &ProgrammedCounters) -> Self {
+        Self {
+            cpu: programmed.cpu.clone(),
+            given: Amounts::default(),
+        }
+    }
+
+    /// Lets the device count up to `until`, which is counted from the start of the thread.
+    fn retire(
+        &mut self,
+        programmed: &ProgrammedCounters,
+        until: &Amounts,
+    ) -> vlbr_pmu::Outcome {
+        let more = until.since(&self.given);
+        self.given = *until;
+        let mut amounts = [0; MAX_COLUMNS];
+        for (amount, &event) in amounts.iter_mut().zip(&programmed.active) {
+            *amount = more.events[event];
+        }
+        let amounts = &amounts[..programmed.active.len()];
+        self.cpu.retire_amounts(amounts, more.instructions)
+    }
+
+    /// The hot loop says that the sampled counter overflows at `until`: the device must, and its
+    /// PMI is delivered and handled.
+    pub(crate) fn sample(
+        &mut self,
+        programmed: &ProgrammedCounters,
+        number: usize,
+        until: &Amounts,
+        period: u64,
+    ) -> Result<(), CounterError> {
+        let outcome = self.retire(programmed, until);
+        let events = until.events[0];
+        if outcome.pmi.is_none() || self.cpu.deliver().is_none() {
+            let value = programmed.sampled.and_then(|reload| {
+                let pmu = self.cpu.pmu();
+                let ecx = match reload.counter {
+                    Counter::Gp(n) => n.into(),
+                    Counter::Fixed(i) => 0x4000_0000 | u32::from(i),
+                };
+                pmu.rdpmc(ecx, vlbr_arch::Cpl::Ring0, true).ok()
+            });
+            return Err(CounterError::NoOverflow {
+                thread: number,
+                events,
+                value: value.unwrap_or(0),
+            });
+        }
+        handle(&mut self.cpu, programmed, period)
+    }
+
+    /// The end of the thread, or of the part of the trace that is run.
+    pub(crate) fn finish(
+        &mut self,
+        programmed: &ProgrammedCounters,
+        number: usize,
+        until: &Amounts,
+    ) -> Result<(), CounterError> {
+        let outcome = self.retire(programmed, until);
+        if outcome.pmi.is_some() {
+            return Err(CounterError::Overflow {
+                thread: number,
+                events: until.events[0],
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What Linux does with a PMI: stops the counters, acknowledges the status, loads the sampled
+/// counter again, unmasks the LVT entry, starts LBR and counters. `intel_pmu_handle_irq`.
+pub(crate) fn handle(
+    cpu: &mut LogicalProcessor,
+    programmed: &ProgrammedCounters,
+    period: u64,
+) -> Result<(), CounterError> {
+    if programmed.global_ctrl.is_some() {
+        cpu.wrmsr(Msr::PERF_GLOBAL_CTRL, 0)?;
+        let status = cpu.rdmsr(Msr::PERF_GLOBAL_STATUS)?;
+        // Bits that cannot be acknowledged stay: the ASCI bit is none of the handler's.
+        let known = status & !PerfGlobalStatus::ASCI.bits();
+        cpu.wrmsr(Msr::PERF_GLOBAL_OVF_CTRL, known)?;
+    }
+    if let Some(reload) = programmed.sampled {
+        let preset = cpu.pmu().profile().preset(reload.counter, period)?;
+        cpu.wrmsr(reload.msr, preset)?;
+    }
+    for &(msr, value) in &programmed.rewritten {
+        cpu.wrmsr(msr, value)?;
+    }
+    cpu.pmu_mut().set_lvtpc(NMI);
+    if let Some(global_ctrl) = programmed.global_ctrl {
+        cpu.wrmsr(Msr::PERF_GLOBAL_CTRL, global_ctrl)?;
+    }
+    Ok(())
+}
