@@ -23,7 +23,6 @@ mod quirk;
 pub mod reference;
 mod sampling;
 mod source;
-mod text;
 
 pub use counter::{Counter, CounterSet, Selector};
 pub use device::Device;
@@ -43,4 +42,4 @@ pub use profile::{EventEntry, Pdir, PebsFull, PebsProfile, Profile, ProfileError
 pub use quirk::{Quirk, QuirkSet, UnknownQuirk};
 pub use sampling::Sampler;
 pub use source::{Source, SourceSet};
-pub use text::TomlError;
+pub use vlbr_data::TomlError;
