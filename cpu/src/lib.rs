@@ -7,6 +7,7 @@ mod classify;
 mod code;
 mod intern;
 pub mod ledger;
+pub mod processor;
 pub mod run;
 mod step;
 
