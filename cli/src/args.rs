@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// List the processors there are.
     List(ListArgs),
+    /// Model-specific registers.
+    #[command(subcommand)]
+    Msr(MsrCommand),
 }
 
 /// Output for people or for machines.
@@ -333,4 +336,21 @@ pub(crate) struct ListArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: TextOrJson,
+}
+
+/// `vlbr msr`
+#[derive(Debug, Subcommand)]
+pub(crate) enum MsrCommand {
+    /// List the registers of a processor: owner, access, reserved bits, reset value, scope.
+    List {
+        /// Processor, see `vlbr list`.
+        #[arg(long)]
+        cpu: String,
+        /// Registers by number, name or range: 0x1d9, IA32_DEBUGCTL, 0x680-0x69f; all without.
+        #[arg(value_name = "MSR")]
+        registers: Vec<String>,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: TextOrJson,
+    },
 }

@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod info;
 mod list;
+mod msr;
 mod record;
 mod replay;
 mod scenario;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Scenario(command) => scenario::run(&command),
         Command::Explain(args) => explain::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Msr(command) => msr::run(&command),
         Command::Record(args) => record::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Info(args) => info::run(&args),

@@ -8,6 +8,7 @@ mod code;
 mod feed;
 mod intern;
 pub mod ledger;
+pub mod processor;
 pub mod run;
 mod step;
 

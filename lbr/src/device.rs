@@ -68,6 +68,11 @@ pub trait Device {
     /// The registers that RDMSR answers now, ascending.
     fn msrs(&self) -> Vec<Msr>;
 
+    /// The bits that no value has which WRMSR takes; every bit for a register that RDMSR does not
+    /// answer. Addresses must be canonical beside. VM entry tests `IA32_DEBUGCTL` and `IA32_LBR_CTL`
+    /// with it.
+    fn reserved_bits(&self, msr: Msr) -> u64;
+
     /// A taken transfer retires at `now`. Returns what it did to the stack.
     ///
     /// Asynchronous transfers are retired too: interrupts, exceptions, SMI, RSM, INIT. A `#DB`
@@ -91,6 +96,11 @@ pub trait Device {
 
     /// Every entry, youngest first, empty ones included, as software reads them.
     fn records(&self) -> Vec<Record>;
+
+    /// Entry `index` of [`Device::records`]; `None` beyond the depth.
+    fn record(&self, index: usize) -> Option<Record> {
+        self.records().into_iter().nth(index)
+    }
 
     /// A PMI is raised: freezes if `DEBUGCTL.FREEZE_LBRS_ON_PMI` is set.
     fn freeze_on_pmi(&mut self, pmi: Pmi);

@@ -14,7 +14,6 @@ mod quirk;
 mod record;
 pub mod reference;
 mod smt;
-mod text;
 
 pub use device::{Device, Pmi, Reset, Verdict};
 pub use fast::Lbr;
@@ -27,4 +26,4 @@ pub use profile::{
 pub use quirk::{Quirk, QuirkSet, UnknownQuirk};
 pub use record::Record;
 pub use smt::SmtCore;
-pub use text::TomlError;
+pub use vlbr_data::TomlError;

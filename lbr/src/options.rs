@@ -3,9 +3,9 @@
 use core::num::NonZeroU32;
 
 use serde::Deserialize;
+use vlbr_data::{TomlError, parse_toml};
 
 use crate::QuirkSet;
-use crate::text::{TomlError, parse_toml};
 
 /// How a device freezes on PMI. SDM volume 3, "Freezing LBR and Performance Counters on PMI".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -179,5 +179,23 @@ impl Options {
     /// An unknown name, a value of the wrong type, or text that is not TOML.
     pub fn from_toml(text: &str) -> Result<Self, OptionsError> {
         Ok(parse_toml(text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Options, Profile};
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_said_with_its_place() {
+        let options = Options::from_toml("\n  nonsense = 1").expect_err("no option");
+        let profile = Profile::from_toml("\n  nonsense = 1").expect_err("no profile");
+        for (text, what) in [
+            (options.to_string(), "options"),
+            (profile.to_string(), "profile"),
+        ] {
+            let place = format!("{what}: line 2, column 3: unknown field");
+            assert!(text.starts_with(&place), "{text}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use vlbr_data::{Enumerated, NameSet, Named, UnknownName, parse_name};
+
 /// A documented deviation of some parts from the regular behaviour.
 ///
 /// A profile switches on those that every part of it shows and whose effect is well defined;
@@ -98,86 +100,32 @@ impl fmt::Display for Quirk {
     }
 }
 
+impl Named for Quirk {
+    fn name(&self) -> &str {
+        self.id()
+    }
+}
+
+impl Enumerated for Quirk {
+    const ALL: &'static [Self] = &Self::ALL;
+    const KIND: &'static str = "quirk";
+    const KNOWN: &'static str = "E1 to E7, E11 to E14, E18, E19, E24";
+
+    fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 /// A text that names no [`Quirk`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no quirk is named {0:?} (known: E1 to E7, E11 to E14, E18, E19, E24)")]
-pub struct UnknownQuirk(pub String);
+pub type UnknownQuirk = UnknownName<Quirk>;
 
 impl FromStr for Quirk {
     type Err = UnknownQuirk;
 
     fn from_str(text: &str) -> Result<Self, UnknownQuirk> {
-        Self::ALL
-            .into_iter()
-            .find(|quirk| quirk.id().eq_ignore_ascii_case(text))
-            .ok_or_else(|| UnknownQuirk(text.to_owned()))
+        parse_name(text)
     }
 }
 
 /// A set of [`Quirk`]s.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct QuirkSet(u32);
-
-impl QuirkSet {
-    /// No quirk.
-    pub const EMPTY: Self = Self(0);
-
-    /// Whether `quirk` is on.
-    #[must_use]
-    pub const fn contains(self, quirk: Quirk) -> bool {
-        self.0 & (1 << quirk as u8) != 0
-    }
-
-    /// The set with `quirk` on.
-    #[must_use]
-    pub const fn with(self, quirk: Quirk) -> Self {
-        Self(self.0 | 1 << quirk as u8)
-    }
-
-    /// The set with `quirk` off.
-    #[must_use]
-    pub const fn without(self, quirk: Quirk) -> Self {
-        Self(self.0 & !(1 << quirk as u8))
-    }
-
-    /// The quirks that are on, by number.
-    pub fn iter(self) -> impl Iterator<Item = Quirk> {
-        Quirk::ALL
-            .into_iter()
-            .filter(move |quirk| self.contains(*quirk))
-    }
-}
-
-impl FromIterator<Quirk> for QuirkSet {
-    fn from_iter<I: IntoIterator<Item = Quirk>>(quirks: I) -> Self {
-        quirks.into_iter().fold(Self::EMPTY, Self::with)
-    }
-}
-
-impl fmt::Display for QuirkSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for quirk in self.iter() {
-            write!(f, "{separator}{quirk}")?;
-            separator = ",";
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for QuirkSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "QuirkSet({self})")
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for QuirkSet {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
-        names
-            .iter()
-            .map(|name| name.parse::<Quirk>())
-            .collect::<Result<_, _>>()
-            .map_err(serde::de::Error::custom)
-    }
-}
+pub type QuirkSet = NameSet<Quirk>;

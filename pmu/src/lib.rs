@@ -22,7 +22,6 @@ mod profile;
 mod quirk;
 pub mod reference;
 mod source;
-mod text;
 
 pub use counter::{Counter, CounterSet, Selector};
 pub use device::Device;
@@ -41,4 +40,4 @@ pub use pmi::{Interrupt, Outcome, PebsOutcome, PebsRecord, Pending, PmiCause, Re
 pub use profile::{EventEntry, Pdir, PebsFull, PebsProfile, Profile, ProfileError};
 pub use quirk::{Quirk, QuirkSet, UnknownQuirk};
 pub use source::{Source, SourceSet};
-pub use text::TomlError;
+pub use vlbr_data::TomlError;

@@ -3,8 +3,8 @@
 use core::num::NonZeroU32;
 
 use serde::{Deserialize, Deserializer};
+use vlbr_data::{TomlError, parse_toml};
 
-use crate::text::{TomlError, parse_toml};
 use crate::{QuirkSet, Source, SourceSet};
 
 /// How counters freeze on PMI. SDM volume 3, "Freezing LBR and Performance Counters on PMI".
@@ -199,5 +199,18 @@ mod tests {
             assert!(matches!(error, OptionsError::NeedsCoreCycles(_)), "{error}");
         }
         assert!(Options::from_toml("feeds = [\"nonsense\"]").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_said_with_its_place() {
+        let options = Options::from_toml("\n  nonsense = 1").expect_err("no option");
+        let profile = crate::Profile::from_toml("\n  nonsense = 1").expect_err("no profile");
+        for (text, what) in [
+            (options.to_string(), "options"),
+            (profile.to_string(), "PMU profile"),
+        ] {
+            let place = format!("{what}: line 2, column 3: unknown field");
+            assert!(text.starts_with(&place), "{text}");
+        }
     }
 }

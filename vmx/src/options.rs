@@ -1,7 +1,7 @@
 //! What the processor does not say of itself.
 
 use serde::Deserialize;
-use vlbr_cpu::ledger::{TomlError, parse_toml};
+use vlbr_data::{TomlError, parse_toml};
 
 /// What happens with an MSR area of more entries than `IA32_VMX_MISC` recommends, which the SDM
 /// leaves undefined.

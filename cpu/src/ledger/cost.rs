@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 use vlbr_arch::Msr;
-
-use super::text::{TomlError, parse_toml};
+use vlbr_data::{TomlError, parse_toml};
 
 /// How well a figure is known, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

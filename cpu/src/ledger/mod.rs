@@ -13,7 +13,6 @@ mod book;
 mod cost;
 mod estimate;
 mod event;
-mod text;
 
 pub use access::MsrAccess;
 pub use actor::Actor;
@@ -21,4 +20,4 @@ pub use book::Ledger;
 pub use cost::{Bound, Class, Cost, CostItem, CostModel, CostModelError};
 pub use estimate::{Estimate, EstimateError, EstimateRow};
 pub use event::Event;
-pub use text::{TomlError, parse_toml};
+pub use vlbr_data::TomlError;

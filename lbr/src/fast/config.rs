@@ -261,7 +261,7 @@ impl Config {
         }
     }
 
-    pub(super) const fn quirk(&self, quirk: Quirk) -> bool {
+    pub(super) fn quirk(&self, quirk: Quirk) -> bool {
         self.quirks.contains(quirk)
     }
 }

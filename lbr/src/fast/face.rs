@@ -22,6 +22,10 @@ impl Device for Lbr {
         self.list_msrs()
     }
 
+    fn reserved_bits(&self, msr: Msr) -> u64 {
+        self.always_refused(msr)
+    }
+
     fn retire(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
         self.retire(transfer, now)
     }
@@ -44,6 +48,10 @@ impl Device for Lbr {
 
     fn records(&self) -> Vec<Record> {
         self.stack().collect()
+    }
+
+    fn record(&self, index: usize) -> Option<Record> {
+        self.stack().nth(index)
     }
 
     fn freeze_on_pmi(&mut self, pmi: Pmi) {

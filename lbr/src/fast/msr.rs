@@ -235,6 +235,33 @@ impl Lbr {
         Ok(())
     }
 
+    /// See [`crate::Device::reserved_bits`].
+    pub(super) fn always_refused(&self, msr: Msr) -> u64 {
+        let Ok(register) = self.register(msr) else {
+            return u64::MAX;
+        };
+        let config = &self.config;
+        match register {
+            Register::Entry(word, _) => config.refused_in_word(word),
+            Register::Ler(Word::From) => config.ler_from_check.always_refused(),
+            Register::Ler(Word::To) => config.ler_to_check.always_refused(),
+            Register::Ler(Word::Info) => config.refused_in_word(Word::Info),
+            Register::Tos if config.tos_write_masks => 0,
+            Register::Tos => !u64::from(self.depth - 1),
+            Register::Select => {
+                let mask = config.legacy().and_then(|legacy| legacy.select_mask);
+                !mask.unwrap_or(0)
+            }
+            Register::DebugCtl => !config.debugctl_mask.bits(),
+            Register::Ctl => !config.arch().map_or(0, |arch| arch.ctl_mask.bits()),
+            Register::Depth => {
+                let eax = config.arch().map_or(0, |arch| arch.eax);
+                let depths = (0..8).filter(|n| eax & 1 << n != 0);
+                !depths.fold(0, |all, n| all | (8 * (n + 1)))
+            }
+        }
+    }
+
     pub(super) fn list_msrs(&self) -> Vec<Msr> {
         let mut list = vec![Msr::DEBUGCTL];
         let mut bases = Vec::with_capacity(3);
@@ -272,6 +299,15 @@ impl Config {
         }
     }
 
+    fn refused_in_word(&self, word: Word) -> u64 {
+        match word {
+            Word::From => self.from_check.always_refused(),
+            Word::To => self.to_check.always_refused(),
+            Word::Info if self.info_reserved == ReservedWrite::Fault => !self.layout.info_defined,
+            Word::Info => 0,
+        }
+    }
+
     pub(super) fn check_ler(&self, word: Word, value: u64) -> Result<u64, GpReason> {
         match word {
             Word::From => self.ler_from_check.check(value),
@@ -306,6 +342,14 @@ pub(super) fn check_ctl(arch: &ArchConfig, value: u64) -> Result<LbrCtl, GpReaso
 }
 
 impl AddressCheck {
+    /// An address has no bit that is always 0, unless it has 32 bits.
+    const fn always_refused(self) -> u64 {
+        match self {
+            Self::Low32 => !0 << 32,
+            Self::Canonical(_) | Self::SignUpTo(_) | Self::Any => 0,
+        }
+    }
+
     fn check(self, value: u64) -> Result<u64, GpReason> {
         match self {
             Self::Canonical(bits) => {

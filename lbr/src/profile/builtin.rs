@@ -1,87 +1,63 @@
 //! The profiles that come with the crate.
 
-use std::sync::LazyLock;
+use vlbr_data::Catalog;
 
-use super::Profile;
+use super::{Profile, ProfileError};
 
-/// Texts of `lbr/profiles`, oldest part first.
-const TEXTS: &[&str] = &[
-    include_str!("../../profiles/core2-65nm.toml"),
-    include_str!("../../profiles/core2-45nm.toml"),
-    include_str!("../../profiles/bonnell.toml"),
-    include_str!("../../profiles/nehalem.toml"),
-    include_str!("../../profiles/westmere.toml"),
-    include_str!("../../profiles/saltwell.toml"),
-    include_str!("../../profiles/sandy-bridge.toml"),
-    include_str!("../../profiles/ivy-bridge.toml"),
-    include_str!("../../profiles/silvermont.toml"),
-    include_str!("../../profiles/airmont.toml"),
-    include_str!("../../profiles/haswell.toml"),
-    include_str!("../../profiles/broadwell.toml"),
-    include_str!("../../profiles/skylake.toml"),
-    include_str!("../../profiles/kaby-lake.toml"),
-    include_str!("../../profiles/skylake-server.toml"),
-    include_str!("../../profiles/comet-lake.toml"),
-    include_str!("../../profiles/cannon-lake.toml"),
-    include_str!("../../profiles/ice-lake.toml"),
-    include_str!("../../profiles/ice-lake-server.toml"),
-    include_str!("../../profiles/tiger-lake.toml"),
-    include_str!("../../profiles/rocket-lake.toml"),
-    include_str!("../../profiles/goldmont.toml"),
-    include_str!("../../profiles/goldmont-plus.toml"),
-    include_str!("../../profiles/tremont.toml"),
-    include_str!("../../profiles/knights-landing.toml"),
-    include_str!("../../profiles/alder-lake-p.toml"),
-    include_str!("../../profiles/alder-lake-e.toml"),
-    include_str!("../../profiles/sapphire-rapids.toml"),
-    include_str!("../../profiles/meteor-lake-p.toml"),
-    include_str!("../../profiles/meteor-lake-e.toml"),
-    include_str!("../../profiles/granite-rapids.toml"),
-    include_str!("../../profiles/lunar-lake-p.toml"),
-    include_str!("../../profiles/lunar-lake-e.toml"),
-];
+/// The files of `lbr/profiles`, oldest part first.
+pub(super) static PROFILES: Catalog<Profile, ProfileError> =
+    Catalog::new(TEXTS, Profile::from_toml);
 
-static ALL: LazyLock<Vec<Profile>> = LazyLock::new(|| {
-    let parse = |text: &&str| Profile::from_toml(text).expect("built-in profiles are tested");
-    TEXTS.iter().map(parse).collect()
-});
-
-pub(super) fn all() -> &'static [Profile] {
-    &ALL
-}
+const TEXTS: &[&str] = vlbr_data::texts!("../../profiles":
+    "core2-65nm"
+    "core2-45nm"
+    "bonnell"
+    "nehalem"
+    "westmere"
+    "saltwell"
+    "sandy-bridge"
+    "ivy-bridge"
+    "silvermont"
+    "airmont"
+    "haswell"
+    "broadwell"
+    "skylake"
+    "kaby-lake"
+    "skylake-server"
+    "comet-lake"
+    "cannon-lake"
+    "ice-lake"
+    "ice-lake-server"
+    "tiger-lake"
+    "rocket-lake"
+    "goldmont"
+    "goldmont-plus"
+    "tremont"
+    "knights-landing"
+    "alder-lake-p"
+    "alder-lake-e"
+    "sapphire-rapids"
+    "meteor-lake-p"
+    "meteor-lake-e"
+    "granite-rapids"
+    "lunar-lake-p"
+    "lunar-lake-e"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_profile_passes_the_checks() {
-        for text in TEXTS {
-            if let Err(error) = Profile::from_toml(text) {
-                panic!("{error}\n{text}");
-            }
-        }
+    fn every_profile_passes_the_checks_and_no_two_have_one_name() {
+        assert_eq!(PROFILES.check(), Ok(()));
     }
 
     #[test]
-    fn names_and_aliases_are_unique() {
-        let mut names: Vec<&str> = all()
-            .iter()
-            .flat_map(|p| core::iter::once(p.name()).chain(p.aliases().iter().map(String::as_str)))
-            .collect();
-        names.sort_unstable();
-        let count = names.len();
-        names.dedup();
-        assert_eq!(names.len(), count);
-    }
-
-    #[test]
-    fn every_name_finds_its_profile() {
-        for profile in all() {
-            for name in
-                core::iter::once(profile.name()).chain(profile.aliases().iter().map(String::as_str))
-            {
-                assert_eq!(Profile::named(name), Ok(profile));
+    fn every_alias_finds_its_profile_and_no_other() {
+        for profile in PROFILES.all() {
+            for alias in profile.aliases() {
+                assert_eq!(Profile::named(alias), Ok(profile));
             }
         }
     }

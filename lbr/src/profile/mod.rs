@@ -9,6 +9,7 @@ use core::str::FromStr;
 
 use serde::Deserialize;
 use vlbr_arch::{DebugCtl, LbrFormat, Msr};
+use vlbr_data::Named;
 
 use crate::QuirkSet;
 
@@ -156,11 +157,23 @@ pub struct Profile {
     pub(crate) interface: Interface,
 }
 
+impl Named for Profile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_called(&self, text: &str) -> bool {
+        core::iter::once(&self.name)
+            .chain(&self.aliases)
+            .any(|known| known.eq_ignore_ascii_case(text))
+    }
+}
+
 impl Profile {
     /// Every profile that comes with the crate, oldest first.
     #[must_use]
     pub fn all() -> &'static [Self] {
-        builtin::all()
+        builtin::PROFILES.all()
     }
 
     /// The profile with this name or alias, in any case, for instance `skylake` or `skl`.
@@ -168,13 +181,8 @@ impl Profile {
     /// # Errors
     /// No profile has it; the error lists the names.
     pub fn named(name: &str) -> Result<&'static Self, ProfileError> {
-        Self::all()
-            .iter()
-            .find(|profile| {
-                core::iter::once(&profile.name)
-                    .chain(&profile.aliases)
-                    .any(|known| known.eq_ignore_ascii_case(name))
-            })
+        builtin::PROFILES
+            .named(name)
             .ok_or_else(|| ProfileError::Unknown {
                 name: name.to_owned(),
             })

@@ -2,17 +2,19 @@
 
 use serde::Deserialize;
 use vlbr_arch::{DebugCtl, LbrFormat, Msr};
+use vlbr_data::{TomlError, parse_toml};
 
-use super::{ArchLbr, InsertsEvent, Interface, LegacyLbr, Profile, Scope, SelectLayout, check};
+use super::{
+    ArchLbr, InsertsEvent, Interface, LegacyLbr, Profile, Scope, SelectLayout, builtin, check,
+};
 use crate::QuirkSet;
-use crate::text::{TomlError, parse_toml};
 
 /// Why there is no such profile.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProfileError {
     /// No built-in profile has this name.
-    #[error("no profile is named {name:?}; known are {known}", known = names())]
+    #[error("no profile is named {name:?}; known are {known}", known = builtin::PROFILES.names())]
     Unknown {
         /// The name that was asked for.
         name: String,
@@ -28,14 +30,6 @@ pub enum ProfileError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-fn names() -> String {
-    Profile::all()
-        .iter()
-        .map(Profile::name)
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 #[derive(Deserialize)]

@@ -184,6 +184,36 @@ impl Lbr {
         }
     }
 
+    /// Bits that no accepted value has, found by trying values.
+    pub(super) fn bits_never_taken(&self, msr: Msr) -> u64 {
+        let Ok(place) = self.place(msr) else {
+            return u64::MAX;
+        };
+        let mut taken = 0;
+        for n in 0..64 {
+            // A bit alone, as part of a negative address, and as part of a depth.
+            for value in [
+                1 << n,
+                !0,
+                !0 << 47,
+                !0 << 56,
+                8,
+                16,
+                24,
+                32,
+                40,
+                48,
+                56,
+                64,
+            ] {
+                if self.check(place, value).is_ok() {
+                    taken |= value;
+                }
+            }
+        }
+        !taken
+    }
+
     fn check_from(&self, value: u64) -> Result<u64, GpReason> {
         match self.format() {
             LbrFormat::OFFSET_32 => check_offset(value),

@@ -28,6 +28,10 @@ impl Device for Lbr {
         self.places().into_iter().map(|(msr, _)| msr).collect()
     }
 
+    fn reserved_bits(&self, msr: Msr) -> u64 {
+        self.bits_never_taken(msr)
+    }
+
     fn retire(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
         self.retire_literally(transfer, now)
     }

@@ -103,3 +103,30 @@ fn the_generator_reaches_the_rare_cases() {
         assert!(count >= 10, "{what}: {count} of {total:?}");
     }
 }
+
+#[test]
+fn reserved_bits_are_equal_with_any_options_on_every_profile() {
+    use vlbr_lbr::Device;
+
+    for profile in profiles() {
+        let mut runner = TestRunner::new(ProptestConfig {
+            cases: 4,
+            ..config()
+        });
+        let result = runner.run(&options(), |options| {
+            let fast = vlbr_lbr::Lbr::new(&profile, options.clone());
+            let slow = vlbr_lbr::reference::Lbr::new(&profile, options);
+            for msr in fast.msrs().into_iter().chain([vlbr_arch::Msr::PMC0]) {
+                let told = (fast.reserved_bits(msr), slow.reserved_bits(msr));
+                prop_assert_eq!(told.0, told.1, "{}", msr);
+            }
+            Ok(())
+        });
+        assert!(
+            result.is_ok(),
+            "{}: {}",
+            profile.name(),
+            result.unwrap_err()
+        );
+    }
+}

@@ -145,7 +145,7 @@ impl Config {
         }
     }
 
-    pub(super) const fn has(&self, quirk: Quirk) -> bool {
+    pub(super) fn has(&self, quirk: Quirk) -> bool {
         self.quirks.contains(quirk)
     }
 

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 use vlbr_arch::{CpuidResult, PerfCapabilities};
+use vlbr_data::{TomlError, parse_toml};
 
 use super::{EventEntry, Leaf, Pdir, PebsFull, PebsProfile, Profile, builtin, check};
-use crate::text::{TomlError, parse_toml};
 use crate::{QuirkSet, SourceSet};
 
 /// Why there is no such profile.
@@ -12,7 +12,7 @@ use crate::{QuirkSet, SourceSet};
 #[non_exhaustive]
 pub enum ProfileError {
     /// No built-in profile has this name.
-    #[error("no PMU profile is named {name:?}; known are {known}", known = names())]
+    #[error("no PMU profile is named {name:?}; known are {known}", known = builtin::PROFILES.names())]
     Unknown {
         /// The name that was asked for.
         name: String,
@@ -38,14 +38,6 @@ pub enum ProfileError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-fn names() -> String {
-    Profile::all()
-        .iter()
-        .map(Profile::name)
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> ProfileError {

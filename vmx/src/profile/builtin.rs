@@ -1,42 +1,41 @@
 //! The profiles that come with the crate.
 
-use std::sync::LazyLock;
+use vlbr_data::Catalog;
 
-use super::VmxProfile;
+use super::{VmxProfile, VmxProfileError};
 
-/// Texts of `vmx/profiles`, oldest generation first.
-const TEXTS: &[&str] = &[
-    include_str!("../../profiles/core2-65nm.toml"),
-    include_str!("../../profiles/core2-45nm.toml"),
-    include_str!("../../profiles/ivy-bridge.toml"),
-    include_str!("../../profiles/haswell.toml"),
-    include_str!("../../profiles/silvermont.toml"),
-    include_str!("../../profiles/skylake.toml"),
-    include_str!("../../profiles/ice-lake.toml"),
-    include_str!("../../profiles/rocket-lake.toml"),
-    include_str!("../../profiles/tiger-lake.toml"),
-    include_str!("../../profiles/alder-lake.toml"),
-    include_str!("../../profiles/sapphire-rapids.toml"),
-];
+/// The files of `vmx/profiles`, oldest generation first.
+pub(super) static PROFILES: Catalog<VmxProfile, VmxProfileError> =
+    Catalog::new(TEXTS, VmxProfile::from_toml);
 
-static ALL: LazyLock<Vec<VmxProfile>> = LazyLock::new(|| {
-    let parse = |text: &&str| VmxProfile::from_toml(text).expect("built-in profiles are tested");
-    TEXTS.iter().map(parse).collect()
-});
-
-pub(super) fn all() -> &'static [VmxProfile] {
-    &ALL
-}
+const TEXTS: &[&str] = vlbr_data::texts!("../../profiles":
+    "core2-65nm"
+    "core2-45nm"
+    "ivy-bridge"
+    "haswell"
+    "silvermont"
+    "skylake"
+    "ice-lake"
+    "rocket-lake"
+    "tiger-lake"
+    "alder-lake"
+    "sapphire-rapids"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_profile_passes_the_checks() {
-        for text in TEXTS {
-            if let Err(error) = VmxProfile::from_toml(text) {
-                panic!("{error}\n{text}");
+    fn every_profile_passes_the_checks_and_no_two_have_one_name() {
+        assert_eq!(PROFILES.check(), Ok(()));
+    }
+
+    #[test]
+    fn every_processor_finds_its_profile_and_no_other() {
+        for profile in PROFILES.all() {
+            for cpu in profile.cpus() {
+                assert_eq!(VmxProfile::of_processor(cpu), Ok(profile));
             }
         }
     }

@@ -8,6 +8,7 @@ use vlbr_arch::vmx::{
     EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls, VmcsField,
     VmxBasic, VmxMisc,
 };
+use vlbr_data::Named;
 
 pub use raw::VmxProfileError;
 
@@ -63,11 +64,22 @@ pub struct VmxProfile {
     true_allowed0: Option<[u32; 4]>,
 }
 
+impl Named for VmxProfile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It goes by the names of its processors.
+    fn is_called(&self, text: &str) -> bool {
+        self.cpus.iter().any(|known| known == text)
+    }
+}
+
 impl VmxProfile {
     /// The built-in profiles, oldest first.
     #[must_use]
     pub fn all() -> &'static [Self] {
-        builtin::all()
+        builtin::PROFILES.all()
     }
 
     /// The built-in profile of the processor whose LBR profile has this name.
@@ -75,9 +87,8 @@ impl VmxProfile {
     /// # Errors
     /// There is none.
     pub fn of_processor(cpu: &str) -> Result<&'static Self, VmxProfileError> {
-        Self::all()
-            .iter()
-            .find(|profile| profile.cpus.iter().any(|known| known == cpu))
+        builtin::PROFILES
+            .named(cpu)
             .ok_or_else(|| VmxProfileError::Unknown(cpu.to_owned()))
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use vlbr_arch::vmx::{PrimaryControls, VmxBasic, VmxMisc};
-use vlbr_cpu::ledger::{TomlError, parse_toml};
+use vlbr_data::{TomlError, parse_toml};
 
 use super::{Allowed, VmxProfile};
 

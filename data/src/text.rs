@@ -1,4 +1,4 @@
-//! Data files in TOML.
+//! Texts in TOML.
 
 use serde::de::DeserializeOwned;
 
@@ -29,4 +29,40 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
             reason: error.message().trim_end().replace('\n', ", "),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Depth {
+        depth: u8,
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_on_one_line_with_its_place() {
+        for (text, place) in [
+            ("\n  nonsense = 1", "line 2, column 3: unknown field"),
+            ("= =", "line 1, column 3: "),
+            ("depth = 256", "line 1, column 9: "),
+            (
+                "# \u{e9}\u{e9}\ndepth = \"\u{e9}\" x",
+                "line 2, column 13: ",
+            ),
+        ] {
+            let text = parse_toml::<Depth>(text)
+                .expect_err("not of this form")
+                .to_string();
+            assert!(text.starts_with(place), "{text}");
+            assert!(!text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_the_form_is_its_value() {
+        let read: Depth = parse_toml("depth = 32").expect("of this form");
+        assert_eq!(read.depth, 32);
+    }
 }

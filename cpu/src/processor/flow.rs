@@ -1,0 +1,118 @@
+//! What happens to a logical processor beside MSR accesses, each in one documented order.
+
+use vlbr_arch::{Cycles, Transfer};
+use vlbr_lbr::{Reset, Verdict};
+use vlbr_pmu::{Increments, Interrupt, Outcome, PmiCause};
+
+use super::around::{Bus, Nothing};
+use super::{LogicalProcessor, Surroundings};
+
+/// One boundary: what retired since the last one.
+#[derive(Clone, Copy, Debug)]
+pub struct Boundary<'a> {
+    /// What it adds up to.
+    pub run: &'a Increments,
+    /// The transfer it ended with, if it was taken.
+    pub transfer: Option<&'a Transfer>,
+    /// Core clocks at it.
+    pub now: Cycles,
+}
+
+/// What a boundary led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// What the transfer did to the LBR stack.
+    pub verdict: Option<Verdict>,
+    /// What the counters came to.
+    pub counted: Outcome,
+}
+
+impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
+    fn bus<'a, S: ?Sized>(&'a mut self, around: &'a mut S) -> (&'a mut P, Bus<'a, L, S>) {
+        let bus = Bus {
+            lbr: &mut self.lbr,
+            around,
+        };
+        (&mut self.pmu, bus)
+    }
+
+    /// A boundary: first the LBR records the transfer, then the PMU counts. The branch that
+    /// overflows a counter stands in the LBR before the overflow freezes it.
+    pub fn retire<S: Surroundings>(&mut self, boundary: Boundary<'_>, around: &mut S) -> Retired {
+        let transfer = boundary.transfer;
+        let verdict = transfer.map(|transfer| self.lbr.retire(transfer, boundary.now));
+        let (pmu, mut bus) = self.bus(around);
+        Retired {
+            verdict,
+            counted: pmu.retire(boundary.run, &mut bus),
+        }
+    }
+
+    /// A transfer that is no instruction and that no counter sees: an interrupt, an exception, a
+    /// `#DB`. The LBR alone is told.
+    pub fn transfer(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
+        self.lbr.retire(transfer, now)
+    }
+
+    /// Another logical processor of the core retired a run: counters with AnyThread count it.
+    pub fn retire_sibling<S: Surroundings>(&mut self, run: &Increments, around: &mut S) -> Outcome {
+        let (pmu, mut bus) = self.bus(around);
+        pmu.retire_sibling(run, &mut bus)
+    }
+
+    /// A transaction aborts: the LBR records it, then counter 2 takes back what `IN_TXCP` says.
+    pub fn abort_transaction(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
+        let verdict = self.lbr.retire(transfer, now);
+        self.pmu.abort_transaction();
+        verdict
+    }
+
+    /// The BTS buffer reached its threshold: the LBR freezes, the counters freeze, the PMI goes to
+    /// the APIC.
+    pub fn raise_pmi(&mut self, cause: PmiCause) {
+        let mut nothing = Nothing;
+        let (pmu, mut bus) = self.bus(&mut nothing);
+        pmu.raise(cause, &mut bus);
+    }
+
+    /// At a boundary at which the core takes interrupts: the PMI, if one is due. The LVT entry is
+    /// masked by that; freezing was done when it was raised. What the interrupt does is the
+    /// caller's: [`LogicalProcessor::transfer`], [`LogicalProcessor::smi`] or
+    /// [`LogicalProcessor::reset`] follows.
+    pub fn deliver(&mut self) -> Option<Interrupt> {
+        self.pmu.deliver()
+    }
+
+    /// An SMI is taken: the counters stop while `IA32_DEBUGCTL` still says whether they shall, then
+    /// the LBR sees the transfer and saves and clears its controls.
+    pub fn smi(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
+        let mut nothing = Nothing;
+        let (pmu, bus) = self.bus(&mut nothing);
+        pmu.smi(&bus);
+        self.lbr.retire(transfer, now)
+    }
+
+    /// RSM: the LBR gets its controls back and records it, the counters count it as they stand in
+    /// SMM, then they get theirs back.
+    pub fn rsm<S: Surroundings>(&mut self, boundary: Boundary<'_>, around: &mut S) -> Retired {
+        let retired = self.retire(boundary, around);
+        self.pmu.rsm();
+        retired
+    }
+
+    /// RESET or INIT. INIT is recorded where the part does that, by
+    /// [`LogicalProcessor::transfer`] before.
+    pub fn reset(&mut self, reset: Reset) {
+        self.lbr.reset(reset);
+        self.pmu.reset(match reset {
+            Reset::Init => vlbr_pmu::Reset::Init,
+            Reset::Cold | Reset::Warm | Reset::WarmInC6 => vlbr_pmu::Reset::Reset,
+        });
+        self.registers.reset(reset);
+    }
+
+    /// Leaves a C-state deeper than C1 that resets the LBR. Counters keep their values.
+    pub fn deep_c_state(&mut self) {
+        self.lbr.deep_c_state();
+    }
+}
