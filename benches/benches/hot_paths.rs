@@ -8,10 +8,10 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vlbr_arch::BranchClass;
 use vlbr_cpu::run::{
-    Deferred, Eager, Lane, Op, Plan, RawRecord, Samples, Schedule, StepIds, Store,
+    Counting, Deferred, Eager, Lane, Op, Plan, RawRecord, Samples, Schedule, StepIds, Store,
 };
-use vlbr_cpu::{Block, Code, Exit, Interner, Mode, Step, StepId, Target};
-use vlbr_pmu::EventSelect;
+use vlbr_cpu::{Block, Clock, Code, Exit, Interner, Mode, Step, StepId, Target};
+use vlbr_pmu::{Selector, SourceSet};
 
 /// `count` steps: blocks of 1 to 8 instructions, ending in a jump, call, return or nothing.
 fn code(count: u64) -> Code {
@@ -78,14 +78,35 @@ fn hot_loop(criterion: &mut Criterion) {
     let code = code(4000);
     let map: Vec<StepId> = (0..code.steps().len() as u32).map(StepId).collect();
     let ids = sequence(map.len() as u16, 1 << 20);
-    let near = EventSelect::parse("br_inst_retired.near_taken").expect("known event");
+    let selector = |sources| Selector {
+        sources,
+        kernel: true,
+        user: true,
+        in_tx: false,
+        any_thread: false,
+    };
+    let near = Counting::sampled(selector(SourceSet::NEAR_TAKEN));
+    let named = |name| selector(SourceSet::from_name(name).expect("known source"));
+    let seven = Counting {
+        others: vec![
+            named("instructions"),
+            named("branches"),
+            named("near-return"),
+            named("near-call"),
+            named("core-cycles"),
+            named("reference-cycles"),
+        ],
+        clock: Clock::Instructions,
+        ..near.clone()
+    };
     let class = |class: BranchClass, call_stack: bool| match class {
         BranchClass::NearRet if call_stack => Op::Pop,
         BranchClass::NearRelJmp if call_stack => Op::Ignore,
         _ => Op::Push,
     };
-    let every = Plan::new(&code, 32, Some(near), |t| class(t.class, false)).expect("a plan");
-    let calls = Plan::new(&code, 32, Some(near), |t| class(t.class, true)).expect("a plan");
+    let every = Plan::new(&code, 32, &near, |t| class(t.class, false)).expect("a plan");
+    let counted = Plan::new(&code, 32, &seven, |t| class(t.class, false)).expect("a plan");
+    let calls = Plan::new(&code, 32, &near, |t| class(t.class, true)).expect("a plan");
     let records: Vec<RawRecord> = map
         .iter()
         .map(|&id| {
@@ -101,10 +122,7 @@ fn hot_loop(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ids.len() as u64));
     let mut lane = Lane::new();
     let mut samples = Samples::default();
-    let schedule = Some(Schedule {
-        period: 997,
-        first: 997,
-    });
+    let schedule = Some(Schedule::every(997));
     fn run<S: Store>(
         lane: &mut Lane,
         samples: &mut Samples,
@@ -123,7 +141,7 @@ fn hot_loop(criterion: &mut Criterion) {
             store,
             samples,
         );
-        run.expect("ids are in range").0.pushes
+        run.expect("ids are in range").totals.pushes
     }
     group.bench_function("deferred", |b| {
         b.iter(|| {
@@ -131,6 +149,19 @@ fn hot_loop(criterion: &mut Criterion) {
                 &mut lane,
                 &mut samples,
                 &every,
+                &map,
+                &ids,
+                schedule,
+                &mut Deferred,
+            )
+        });
+    });
+    group.bench_function("seven-counters", |b| {
+        b.iter(|| {
+            run(
+                &mut lane,
+                &mut samples,
+                &counted,
                 &map,
                 &ids,
                 schedule,

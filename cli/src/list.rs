@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use vlbr_lbr::{Interface, Profile, SelectLayout};
-use vlbr_pmu::Event;
 
 use crate::args::{ListArgs, TextOrJson};
 use crate::common::{self, Outcome};
@@ -81,8 +80,14 @@ fn row(profile: &Profile) -> Row<'_> {
         format: profile.format().value(),
         select,
         call_stack: profile.has_call_stack(),
-        near_taken_event: Event::NearTaken
-            .encoding(profile.name())
-            .map(|encoding| format!("r{:x}", encoding.config)),
+        near_taken_event: near_taken(profile.name()),
     }
+}
+
+/// The raw event of taken branches that a replay samples on.
+fn near_taken(cpu: &str) -> Option<String> {
+    let pmu = vlbr_pmu::Profile::named(cpu).ok()?;
+    let options = vlbr_pmu::Options::default();
+    let event = pmu.parse_event("br_inst_retired.near_taken", &options).ok()?;
+    Some(format!("r{:x}", event.encoding.config))
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
-use vlbr_pmu::EventSelect;
 use vlbr_replay::{Entrance, Format, Names, Region, ReplayError, Report, Session, SessionOptions};
 use vlbr_traces::perfdata::BranchSampleType;
 use vlbr_traces::vlt::{Scope, Trace};
@@ -127,7 +126,7 @@ pub(crate) fn session_options(
     } else if let Some(names) = &args.branch_filter {
         options.branches = parse_branch_filter(names)?;
     }
-    options.event = args.event.as_deref().map(EventSelect::parse).transpose()?;
+    options.event.clone_from(&args.event);
     options.period = args.count;
     options.jobs = args.jobs;
     options.region = region(trace, args.from.as_deref(), args.to.as_deref())?;

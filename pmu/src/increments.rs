@@ -94,6 +94,23 @@ impl Increments {
         }
     }
 
+    /// The occurrences that are not among `earlier`, which is a part of these.
+    #[must_use]
+    pub fn less(&self, earlier: &Self) -> Self {
+        let mut rest = self.clone();
+        for (level, theirs) in rest.amounts.iter_mut().zip(&earlier.amounts) {
+            for (cell, amount) in level.iter_mut().zip(theirs) {
+                *cell = cell.saturating_sub(*amount);
+            }
+        }
+        for (present, level) in rest.present.iter_mut().zip(&rest.amounts) {
+            *present = (0..).zip(level).fold(0, |mask, (index, amount)| {
+                mask | u32::from(*amount != 0) << index
+            });
+        }
+        rest
+    }
+
     /// Occurrences of `source` at CPL 0 (`user` false) or above.
     #[must_use]
     pub fn amount(&self, source: Source, user: bool) -> u64 {

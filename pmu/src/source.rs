@@ -152,6 +152,10 @@ impl SourceSet {
     pub const RETIREMENT: Self = Self(1 | PREDICTED);
     /// Branches told apart by their prediction.
     pub const MISPREDICTIONS: Self = Self(PREDICTED | PREDICTED << TWIN);
+    /// Branches, taken or not.
+    pub const BRANCHES: Self = Self::MISPREDICTIONS;
+    /// Taken branches but far ones.
+    pub const NEAR_TAKEN: Self = Self(0x0fa | 0x0fa << TWIN);
     /// Everything but branches.
     pub const NO_BRANCH: Self = Self(((1 << Source::COUNT) - 1) & !(PREDICTED | PREDICTED << TWIN));
     /// Sources of which one instruction has at most one: instructions, branches, instructions
@@ -289,6 +293,8 @@ mod tests {
             set("taken").without(set("far")),
             "near-taken is taken but far"
         );
+        assert_eq!(set("branches"), SourceSet::BRANCHES);
+        assert_eq!(set("near-taken"), SourceSet::NEAR_TAKEN);
         assert_eq!(
             set("branches"),
             set("taken").with(set("conditional-not-taken"))

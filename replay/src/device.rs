@@ -5,13 +5,12 @@ use thiserror::Error;
 use vlbr_arch::{
     BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrFormat, LbrSelect, Msr, Transfer,
 };
-use vlbr_cpu::run::{Op, Plan, PlanError};
+use vlbr_cpu::run::{Counting, Op, Plan, PlanError};
 use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_host::perf::{
     FilterError, HardwareFilter, LbrFilter, X86Br, branch_type, perf_branch_type, stand_in,
 };
 use vlbr_lbr::{GpFault, Interface, Lbr, Options, Profile, Quirk, Record, Verdict};
-use vlbr_pmu::EventSelect;
 use vlbr_traces::perfdata::{
     BranchEntry, BranchFlags, BranchPrivilege, BranchSampleType, BranchType,
 };
@@ -132,12 +131,12 @@ impl ProgrammedLbr {
             || (quirks.contains(Quirk::DoubleAbort) && has(FarKind::TsxAbort))
     }
 
-    /// What each step of `code` does under the filter, counting `event`.
+    /// What each step of `code` does under the filter, counting what `counting` says.
     ///
     /// # Errors
     /// The trace is too large.
-    pub fn plan(&self, code: &Code, event: Option<EventSelect>) -> Result<Plan, PlanError> {
-        Plan::new(code, self.lbr.depth() as u8, event, |transfer| {
+    pub fn plan(&self, code: &Code, counting: &Counting) -> Result<Plan, PlanError> {
+        Plan::new(code, self.lbr.depth() as u8, counting, |transfer| {
             match self.lbr.verdict(transfer) {
                 Verdict::Ignore => Op::Ignore,
                 Verdict::Push => Op::Push,

@@ -4,10 +4,10 @@ use rayon::prelude::*;
 use thiserror::Error;
 use vlbr_cpu::StepId;
 use vlbr_cpu::run::{
-    Deferred, Eager, EntryRef, Lane, Plan, RawRecord, RunError, RunTotals, Sample, Samples,
-    Schedule, Stack, StepIds, run_gated,
+    Deferred, Eager, EntryRef, Lane, Pace, Plan, RawRecord, RunEnd, RunError, RunTotals, Sample,
+    Samples, Schedule, Stack, StepIds, run_gated,
 };
-use vlbr_pmu::{Event, EventSelect};
+use vlbr_pmu::{Selector, Source, SourceSet};
 use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
 
 use crate::gate::{GatedSteps, LbrGate};
@@ -56,6 +56,8 @@ pub struct ChunkResult<'a> {
     pub before: u64,
     /// Its sums.
     pub totals: RunTotals,
+    /// The sums of its thread before it.
+    pub thread_before: RunTotals,
     samples: &'a Samples,
     start: &'a Stack,
 }
@@ -67,24 +69,30 @@ impl ChunkResult<'_> {
         self.samples.len()
     }
 
-    /// Calls `each` with every sample and its entries, youngest first. `net` of the sample counts
+    /// Calls `each` with every sample, its entries, youngest first, and what each other counter had
+    /// counted before the step of the sample. `net` of the sample, its events and the counts are
     /// from the start of its thread.
     ///
     /// # Errors
     /// The first error of `each`.
     pub fn for_each<E>(
         &self,
-        mut each: impl FnMut(&Sample, &[EntryRef]) -> Result<(), E>,
+        mut each: impl FnMut(&Sample, &[EntryRef], &[u64]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut resolved = Vec::new();
-        for (sample, entries) in self.samples.iter() {
+        let mut counted = Vec::new();
+        for (sample, entries, counts) in self.samples.iter() {
             resolved.clear();
             resolved.extend(entries.iter().map(|&entry| self.start.resolve_entry(entry)));
+            let before = &self.thread_before;
+            counted.clear();
+            counted.extend(counts.iter().zip(before.counts).map(|(n, start)| n + start));
             let sample = Sample {
                 net: sample.net.wrapping_add(self.start.net()),
+                events: sample.events + before.events,
                 ..*sample
             };
-            each(&sample, &resolved)?;
+            each(&sample, &resolved, &counted)?;
         }
         Ok(())
     }
@@ -97,7 +105,7 @@ pub struct ThreadState {
     pub stack: Stack,
     /// Its sums.
     pub totals: RunTotals,
-    until_sample: u64,
+    schedule: Option<Schedule>,
     /// The device, while its registers are not as perf programmed them.
     gate: Option<LbrGate>,
 }
@@ -105,10 +113,10 @@ pub struct ThreadState {
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions<'a> {
-    /// The event the plan counts.
-    pub event: EventSelect,
-    /// Events between two samples; `None`: no samples.
-    pub period: Option<u64>,
+    /// What the plan counts and samples, if it does.
+    pub event: Option<Selector>,
+    /// When each thread samples; `None`: no samples.
+    pub schedule: Option<Schedule>,
     /// Steps that change what the LBR records, if there are any.
     pub gated: Option<&'a GatedSteps>,
     /// Part of the trace.
@@ -137,8 +145,7 @@ struct Worker {
 
 /// A run that ended with the chunk or at the limit of samples.
 struct Piece {
-    totals: RunTotals,
-    end: Stack,
+    end: RunEnd,
     /// Whether the chunk ended.
     last: bool,
 }
@@ -157,11 +164,21 @@ pub fn run<E: From<EngineError>>(
     let initial = ThreadState {
         stack: Stack::empty(plan.depth()),
         totals: RunTotals::default(),
-        until_sample: options.period.unwrap_or(0),
+        schedule: options.schedule,
         gate: None,
     };
     let mut threads = vec![initial; trace.threads().len()];
-    let jobs = if options.jobs == 0 {
+    let follows = matches!(
+        options.schedule,
+        Some(Schedule {
+            pace: Pace::Frequency(_),
+            ..
+        })
+    );
+    let jobs = if follows {
+        // When a chunk samples first depends on every sample before it.
+        1
+    } else if options.jobs == 0 {
         rayon::current_num_threads()
     } else {
         options.jobs.min(MAX_THREADS)
@@ -211,26 +228,28 @@ pub fn run<E: From<EngineError>>(
             let first = worker.result.take().filter(|_| state.gate.is_none());
             let (mut begins, mut events) = (true, 0);
             let mut hand_out = |piece: &Piece, samples: &Samples, state: &mut ThreadState| {
+                let totals = piece.end.totals;
                 consume(ChunkResult {
                     chunk,
                     begins,
                     thread,
                     before,
-                    totals: piece.totals,
+                    totals,
+                    thread_before: state.totals,
                     samples,
                     start: &state.stack,
                 })?;
-                before += piece.totals.instructions;
-                events += piece.totals.events;
+                before += totals.instructions;
+                events += totals.events;
                 begins = false;
-                state.advance(&piece.totals, &piece.end, options.period);
+                state.advance(&piece.end);
                 Ok::<(), E>(())
             };
             if let Some(piece) = &first {
                 hand_out(piece, &worker.samples, state)?;
             }
             if first.as_ref().is_none_or(|piece| !piece.last) {
-                let done = first.as_ref().map(|piece| piece.totals.steps);
+                let done = first.as_ref().map(|piece| piece.end.totals.steps);
                 worker.run_on(trace, plan, &options, chunk, done, state, &mut hand_out)?;
             }
             check_events(trace, &options, chunk, events)?;
@@ -250,27 +269,24 @@ fn schedules(
     wave: &[usize],
     workers: &mut [Worker],
 ) -> Result<Vec<Option<Schedule>>, EngineError> {
-    let Some(period) = options.period else {
+    if options.schedule.is_none() {
         return Ok(vec![None; wave.len()]);
-    };
-    let mut due: Vec<u64> = threads.iter().map(|thread| thread.until_sample).collect();
+    }
+    let mut due: Vec<Option<Schedule>> = threads.iter().map(|thread| thread.schedule).collect();
     let mut schedules = Vec::with_capacity(wave.len());
     for (position, (&chunk, worker)) in wave.iter().zip(workers).enumerate() {
         let thread = trace.chunks()[chunk].thread;
         let slot = &mut due[thread.0 as usize];
-        schedules.push(Some(Schedule {
-            period,
-            first: *slot,
-        }));
+        schedules.push(*slot);
         let needed = wave[position + 1..]
             .iter()
             .any(|&later| trace.chunks()[later].thread == thread);
-        if needed {
+        if let Some(schedule) = slot.as_mut().filter(|_| needed) {
             let events = match header_events(trace, options, chunk) {
                 Some(events) => events,
                 None => worker.count(trace, plan, options, chunk)?,
             };
-            *slot = after(*slot, events, period);
+            schedule.first = after(schedule.first, events, schedule.pace.period());
         }
     }
     Ok(schedules)
@@ -283,13 +299,15 @@ fn header_events(trace: &Trace, options: &EngineOptions<'_>, chunk: usize) -> Op
     if options.region.steps(chunk, whole) != (0, whole) {
         return None;
     }
-    let split = match options.event.event {
-        Event::Instructions => info.counts.instructions,
-        Event::Branches => info.counts.branches,
-        Event::NearTaken => info.counts.near_taken,
+    let event = options.event.filter(|event| !event.in_tx)?;
+    let split = match event.sources {
+        sources if sources == SourceSet::of(Source::Instructions) => info.counts.instructions,
+        sources if sources == SourceSet::BRANCHES => info.counts.branches,
+        sources if sources == SourceSet::NEAR_TAKEN => info.counts.near_taken,
+        _ => return None,
     };
     let part = |wanted: bool, count: u32| if wanted { u64::from(count) } else { 0 };
-    Some(part(options.event.user, split.user) + part(options.event.kernel, split.kernel))
+    Some(part(event.user, split.user) + part(event.kernel, split.kernel))
 }
 
 /// What the header said must be what was counted: samples of later chunks rely on it.
@@ -319,15 +337,20 @@ fn after(until: u64, events: u64, period: u64) -> u64 {
 }
 
 impl ThreadState {
-    fn advance(&mut self, totals: &RunTotals, end: &Stack, period: Option<u64>) {
-        self.stack = self.stack.resolve(end);
+    fn advance(&mut self, end: &RunEnd) {
+        self.stack = self.stack.resolve(&end.stack);
+        let totals = &end.totals;
         self.totals.instructions += totals.instructions;
         self.totals.events += totals.events;
         self.totals.pushes += totals.pushes;
         self.totals.pops += totals.pops;
-        if let Some(period) = period {
-            self.until_sample = after(self.until_sample, totals.events, period);
+        for (count, more) in self.totals.counts.iter_mut().zip(totals.counts) {
+            *count += more;
         }
+        self.schedule = end.schedule.map(|mut schedule| {
+            schedule.pace.set_start(self.totals.instructions);
+            schedule
+        });
     }
 }
 
@@ -367,7 +390,7 @@ impl Worker {
         if options.gated.is_some_and(|gated| gated.touches(chunk.map)) {
             return Ok(());
         }
-        let source = Source {
+        let source = Part {
             plan,
             map: chunk.map,
             ids: chunk.ids.slice(start, end),
@@ -403,14 +426,11 @@ impl Worker {
         let mut at = start + done.unwrap_or(0);
         loop {
             self.samples.clear();
-            let source = Source {
+            let source = Part {
                 plan,
                 map: chunk.map,
                 ids: chunk.ids.slice(at, end),
-                schedule: options.period.map(|period| Schedule {
-                    period,
-                    first: state.until_sample,
-                }),
+                schedule: state.schedule,
                 eager: options.eager,
             };
             let piece = match (done, options.gated) {
@@ -424,13 +444,13 @@ impl Worker {
             if piece.last {
                 return Ok(());
             }
-            at += piece.totals.steps;
+            at += piece.end.totals.steps;
         }
     }
 }
 
 /// Steps to run, and under what.
-struct Source<'a> {
+struct Part<'a> {
     plan: &'a Plan,
     map: &'a [StepId],
     ids: StepIds<'a>,
@@ -438,11 +458,10 @@ struct Source<'a> {
     eager: Option<&'a [RawRecord]>,
 }
 
-impl Source<'_> {
-    fn piece(&self, (totals, end): (RunTotals, Stack)) -> Piece {
+impl Part<'_> {
+    fn piece(&self, end: RunEnd) -> Piece {
         Piece {
-            last: totals.steps == self.ids.len(),
-            totals,
+            last: end.totals.steps == self.ids.len(),
             end,
         }
     }

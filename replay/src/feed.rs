@@ -4,7 +4,8 @@ use vlbr_cpu::run::Sample;
 use vlbr_traces::export::SampleSink;
 use vlbr_traces::perfdata::SampleRecord;
 
-use crate::session::{Consumer, ReplayError};
+use crate::session::ReplayError;
+use crate::summary::Consumer;
 use crate::tasks::{Notice, Tasks};
 
 /// Feeds a sink from a session.

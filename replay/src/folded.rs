@@ -10,7 +10,8 @@ use vlbr_traces::vlt::Trace;
 
 use crate::feed::Feed;
 use crate::names::{Moment, Names};
-use crate::session::{Consumer, ReplayError, Session, Summary};
+use crate::session::{ReplayError, Session};
+use crate::summary::{Consumer, Summary};
 use crate::tasks::Tasks;
 
 /// Names at the time of the sample that is being told.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod corpus;
+mod counters;
 mod device;
 pub mod diff;
 mod edges;
@@ -17,8 +18,12 @@ mod output;
 mod region;
 mod report;
 mod session;
+mod summary;
 mod tasks;
 
+pub use counters::{
+    AssignError, CounterError, EventListError, ProgrammedCounters, sampled_events,
+};
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};
 pub use engine::{ChunkResult, EngineError, EngineOptions, HELD_SAMPLES, ThreadState, run};
@@ -29,5 +34,6 @@ pub use names::{Moment, Names};
 pub use output::{Format, describe, export, file_info};
 pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
-pub use session::{Consumer, ReplayError, Session, SessionOptions, Summary, ThreadSummary, Totals};
+pub use session::{ReplayError, Session, SessionOptions};
+pub use summary::{Consumer, Summary, ThreadSummary, Totals};
 pub use tasks::Tasks;

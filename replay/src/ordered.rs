@@ -1,25 +1,39 @@
-//! The slow road: every transfer through the device itself, in order. For quirks and options under
-//! which a record depends on its predecessors, and for events that change the LBR's registers.
+//! The slow road: every transfer through the LBR itself and every instruction through the PMU, in
+//! order. For quirks and options under which a record depends on its predecessors, for events that
+//! change the LBR's registers, for skid, and to compare the hot loop with the devices.
 
-use vlbr_arch::{Cycles, Msr};
-use vlbr_cpu::Exit;
-use vlbr_cpu::run::Sample;
+use vlbr_arch::{Cycles, Transfer};
+use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
+use vlbr_cpu::run::{Op, Pace, Sample};
+use vlbr_cpu::{Exit, StepId};
 use vlbr_host::perf::X86Br;
-use vlbr_lbr::{Lbr, Record, Verdict};
-use vlbr_pmu::{Event, Sampler};
+use vlbr_lbr::{Record, Verdict};
+use vlbr_pmu::Increments;
 use vlbr_traces::perfdata::BranchEntry;
 use vlbr_traces::vlt::ChunkBuffer;
 
-use crate::session::{Consumer, ReplayError, Session, Summary, ThreadSummary, Totals};
+use crate::counters::{Amounts, handle};
+use crate::session::{ReplayError, Session};
+use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 
-/// One thread's device and counter.
+/// One thread's processor.
 #[derive(Clone)]
 struct Thread {
-    lbr: Lbr,
-    sampler: Sampler,
+    cpu: LogicalProcessor,
     totals: Totals,
-    /// `IA32_DEBUGCTL` and `IA32_LBR_CTL` as perf programmed them, if its handler writes them.
-    enable: Vec<(Msr, u64)>,
+    amounts: Amounts,
+    pace: Pace,
+    /// Events of the sampled counter before the one that may overflow it, by the device's horizon;
+    /// 0 while a PMI waits.
+    clear: u64,
+}
+
+/// Where in a step a boundary lies.
+#[derive(Clone, Copy)]
+struct At {
+    step: StepId,
+    retired: u16,
+    after_exit: bool,
 }
 
 /// As [`Session::run`].
@@ -30,25 +44,213 @@ pub(crate) fn run(
 ) -> Result<Summary, ReplayError> {
     let trace = session.trace;
     let code = trace.code();
-    let types = session.lbr.types(code);
-    let programmed = session.lbr.lbr();
-    let enable = [Msr::DEBUGCTL, Msr::LBR_CTL]
-        .into_iter()
-        .filter(|_| session.lbr.rewritten_by_handler())
-        .filter_map(|msr| Some((msr, programmed.rdmsr(msr).ok()?)))
-        .collect();
     let initial = Thread {
-        lbr: programmed.clone(),
-        sampler: Sampler::new(session.period),
+        cpu: session.counters.processor().clone(),
         totals: Totals::default(),
-        enable,
+        amounts: Amounts::default(),
+        pace: session.pace,
+        clear: 0,
+    };
+    let mut road = Road {
+        session,
+        types: session.lbr.types(code),
+        consumer,
+        summary: Summary::default(),
+        before: 0,
+        done: 0,
+        thread: 0,
     };
     let mut threads = vec![initial; trace.threads().len()];
-    let mut summary = Summary::default();
+    for thread in &mut threads {
+        thread.look();
+    }
     let mut buffer = ChunkBuffer::default();
-    let mut before = 0;
-    let read = |record: &Record, entries: &mut Vec<BranchEntry>, summary: &mut Summary| {
-        let kind = types
+    for index in session.region.chunks(trace.chunks().len()) {
+        road.consumer.chunk(index, road.before)?;
+        let chunk = trace.decode(index, &mut buffer)?;
+        let (start, end) = session.region.steps(index, chunk.ids.len());
+        road.thread = trace.chunks()[index].thread.0 as usize;
+        let thread = &mut threads[road.thread];
+        road.done = 0;
+        for position in start..end {
+            road.step(thread, chunk.map[chunk.ids.local(position)])?;
+        }
+        thread.totals.instructions += road.done;
+        road.before += road.done;
+        progress(road.before);
+    }
+    for thread in &threads {
+        let mut last_stack = Vec::new();
+        road.stack(&thread.cpu, &mut last_stack, &mut Summary::default());
+        let events = session.counters.events().len();
+        road.summary.threads.push(ThreadSummary {
+            totals: thread.totals,
+            counts: thread.amounts.events[..events].to_vec(),
+            last_stack,
+        });
+    }
+    Ok(road.summary)
+}
+
+impl Thread {
+    /// Asks the device how far it may count unlooked.
+    fn look(&mut self) {
+        let horizon = self.cpu.pmu().horizon();
+        let limits = horizon.limits.iter().map(|limit| limit.events);
+        self.clear = match horizon.delivery {
+            Some(_) => 0,
+            None => limits.min().unwrap_or(u64::MAX).saturating_sub(1),
+        };
+    }
+}
+
+struct Road<'a> {
+    session: &'a Session<'a>,
+    types: rustc_hash::FxHashMap<(u64, u64, bool), X86Br>,
+    consumer: &'a mut dyn Consumer,
+    summary: Summary,
+    /// Instructions before the chunk, and of it.
+    before: u64,
+    done: u64,
+    thread: usize,
+}
+
+impl Road<'_> {
+    fn step(&mut self, thread: &mut Thread, id: StepId) -> Result<(), ReplayError> {
+        let code = self.session.trace.code();
+        let retired = code.step(id).retired;
+        let by_event = matches!(code.step(id).exit, Exit::Event { .. });
+        let transfer = code.transfer(id);
+        // What LBR_INSERTS will count, as the registers stand now.
+        let op = transfer.map_or(Op::Ignore, |transfer| {
+            match thread.cpu.lbr().verdict(transfer) {
+                Verdict::Push => Op::Push,
+                Verdict::Pop => Op::Pop,
+                Verdict::Ignore => Op::Ignore,
+            }
+        });
+        let inserts = self.session.counting.inserts(op);
+        let feed = &self.session.feed;
+        let at = |retired, after_exit| At {
+            step: id,
+            retired,
+            after_exit,
+        };
+        let whole = feed.step(id, inserts);
+        let sampled = |run: &Increments| {
+            let selector = &self.session.counting.sampled;
+            selector.as_ref().map_or(0, |one| one.amount(run))
+        };
+        let own = transfer.filter(|_| !by_event);
+        if sampled(&whole) <= thread.clear && !by_event {
+            thread.clear -= sampled(&whole);
+            return self.boundary(thread, &whole, own, at(retired, true));
+        }
+        let mut past = Increments::new();
+        for index in 0..retired {
+            let now = feed.through(id, index, inserts);
+            let last = index + 1 == retired;
+            let own = own.filter(|_| last);
+            let behind = at(index + 1, last && !by_event);
+            self.boundary(thread, &now.less(&past), own, behind)?;
+            past = now;
+        }
+        if by_event || retired == 0 {
+            // The event that leaves the step is no instruction; its record may be counted.
+            let run = whole.less(&past);
+            self.boundary(thread, &run, transfer, at(retired, true))?;
+        }
+        thread.look();
+        Ok(())
+    }
+
+    /// What happens at one boundary, and the PMI if it is delivered there.
+    fn boundary(
+        &mut self,
+        thread: &mut Thread,
+        run: &Increments,
+        transfer: Option<&Transfer>,
+        at: At,
+    ) -> Result<(), ReplayError> {
+        let boundary = Boundary {
+            run,
+            transfer,
+            now: Cycles::new(0),
+        };
+        let retired = thread.cpu.retire(boundary, &mut Nothing);
+        match retired.verdict {
+            Some(Verdict::Push) => thread.totals.pushes += 1,
+            Some(Verdict::Pop) => thread.totals.pops += 1,
+            Some(Verdict::Ignore) | None => {}
+        }
+        let counting = &self.session.counting;
+        let selectors = counting.sampled.iter().chain(&counting.others);
+        for (amount, selector) in thread.amounts.events.iter_mut().zip(selectors) {
+            *amount += selector.amount(run);
+        }
+        thread.totals.events = thread.amounts.events[0];
+        thread.amounts.instructions += run.instructions();
+        self.done += run.instructions();
+        if thread.cpu.deliver().is_some() {
+            self.sample(thread, at)?;
+        }
+        Ok(())
+    }
+
+    /// The interrupt handler.
+    fn sample(&mut self, thread: &mut Thread, at: At) -> Result<(), ReplayError> {
+        let mut entries = Vec::new();
+        let mut removed = Summary::default();
+        self.stack(&thread.cpu, &mut entries, &mut removed);
+        self.summary.removed += removed.removed;
+        let period = thread.pace.period();
+        let sample = Sample {
+            step: at.step,
+            retired: at.retired,
+            after_exit: at.after_exit,
+            instructions: self.done,
+            events: thread.totals.events,
+            period,
+            net: thread.cpu.lbr().tos() as i64,
+        };
+        self.session.hand_out(
+            self.consumer,
+            &mut self.summary,
+            &sample,
+            self.thread,
+            self.before,
+            &entries,
+            &thread.amounts,
+        )?;
+        handle(&mut thread.cpu, &self.session.counters, period)?;
+        thread.pace.sampled(thread.amounts.instructions);
+        Ok(())
+    }
+
+    /// What perf reads of the LBR.
+    fn stack(
+        &self,
+        cpu: &LogicalProcessor,
+        entries: &mut Vec<BranchEntry>,
+        summary: &mut Summary,
+    ) {
+        for record in cpu.lbr().stack() {
+            if !self.read(&record, entries, summary) {
+                break;
+            }
+        }
+    }
+
+    /// Appends what perf hands out for `record`; false if perf stops reading here.
+    fn read(
+        &self,
+        record: &Record,
+        entries: &mut Vec<BranchEntry>,
+        summary: &mut Summary,
+    ) -> bool {
+        let session = self.session;
+        let kind = self
+            .types
             .get(&(record.from, record.to, record.abort))
             .copied()
             .unwrap_or(X86Br::NONE);
@@ -62,98 +264,5 @@ pub(crate) fn run(
             summary.removed += 1;
         }
         true
-    };
-    for index in session.region.chunks(trace.chunks().len()) {
-        consumer.chunk(index, before)?;
-        let chunk = trace.decode(index, &mut buffer)?;
-        let (start, end) = session.region.steps(index, chunk.ids.len());
-        let number = trace.chunks()[index].thread.0 as usize;
-        let mut done = 0_u64;
-        for position in start..end {
-            let id = chunk.map[chunk.ids.local(position)];
-            let step = code.step(id);
-            let transfer = code.transfer(id);
-            let branch = code.retires_branch(id);
-            let counted = session
-                .event
-                .increment(step.retired, code.is_user(id), branch, transfer);
-            let by_event = matches!(step.exit, Exit::Event { .. });
-            let thread = &mut threads[number];
-            let mut at_end = 0;
-            let mut samples = Vec::new();
-            if counted > 0 {
-                if session.event.event == Event::Instructions {
-                    for retired in 1..=step.retired {
-                        if thread.sampler.advance(1) > 0 {
-                            samples.push(retired);
-                        }
-                    }
-                } else if thread.sampler.advance(counted.into()) > 0 {
-                    samples.push(step.retired);
-                }
-            }
-            let mut take = |thread: &mut Thread, retired: u16, after_exit: bool| {
-                let mut entries = Vec::new();
-                for record in thread.lbr.stack() {
-                    if !read(&record, &mut entries, &mut summary) {
-                        break;
-                    }
-                }
-                let net = thread.lbr.tos() as i64;
-                let instructions = done + u64::from(retired);
-                let sample = Sample {
-                    step: id,
-                    retired,
-                    after_exit,
-                    instructions,
-                    net,
-                };
-                session.hand_out(consumer, &mut summary, &sample, number, before, &entries)?;
-                for &(msr, value) in &thread.enable {
-                    thread
-                        .lbr
-                        .wrmsr(msr, value)
-                        .map_err(crate::device::DeviceError::Fault)?;
-                }
-                Ok::<(), ReplayError>(())
-            };
-            for &retired in &samples {
-                if retired < step.retired || by_event {
-                    take(thread, retired, false)?;
-                } else {
-                    at_end += 1;
-                }
-            }
-            if let Some(transfer) = transfer {
-                let now = Cycles::new(0);
-                match thread.lbr.retire(transfer, now) {
-                    Verdict::Push => thread.totals.pushes += 1,
-                    Verdict::Pop => thread.totals.pops += 1,
-                    Verdict::Ignore => {}
-                }
-            }
-            for _ in 0..at_end {
-                take(thread, step.retired, true)?;
-            }
-            done += u64::from(step.retired);
-            thread.totals.events += u64::from(counted);
-        }
-        threads[number].totals.instructions += done;
-        before += done;
-        progress(before);
     }
-    for thread in &threads {
-        let mut last_stack = Vec::new();
-        let mut ignored = Summary::default();
-        for record in thread.lbr.stack() {
-            if !read(&record, &mut last_stack, &mut ignored) {
-                break;
-            }
-        }
-        summary.threads.push(ThreadSummary {
-            totals: thread.totals,
-            last_stack,
-        });
-    }
-    Ok(summary)
 }

@@ -4,7 +4,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use vlbr_host::perf::branch_filter_names;
-use vlbr_pmu::Event;
+use vlbr_cpu::run::Pace;
+use vlbr_pmu::EventSpec;
 use vlbr_traces::export::{
     BoltSink, JsonSink, OutputFile, PerfDataSink, PerfScriptSink, SampleSink, ScriptFields,
 };
@@ -15,7 +16,8 @@ use vlbr_traces::vlt::Scope;
 use crate::exact::exact_profile;
 use crate::feed::Feed;
 use crate::folded::folded;
-use crate::session::{ReplayError, Session, Summary};
+use crate::session::{ReplayError, Session};
+use crate::summary::Summary;
 use crate::tasks::Tasks;
 
 /// An output format.
@@ -39,19 +41,15 @@ pub enum Format {
 #[must_use]
 pub fn file_info(session: &Session<'_>, cmdline: &[String]) -> FileInfo {
     let profile = session.lbr().lbr().profile();
-    let select = session.event();
     let sample_type = session.lbr().filter().sample_type();
-    let encoding = select.event.encoding(profile.name());
-    let event = EventInfo {
-        name: select.to_string(),
-        event_type: encoding.map_or(0, |encoding| encoding.kind.number()),
-        config: encoding.map_or(0, |encoding| encoding.config),
-        period: session.period(),
-        precise_ip: 0,
-        exclude_user: !select.user,
-        exclude_kernel: !select.kernel,
-    };
+    let mut events = session.counters().events().iter().map(event_info);
+    let mut event = events.next().unwrap_or_else(|| EventInfo::instructions(0));
+    match session.pace() {
+        Pace::Period(period) => event.period = period,
+        Pace::Frequency(frequency) => event.frequency = Some(frequency.hertz()),
+    }
     let mut info = FileInfo::new(event);
+    info.group = events.collect();
     info.branch_sample_type = sample_type;
     info.callchain = sample_type.contains(BranchSampleType::CALL_STACK);
     info.lbr_depth = Some(session.lbr().lbr().depth() as u32);
@@ -70,6 +68,20 @@ pub fn file_info(session: &Session<'_>, cmdline: &[String]) -> FileInfo {
     }
     info.cmdline = cmdline.to_vec();
     info
+}
+
+/// An event as perf names and programs it, without a period.
+fn event_info(event: &EventSpec) -> EventInfo {
+    EventInfo {
+        name: event.to_string(),
+        event_type: event.encoding.kind.number(),
+        config: event.encoding.config,
+        period: 0,
+        frequency: None,
+        precise_ip: 0,
+        exclude_user: !event.user,
+        exclude_kernel: !event.kernel,
+    }
 }
 
 /// Where text goes.
@@ -225,14 +237,22 @@ pub fn describe(session: &Session<'_>) -> String {
         || "no filter register".to_owned(),
         |(msr, value)| format!("{msr}={value:#x}"),
     );
-    let event = session.event();
-    let kind = if event.event == Event::Instructions {
-        "instructions"
-    } else {
-        "events"
+    let events: Vec<String> = session
+        .counters()
+        .events()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let events = match &events[..] {
+        [event] => event.clone(),
+        group => format!("{{{}}}:S", group.join(",")),
     };
-    format!(
-        "{event} every {} {kind}, branches {filter} ({register})",
-        session.period()
-    )
+    let pace = match session.pace() {
+        Pace::Period(period) if session.samples_each_instruction() => {
+            format!("every {period} instructions")
+        }
+        Pace::Period(period) => format!("every {period} events"),
+        Pace::Frequency(frequency) => format!("at {} Hz", frequency.hertz()),
+    };
+    format!("{events} {pace}, branches {filter} ({register})")
 }

@@ -9,7 +9,8 @@ use vlbr_traces::vlt::Trace;
 
 use crate::names::{Moment, Names};
 use crate::output::describe;
-use crate::session::{Consumer, ReplayError, Session, Summary};
+use crate::session::{ReplayError, Session};
+use crate::summary::{Consumer, Summary};
 
 /// The table of a replay.
 #[derive(Clone, Debug, Serialize)]

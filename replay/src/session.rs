@@ -4,22 +4,28 @@ use std::num::NonZeroU64;
 
 use thiserror::Error;
 use vlbr_arch::Cpl;
-use vlbr_cpu::Exit;
-use vlbr_cpu::run::{EntryKind, EntryRef, Plan, RawRecord, RunTotals, Sample};
+use vlbr_cpu::run::{
+    Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord, Sample, Schedule,
+};
+use vlbr_cpu::{Clock, Exit, Feed};
 use vlbr_host::perf::with_event_privileges;
 use vlbr_lbr::{Options, Profile};
-use vlbr_pmu::{Event, EventError, EventSelect};
+use vlbr_pmu::{EventSpec, Source, SourceSet};
 use vlbr_traces::export::ExportError;
 use vlbr_traces::perfdata::{
     BranchEntry, BranchSampleType, CONTEXT_KERNEL, CONTEXT_USER, SampleRecord,
 };
 use vlbr_traces::vlt::{Scope, Trace, VltError};
 
+use crate::counters::{
+    Amounts, CounterError, CounterThread, EventListError, ProgrammedCounters, sampled_events,
+};
 use crate::device::{DeviceError, ProgrammedLbr, RenderedEntry};
 use crate::engine::{self, EngineError, EngineOptions, ThreadState};
 use crate::gate::GatedSteps;
 use crate::ordered;
 use crate::region::Region;
+use crate::summary::{Consumer, Summary, ThreadSummary};
 
 /// Why a replay failed.
 #[derive(Debug, Error)]
@@ -28,9 +34,21 @@ pub enum ReplayError {
     /// The LBR cannot be programmed so.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The processor has no such event.
+    /// The processor has no such event, or it cannot be counted.
     #[error(transparent)]
-    Event(#[from] EventError),
+    Event(#[from] EventListError),
+    /// The counters cannot be programmed so.
+    #[error(transparent)]
+    Counters(#[from] CounterError),
+    /// The LBR is of a part whose PMU is not known.
+    #[error(
+        "no PMU is known under the name '{0}' of the LBR's profile; its counters need a profile of \
+         that name"
+    )]
+    NoPmu(String),
+    /// Both a period and a frequency.
+    #[error("a period and a frequency exclude each other")]
+    PeriodAndFrequency,
     /// The trace is damaged or cannot be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -72,13 +90,22 @@ pub struct SessionOptions {
     pub profile: Profile,
     /// Open points and quirks of its LBR.
     pub device: Options,
+    /// The PMU; `None`: the known one of the same name.
+    pub pmu: Option<vlbr_pmu::Profile>,
+    /// Open points and quirks of the PMU, skid among them. What is fed the session decides.
+    pub counters: vlbr_pmu::Options,
+    /// Whether clocks can be counted.
+    pub clock: Clock,
     /// Branch filter. Without privilege levels it takes those of the event.
     pub branches: BranchSampleType,
-    /// The event; `None`: `br_inst_retired.near_taken` where the processor has it, else
-    /// `branches`; with a call-stack filter `instructions`.
-    pub event: Option<EventSelect>,
-    /// Events between samples; `None`: 997, with `instructions` 10,007.
+    /// The event, or `{LEADER,EVENT,...}:S`, see [`crate::sampled_events`]; `None`:
+    /// `br_inst_retired.near_taken` where the processor has it, else its event of all taken branches,
+    /// else `branches`; with a call-stack filter `instructions`.
+    pub event: Option<String>,
+    /// Events between samples; `None`: 997, of instructions and clocks 10,007.
     pub period: Option<NonZeroU64>,
+    /// Samples a second instead of a period.
+    pub frequency: Option<NonZeroU64>,
     /// Part of the trace.
     pub region: Region,
     /// Threads; 0 means all cores.
@@ -97,9 +124,13 @@ impl SessionOptions {
         Self {
             profile,
             device: Options::default(),
+            pmu: None,
+            counters: vlbr_pmu::Options::default(),
+            clock: Clock::None,
             branches: BranchSampleType::ANY,
             event: None,
             period: None,
+            frequency: None,
             region: Region::whole(),
             jobs: 0,
             eager: false,
@@ -108,86 +139,15 @@ impl SessionOptions {
     }
 }
 
-/// What takes the samples of a session.
-pub trait Consumer {
-    /// The samples of `chunk` follow; the trace has run for `time_ns`.
-    ///
-    /// # Errors
-    /// Ends the replay.
-    fn chunk(&mut self, chunk: usize, time_ns: u64) -> Result<(), ReplayError> {
-        let _ = (chunk, time_ns);
-        Ok(())
-    }
-
-    /// A sample, in file order, taken on step `at`.
-    ///
-    /// # Errors
-    /// Ends the replay.
-    fn sample(&mut self, sample: &SampleRecord<'_>, at: &Sample) -> Result<(), ReplayError>;
-}
-
-/// Sums of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Of each thread of the trace, by index.
-    pub threads: Vec<ThreadSummary>,
-    /// Samples.
-    pub samples: u64,
-    /// Entries in all samples, after the software filter.
-    pub entries: u64,
-    /// Entries the software filter removed, or that were empty.
-    pub removed: u64,
-    /// Samples with fewer entries than the LBR is deep.
-    pub short: u64,
-}
-
-/// Sums of a thread.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ThreadSummary {
-    /// Instructions, events, records.
-    pub totals: Totals,
-    /// What software would read at the end, youngest first.
-    pub last_stack: Vec<BranchEntry>,
-}
-
-/// Instructions, events and records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Instructions retired.
-    pub instructions: u64,
-    /// Events counted.
-    pub events: u64,
-    /// Records pushed.
-    pub pushes: u64,
-    /// Records popped.
-    pub pops: u64,
-}
-
-impl From<RunTotals> for Totals {
-    fn from(totals: RunTotals) -> Self {
-        let RunTotals {
-            steps: _,
-            instructions,
-            events,
-            pushes,
-            pops,
-        } = totals;
-        Self {
-            instructions,
-            events,
-            pushes,
-            pops,
-        }
-    }
-}
-
-/// A trace, a programmed LBR and a counter, ready to run.
+/// A trace, a programmed LBR and programmed counters, ready to run.
 #[derive(Debug)]
 pub struct Session<'t> {
     pub(crate) trace: &'t Trace,
     pub(crate) lbr: ProgrammedLbr,
-    pub(crate) event: EventSelect,
-    pub(crate) period: NonZeroU64,
+    pub(crate) counters: ProgrammedCounters,
+    pub(crate) counting: Counting,
+    pub(crate) feed: Feed<'t>,
+    pub(crate) pace: Pace,
     pub(crate) region: Region,
     jobs: usize,
     plan: Plan,
@@ -197,48 +157,58 @@ pub struct Session<'t> {
     ordered: bool,
 }
 
+/// Samples of instructions or clocks come every so many by default, others every
+/// [`DEFAULT_PERIOD`].
+const DEFAULT_INSTRUCTIONS: u64 = 10_007;
+const DEFAULT_PERIOD: u64 = 997;
+
 impl<'t> Session<'t> {
-    /// Programs the LBR and the counter and decides for every step of `trace` what it does.
+    /// Programs the LBR and the counters and decides for every step of `trace` what it does.
     ///
     /// In a trace of user code only, an event without privilege levels counts user code.
     ///
     /// # Errors
-    /// perf or the device refuses the filter, or the processor lacks the event.
+    /// perf or the device refuses the filter or the event, or the processor lacks it.
     pub fn new(trace: &'t Trace, options: SessionOptions) -> Result<Self, ReplayError> {
         let call_stack = options.branches.contains(BranchSampleType::CALL_STACK);
-        let name = options.profile.name().to_owned();
-        let mut event = options.event.unwrap_or_else(|| {
-            EventSelect::both(if call_stack {
-                Event::Instructions
-            } else if Event::NearTaken.encoding(&name).is_some() {
-                Event::NearTaken
-            } else {
-                Event::Branches
-            })
-        });
-        if event.event.encoding(&name).is_none() {
-            return Err(EventError::NotOnModel {
-                event: event.event,
-                profile: name,
-            }
-            .into());
-        }
-        if !event.explicit && (call_stack || trace.meta().scope == Scope::User) {
-            event.kernel = false;
-        }
-        let default = if event.event == Event::Instructions {
-            10_007
-        } else {
-            997
-        };
-        let period = options
-            .period
-            .or(NonZeroU64::new(default))
-            .unwrap_or(NonZeroU64::MIN);
-        let branches = with_event_privileges(options.branches, event.user, event.kernel);
-        let lbr = ProgrammedLbr::new(&options.profile, options.device, branches)?;
         let code = trace.code();
-        let plan = lbr.plan(code, Some(event)).map_err(DeviceError::Plan)?;
+        let name = options.profile.name();
+        let pmu = match &options.pmu {
+            Some(pmu) => pmu,
+            None => vlbr_pmu::Profile::named(name)
+                .map_err(|_| ReplayError::NoPmu(name.to_owned()))?,
+        };
+        let pmu_options = vlbr_pmu::Options {
+            feeds: Feed::sources(code, options.clock),
+            tsx: options.counters.tsx.or(options.device.tsx),
+            ..options.counters
+        };
+        let mut events = match &options.event {
+            Some(text) => sampled_events(pmu, text, &pmu_options)?,
+            None => vec![default_event(pmu, &pmu_options, call_stack)?],
+        };
+        for event in events.iter_mut().filter(|event| !event.explicit) {
+            if call_stack || trace.meta().scope == Scope::User {
+                event.kernel = false;
+            }
+        }
+        let leader = &events[0];
+        let pace = match (leader.period.or(options.period), options.frequency) {
+            (Some(_), Some(_)) => return Err(ReplayError::PeriodAndFrequency),
+            (None, Some(hertz)) => Pace::Frequency(Frequency::new(hertz.get())),
+            (Some(period), None) => Pace::Period(period.get()),
+            (None, None) if is_each_instruction(leader.sources) => {
+                Pace::Period(DEFAULT_INSTRUCTIONS)
+            }
+            (None, None) => Pace::Period(DEFAULT_PERIOD),
+        };
+        let branches = with_event_privileges(options.branches, leader.user, leader.kernel);
+        let lbr = ProgrammedLbr::new(&options.profile, options.device, branches)?;
+        let period = Some(pace.period());
+        let counters =
+            ProgrammedCounters::new(lbr.lbr(), pmu, pmu_options, events, period, options.clock)?;
+        let counting = counters.counting();
+        let plan = lbr.plan(code, &counting).map_err(DeviceError::Plan)?;
         let rendered = lbr.render(code);
         let eager = options.eager.then(|| {
             let raw = |entry: &Option<RenderedEntry>| {
@@ -250,13 +220,22 @@ impl<'t> Session<'t> {
             };
             rendered.iter().map(raw).collect()
         });
+        let gated = GatedSteps::new(code, &lbr);
+        // Which records there are then depends on the registers, and so does their number.
+        let counts_inserts = counting.sources().contains(Source::LbrInserts);
+        let ordered = options.ordered
+            || lbr.needs_order(code)
+            || !counters.is_foretold()
+            || counts_inserts && gated.is_some();
         Ok(Self {
             trace,
-            gated: GatedSteps::new(code, &lbr),
-            ordered: options.ordered || lbr.needs_order(code),
+            gated,
+            ordered,
+            feed: Feed::new(code, counting.sources(), options.clock),
             lbr,
-            event,
-            period,
+            counters,
+            counting,
+            pace,
             region: options.region,
             jobs: options.jobs,
             plan,
@@ -267,14 +246,25 @@ impl<'t> Session<'t> {
 
     /// The event that is sampled.
     #[must_use]
-    pub fn event(&self) -> EventSelect {
-        self.event
+    pub fn event(&self) -> &EventSpec {
+        &self.counters.events()[0]
     }
 
-    /// Events between samples.
+    /// Whether every instruction is an event of the sampled counter.
+    pub(crate) fn samples_each_instruction(&self) -> bool {
+        is_each_instruction(self.event().sources)
+    }
+
+    /// The counters.
     #[must_use]
-    pub fn period(&self) -> u64 {
-        self.period.get()
+    pub fn counters(&self) -> &ProgrammedCounters {
+        &self.counters
+    }
+
+    /// Events between samples, as they are at the start.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// The LBR.
@@ -311,10 +301,15 @@ impl<'t> Session<'t> {
         }
         let mut summary = Summary::default();
         let mut entries = Vec::with_capacity(32);
+        let mut counted =
+            vec![CounterThread::new(&self.counters); self.trace.threads().len()];
         let options = EngineOptions {
-            event: self.event,
+            event: self.counting.sampled,
             gated: self.gated.as_ref(),
-            period: Some(self.period.get()),
+            schedule: Some(Schedule {
+                first: self.pace.period(),
+                pace: self.pace,
+            }),
             region: self.region,
             jobs: self.jobs,
             eager: self.eager.as_deref(),
@@ -323,7 +318,15 @@ impl<'t> Session<'t> {
             if result.begins {
                 consumer.chunk(result.chunk, result.before)?;
             }
-            result.for_each(|sample, references| {
+            result.for_each(|sample, references, counts| {
+                let instructions = result.thread_before.instructions + sample.instructions;
+                let amounts = self.amounts(sample, instructions, counts);
+                counted[result.thread].sample(
+                    &self.counters,
+                    result.thread,
+                    &amounts,
+                    sample.period,
+                )?;
                 entries.clear();
                 for &reference in references {
                     if !self.push_entry(reference, &mut entries, &mut summary) {
@@ -337,16 +340,46 @@ impl<'t> Session<'t> {
                     result.thread,
                     result.before,
                     &entries,
+                    &amounts,
                 )
             })?;
             progress(result.before + result.totals.instructions);
             Ok::<(), ReplayError>(())
         })?;
-        summary.threads = threads
-            .iter()
-            .map(|thread| self.thread_summary(thread))
-            .collect();
+        for (number, (thread, counter)) in threads.iter().zip(&mut counted).enumerate() {
+            let mut amounts = Amounts {
+                instructions: thread.totals.instructions,
+                ..Amounts::default()
+            };
+            amounts.events[0] = thread.totals.events;
+            amounts.events[1..].copy_from_slice(&thread.totals.counts[..MAX_COLUMNS - 1]);
+            counter.finish(&self.counters, number, &amounts)?;
+            summary.threads.push(self.thread_summary(thread, &amounts));
+        }
         Ok(summary)
+    }
+
+    /// What every counter has come to at a sample, from the start of its thread. `counts` are those
+    /// of the counters that are not sampled, before the step of the sample.
+    fn amounts(&self, sample: &Sample, instructions: u64, counts: &[u64]) -> Amounts {
+        let mut amounts = Amounts {
+            instructions,
+            ..Amounts::default()
+        };
+        amounts.events[0] = sample.events;
+        if counts.is_empty() {
+            return amounts;
+        }
+        let inserts = self.counting.inserts(self.plan.op(sample.step));
+        let part = match sample.retired.checked_sub(1) {
+            Some(last) if !sample.after_exit => self.feed.through(sample.step, last, inserts),
+            _ => self.feed.step(sample.step, inserts),
+        };
+        let others = counts.iter().zip(&self.counting.others);
+        for (amount, (count, selector)) in amounts.events[1..].iter_mut().zip(others) {
+            *amount = count + selector.amount(&part);
+        }
+        amounts
     }
 
     /// Appends what perf hands out for `reference`; false if perf stops reading here.
@@ -389,6 +422,7 @@ impl<'t> Session<'t> {
         thread: usize,
         before: u64,
         entries: &[BranchEntry],
+        amounts: &Amounts,
     ) -> Result<(), ReplayError> {
         let info = &self.trace.threads()[thread];
         let process = &self.trace.processes()[info.process.0 as usize];
@@ -407,9 +441,13 @@ impl<'t> Session<'t> {
             tid: if system { 0 } else { info.tid },
             time_ns: before + sample.instructions,
             cpu: info.vcpu.filter(|_| system).unwrap_or(0),
-            period: self.period.get(),
+            period: sample.period,
             kernel,
             branches: entries,
+            counts: match self.counters.events().len() {
+                1 => &[],
+                events => &amounts.events[..events],
+            },
             hw_idx: sample_type.contains(BranchSampleType::HW_INDEX).then(|| {
                 // The architectural stack has no TOS; perf leaves the index 0.
                 if self.lbr.lbr().profile().is_arch() {
@@ -441,7 +479,7 @@ impl<'t> Session<'t> {
         }
     }
 
-    fn thread_summary(&self, thread: &ThreadState) -> ThreadSummary {
+    fn thread_summary(&self, thread: &ThreadState, amounts: &Amounts) -> ThreadSummary {
         let mut last_stack = Vec::new();
         let mut ignored = Summary::default();
         for &reference in thread.stack.entries() {
@@ -451,7 +489,39 @@ impl<'t> Session<'t> {
         }
         ThreadSummary {
             totals: thread.totals.into(),
+            counts: amounts.events[..self.counters.events().len()].to_vec(),
             last_stack,
         }
     }
+}
+
+/// Whether every instruction is an event.
+fn is_each_instruction(sources: SourceSet) -> bool {
+    let each = [
+        Source::Instructions,
+        Source::CoreCycles,
+        Source::ReferenceCycles,
+    ];
+    each.map(SourceSet::of).contains(&sources)
+}
+
+/// What is sampled if nobody says: see [`SessionOptions::event`].
+fn default_event(
+    pmu: &vlbr_pmu::Profile,
+    options: &vlbr_pmu::Options,
+    call_stack: bool,
+) -> Result<EventSpec, EventListError> {
+    if call_stack {
+        return Ok(pmu.parse_event("instructions", options)?);
+    }
+    let names = [
+        "br_inst_retired.near_taken",
+        "br_inst_retired.all_taken_branches",
+    ];
+    for name in names {
+        if let Ok(event) = pmu.parse_event(name, options) {
+            return Ok(event);
+        }
+    }
+    Ok(pmu.parse_event("branches", options)?)
 }

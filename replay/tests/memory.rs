@@ -11,7 +11,6 @@ use vlbr_arch::FarKind;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
-use vlbr_pmu::EventSelect;
 use vlbr_replay::{
     Consumer, EngineError, EngineOptions, GatedSteps, HELD_SAMPLES, ReplayError, Session,
     SessionOptions, Summary, exact_profile, run,
@@ -62,7 +61,7 @@ fn session<'t>(trace: &'t Trace, cpu: &str, filter: &str, event: &str) -> Sessio
 fn options(cpu: &str, filter: &str, event: &str) -> SessionOptions {
     SessionOptions {
         branches: parse_branch_filter(filter).unwrap(),
-        event: Some(EventSelect::parse(event).unwrap()),
+        event: Some(event.to_owned()),
         period: NonZeroU64::new(1),
         jobs: 1,
         ..SessionOptions::new(Profile::named(cpu).unwrap().clone())
@@ -86,12 +85,12 @@ fn pieces(trace: &Trace, cpu: &str, filter: &str, event: &str, jobs: usize) -> (
     let session = session(trace, cpu, filter, event);
     let plan = session
         .lbr()
-        .plan(trace.code(), Some(session.event()))
+        .plan(trace.code(), &session.counters().counting())
         .unwrap();
     let gated = GatedSteps::new(trace.code(), session.lbr());
     let options = EngineOptions {
-        event: session.event(),
-        period: Some(1),
+        event: session.counters().counting().sampled,
+        schedule: Some(vlbr_cpu::run::Schedule::every(1)),
         gated: gated.as_ref(),
         region: vlbr_replay::Region::whole(),
         jobs,

@@ -116,3 +116,24 @@ impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
         self.lbr.deep_c_state();
     }
 }
+
+impl<L: vlbr_lbr::Device> LogicalProcessor<L, vlbr_pmu::Pmu> {
+    /// A run inside the horizon, given as what each active counter counts: see
+    /// [`vlbr_pmu::Pmu::retire_amounts`]. The LBR has been given its transfers.
+    ///
+    /// # Errors
+    /// The amounts do not tell enough. Nothing is changed then.
+    pub fn retire_amounts(
+        &mut self,
+        amounts: &[u64],
+        instructions: u64,
+        cycles: u64,
+    ) -> Result<Outcome, vlbr_pmu::AmountsError> {
+        let mut bus = Bus {
+            lbr: &mut self.lbr,
+            around: &mut Nothing,
+        };
+        self.pmu
+            .retire_amounts(amounts, instructions, cycles, &mut bus)
+    }
+}

@@ -28,7 +28,7 @@ impl Pace {
 
     /// A sample was taken `time` ns after the start of the thread, and the counter has been
     /// loaded again.
-    pub(crate) fn sampled(&mut self, time: u64) {
+    pub fn sampled(&mut self, time: u64) {
         if let Self::Frequency(frequency) = self {
             frequency.overflow(time);
         }
@@ -75,6 +75,12 @@ impl Frequency {
             last: None,
             start: 0,
         }
+    }
+
+    /// Samples a second.
+    #[must_use]
+    pub const fn hertz(&self) -> u64 {
+        self.hertz
     }
 
     fn overflow(&mut self, time: u64) {

@@ -11,11 +11,12 @@ use serde::de::{MapAccess, Visitor};
 use toml::Spanned;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::{Options, Profile};
-use vlbr_pmu::EventSelect;
+use vlbr_pmu::SourceSet;
 use vlbr_traces::files::read_text;
 use vlbr_traces::perfdata::BranchSampleType;
 
 use super::error::CorpusError;
+use crate::counters::sampled_events;
 
 /// Longest `corpus.toml` or profile that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
@@ -71,7 +72,7 @@ pub struct Configuration {
     /// perf's filter.
     pub branches: BranchSampleType,
     /// The event; `None`: what a session takes.
-    pub event: Option<EventSelect>,
+    pub event: Option<String>,
     /// Events between samples; `None`: what a session takes.
     pub period: Option<NonZeroU64>,
 }
@@ -298,7 +299,7 @@ impl Reader<'_> {
                         name.push_str(&format!(" -e {event}"));
                         Some(self.event(event, at)?)
                     }
-                    None => default_event,
+                    None => default_event.clone(),
                 };
                 if let Some(period) = filter.period {
                     name.push_str(&format!(" -c {period}"));
@@ -344,8 +345,21 @@ impl Reader<'_> {
         Ok(configurations)
     }
 
-    fn event(&self, text: &str, at: usize) -> Result<EventSelect, CorpusError> {
-        EventSelect::parse(text).map_err(|error| self.error(at, error))
+    /// An event that some part knows. A part that does not is a refusal, which is a result.
+    fn event(&self, text: &str, at: usize) -> Result<String, CorpusError> {
+        let options = vlbr_pmu::Options {
+            feeds: SourceSet::ALL,
+            ..vlbr_pmu::Options::default()
+        };
+        let mut refused = None;
+        for pmu in vlbr_pmu::Profile::all().iter().rev() {
+            match sampled_events(pmu, text, &options) {
+                Ok(_) => return Ok(text.to_owned()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let reason = refused.map_or_else(|| "no event".to_owned(), |error| error.to_string());
+        Err(self.error(at, reason))
     }
 
     /// A profile by name, or from a TOML file in the folder.
@@ -441,7 +455,7 @@ licence = 'MIT'
             ("period = 997", "period = 0", 3, "nonzero"),
             ("'any,u',", "'any,w',", 2, "unknown branch filter 'w'"),
             ("period = 101", "perid = 101", 2, "unknown field `perid`"),
-            ("instructions:u", "cycles", 2, "unknown event 'cycles'"),
+            ("instructions:u", "cyclops", 2, "no event 'cyclops'"),
             ("'skylake'", "'skylark'", 1, "skylark"),
             ("'skylake'", "'absent.toml'", 1, "absent.toml"),
             (

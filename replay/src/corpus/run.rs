@@ -12,7 +12,8 @@ use super::exercise::{Exercised, as_perf_reads, exercise};
 use super::golden::{Results, Section, Stack};
 use crate::device::DeviceError;
 use crate::region::Region;
-use crate::session::{Consumer, ReplayError, Session, SessionOptions, Summary};
+use crate::session::{ReplayError, Session, SessionOptions};
+use crate::summary::{Consumer, Summary};
 
 /// Samples at most that are kept to compare the plan with the device.
 const MOST_COMPARED: usize = 4096;
@@ -47,7 +48,7 @@ pub(crate) fn run(
     let options = |ordered| SessionOptions {
         device: configuration.device.clone(),
         branches: configuration.branches,
-        event: configuration.event,
+        event: configuration.event.clone(),
         period: configuration.period,
         region,
         jobs: 1,
@@ -306,7 +307,7 @@ impl<'t> Collector<'t> {
         summary: &Summary,
         exercised: &Exercised,
     ) -> Results {
-        let sum = |of: fn(&crate::session::Totals) -> u64| {
+        let sum = |of: fn(&crate::Totals) -> u64| {
             let threads = summary.threads.iter();
             threads.map(|thread| of(&thread.totals)).sum::<u64>()
         };
@@ -349,7 +350,7 @@ impl<'t> Collector<'t> {
             entries: made_up.collect(),
         });
         Results {
-            sampling: format!("{} every {}", session.event(), session.period()),
+            sampling: format!("{} every {}", session.event(), session.pace().period()),
             register: register.map_or_else(
                 || "none".to_owned(),
                 |(msr, value)| format!("{msr}={value:#x}"),

@@ -57,25 +57,25 @@ fn place(
     taken: &mut Vec<(Counter, usize)>,
     tried: &mut Vec<Counter>,
 ) -> bool {
+    let holder = |taken: &[(Counter, usize)], counter| {
+        taken.iter().position(|&(of, _)| of == counter)
+    };
+    let free = |&&counter: &&Counter| {
+        !tried.contains(&counter) && holder(taken, counter).is_none()
+    };
+    if let Some(&counter) = allowed[event].iter().find(free) {
+        taken.push((counter, event));
+        return true;
+    }
     for &counter in &allowed[event] {
-        if tried.contains(&counter) {
+        let Some(at) = holder(taken, counter).filter(|_| !tried.contains(&counter)) else {
             continue;
-        }
+        };
         tried.push(counter);
-        let holder = taken.iter().position(|&(of, _)| of == counter);
-        match holder {
-            None => {
-                taken.push((counter, event));
-                return true;
-            }
-            Some(at) => {
-                let other = taken[at].1;
-                if place(other, allowed, taken, tried) {
-                    // `other` stands in the list twice now: its old place becomes the event's.
-                    taken[at].1 = event;
-                    return true;
-                }
-            }
+        if place(taken[at].1, allowed, taken, tried) {
+            // The other event stands in the list twice now: its old place becomes this one's.
+            taken[at].1 = event;
+            return true;
         }
     }
     false

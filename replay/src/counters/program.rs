@@ -32,6 +32,9 @@ pub enum CounterError {
     /// Nobody feeds the event.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The device wants more than sums.
+    #[error(transparent)]
+    Amounts(#[from] vlbr_pmu::AmountsError),
     /// The device does not overflow where the hot loop says it does.
     #[error(
         "thread {thread}: after {events} events the counter should have overflowed by the hot loop; \

@@ -48,7 +48,7 @@ impl CounterThread {
         &mut self,
         programmed: &ProgrammedCounters,
         until: &Amounts,
-    ) -> vlbr_pmu::Outcome {
+    ) -> Result<vlbr_pmu::Outcome, CounterError> {
         let more = until.since(&self.given);
         self.given = *until;
         let mut amounts = [0; MAX_COLUMNS];
@@ -56,7 +56,7 @@ impl CounterThread {
             *amount = more.events[event];
         }
         let amounts = &amounts[..programmed.active.len()];
-        self.cpu.retire_amounts(amounts, more.instructions)
+        Ok(self.cpu.retire_amounts(amounts, more.instructions, 0)?)
     }
 
     /// The hot loop says that the sampled counter overflows at `until`: the device must, and its
@@ -68,7 +68,7 @@ impl CounterThread {
         until: &Amounts,
         period: u64,
     ) -> Result<(), CounterError> {
-        let outcome = self.retire(programmed, until);
+        let outcome = self.retire(programmed, until)?;
         let events = until.events[0];
         if outcome.pmi.is_none() || self.cpu.deliver().is_none() {
             let value = programmed.sampled.and_then(|reload| {
@@ -95,7 +95,7 @@ impl CounterThread {
         number: usize,
         until: &Amounts,
     ) -> Result<(), CounterError> {
-        let outcome = self.retire(programmed, until);
+        let outcome = self.retire(programmed, until)?;
         if outcome.pmi.is_some() {
             return Err(CounterError::Overflow {
                 thread: number,

@@ -84,6 +84,7 @@ fn fuzz_perf_data_in_diff() {
             branches: &branches[..2 * number as usize],
             hw_idx: None,
             callchain: None,
+            counts: &[],
         };
         writer.sample(&sample).unwrap();
     }

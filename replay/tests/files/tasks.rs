@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use vlbr_cpu::{Block, Exit, Interner, Mode, Step, StepId, Target};
 use vlbr_lbr::Profile;
-use vlbr_pmu::{Event, EventSelect};
 use vlbr_replay::{Feed, Format, Session, SessionOptions, Tasks, export, file_info};
 use vlbr_traces::export::PerfDataSink;
 use vlbr_traces::perfdata::{
@@ -412,25 +411,19 @@ fn the_attribute_is_the_one_perf_opens() {
         AttrFlags::EXCLUDE_KERNEL,
         AttrFlags::EXCLUDE_HV,
     ];
-    let select = |user, kernel| EventSelect {
-        user,
-        kernel,
-        explicit: user != kernel,
-        ..EventSelect::both(Event::NearTaken)
-    };
+    let near_taken = |modifier: &str| format!("br_inst_retired.near_taken{modifier}");
     // perf: without a modifier nothing is left out, with u or k the hypervisor is too.
-    for (user, kernel, excluded, branches) in [
+    for (modifier, excluded, branches) in [
         (
-            true,
-            true,
+            "",
             [false; 3],
             BranchSampleType::USER | BranchSampleType::KERNEL,
         ),
-        (true, false, [false, true, true], BranchSampleType::USER),
-        (false, true, [true, false, true], BranchSampleType::KERNEL),
+        (":u", [false, true, true], BranchSampleType::USER),
+        (":k", [true, false, true], BranchSampleType::KERNEL),
     ] {
         let options = SessionOptions {
-            event: Some(select(user, kernel)),
+            event: Some(near_taken(modifier)),
             ..skylake()
         };
         let file = replayed(&machine(), options);

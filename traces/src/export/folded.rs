@@ -203,6 +203,7 @@ mod tests {
             branches: &branches,
             hw_idx: None,
             callchain: None,
+            counts: &[],
         };
         sink.sample(&sample).expect("taken");
         sink.sample(&sample).expect("taken");

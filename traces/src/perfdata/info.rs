@@ -25,6 +25,8 @@ pub struct EventInfo {
     pub config: u64,
     /// Events between two samples.
     pub period: u64,
+    /// Samples a second, in place of a period.
+    pub frequency: Option<u64>,
     /// Skid asked for: 0 arbitrary to 3 none.
     pub precise_ip: u8,
     /// User code is not counted.
@@ -40,6 +42,7 @@ impl EventInfo {
             event_type,
             config,
             period,
+            frequency: None,
             precise_ip: 0,
             exclude_user: false,
             exclude_kernel: true,
@@ -86,6 +89,8 @@ pub struct FileInfo {
     pub cmdline: Vec<String>,
     /// The event.
     pub event: EventInfo,
+    /// Events counted beside it, read with every sample: a group whose leader is sampled.
+    pub group: Vec<EventInfo>,
     /// Which branches were recorded, and what of them. Empty: samples have no branch stack.
     pub branch_sample_type: BranchSampleType,
     /// Depth of the LBR, written as the PMU's `branches` capability.
@@ -109,6 +114,7 @@ impl FileInfo {
             cpuid: String::new(),
             cmdline: Vec::new(),
             event,
+            group: Vec::new(),
             branch_sample_type: BranchSampleType::USER | BranchSampleType::ANY,
             lbr_depth: None,
             callchain: false,
@@ -226,6 +232,9 @@ pub struct SampleRecord<'a> {
     pub hw_idx: Option<u64>,
     /// Call chain with its `PERF_CONTEXT_*` markers, innermost first.
     pub callchain: Option<&'a [u64]>,
+    /// What each event of the group has counted on this task or CPU, the sampled one first; empty
+    /// if the event is no group's.
+    pub counts: &'a [u64],
 }
 
 impl SampleRecord<'_> {

@@ -73,6 +73,7 @@ fn feed(sink: &mut dyn SampleSink) {
             branches: &entries,
             hw_idx: None,
             callchain: None,
+            counts: &[],
         };
         sink.sample(&sample).expect("taken");
     }

@@ -40,6 +40,7 @@ pub(crate) fn sample(number: u64, branches: &[BranchEntry]) -> SampleRecord<'_> 
         branches,
         hw_idx: None,
         callchain: None,
+        counts: &[],
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Instant;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
-use vlbr_pmu::EventSelect;
 use vlbr_replay::{Consumer, ReplayError, Session, SessionOptions};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{OpenOptions, Trace};
@@ -125,7 +124,7 @@ fn run(trace: &Trace, cpu: &str, road: &Road, jobs: usize) -> Result<(), Failure
     let profile = Profile::named(cpu)?.clone();
     let options = SessionOptions {
         branches: parse_branch_filter(road.filter)?,
-        event: Some(EventSelect::parse(road.event)?),
+        event: Some(road.event.to_owned()),
         period: NonZeroU64::new(road.period),
         eager: road.eager,
         jobs,
