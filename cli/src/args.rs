@@ -137,6 +137,27 @@ pub(crate) struct RecordArgs {
     pub(crate) program: Vec<std::ffi::OsString>,
 }
 
+/// What feeds counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClockArg {
+    /// Nothing: events of clocks are refused.
+    #[default]
+    None,
+    /// One core clock and one reference clock an instruction: nominal, no measurement.
+    Instructions,
+}
+
+/// The counters.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PmuArgs {
+    /// Options of the PMU (open points, errata, skid), a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pmu_options: Option<PathBuf>,
+    /// What events of clocks (cycles, ref-cycles) count.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) clock: ClockArg,
+}
+
 /// How to replay.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeviceArgs {
@@ -161,13 +182,25 @@ pub(crate) struct DeviceArgs {
     /// Without a privilege level the event then counts user code only.
     #[arg(long, value_name = "MODE", value_parser = ["lbr"])]
     pub(crate) call_graph: Option<String>,
-    /// Event to sample on: instructions, branches, br_inst_retired.near_taken; modifiers u, k.
-    /// Default: the last one, `branches` on processors without it, `instructions` with --call-graph.
+    /// Event to sample on: perf's names, those of Intel's list of the processor, rNNNN or
+    /// cpu/event=...,umask=.../; modifiers u, k. A group '{LEADER,EVENT,...}:S' samples the leader and
+    /// reads the others. Default: br_inst_retired.near_taken, else all taken branches, else branches;
+    /// `instructions` with --call-graph.
     #[arg(short, long)]
     pub(crate) event: Option<String>,
     /// Events between two samples; default 997, of instructions 10007.
     #[arg(short, long, value_name = "PERIOD")]
     pub(crate) count: Option<NonZeroU64>,
+    /// Samples a second of the trace's time, one nanosecond an instruction: the period follows, as
+    /// perf lets it.
+    #[arg(short = 'F', long, value_name = "HZ", conflicts_with = "count")]
+    pub(crate) freq: Option<NonZeroU64>,
+    /// Instructions from an overflow to its interrupt: samples name a later address, and branches in
+    /// between are not recorded where the LBR freezes.
+    #[arg(long, value_name = "N")]
+    pub(crate) skid: Option<u64>,
+    #[command(flatten)]
+    pub(crate) pmu: PmuArgs,
     /// Start when control first reaches this symbol (or 0xADDRESS).
     #[arg(long, value_name = "SYM")]
     pub(crate) from: Option<String>,

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use vlbr_cpu::Clock;
 use vlbr_lbr::{Options, Profile};
 use vlbr_traces::files::read_text;
 use vlbr_traces::vlt::{OpenOptions, Trace};
+
+use crate::args::ClockArg;
 
 /// Longest message, in bytes.
 const LONGEST_LINE: usize = 1000;
@@ -135,6 +138,24 @@ pub(crate) fn device_options(path: Option<&Path>) -> Result<Options, Box<dyn Err
     let name = path.display();
     let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
     Ok(Options::from_toml(&text).map_err(|error| format!("{name}: {error}"))?)
+}
+
+/// Options of the PMU from a TOML file. What is fed the session decides, so that is not checked here.
+pub(crate) fn pmu_options(path: Option<&Path>) -> Result<vlbr_pmu::Options, Box<dyn Error>> {
+    let Some(path) = path else {
+        return Ok(vlbr_pmu::Options::default());
+    };
+    let name = path.display();
+    let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
+    Ok(vlbr_pmu::Options::unchecked_from_toml(&text).map_err(|error| format!("{name}: {error}"))?)
+}
+
+/// What feeds counters of clocks.
+pub(crate) fn clock(clock: ClockArg) -> Clock {
+    match clock {
+        ClockArg::None => Clock::None,
+        ClockArg::Instructions => Clock::Instructions,
+    }
 }
 
 /// A bar of instructions on standard error, if that is a terminal.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
+use vlbr_pmu::SkidUnit;
 use vlbr_replay::{Entrance, Format, Names, Region, ReplayError, Report, Session, SessionOptions};
 use vlbr_traces::perfdata::BranchSampleType;
 use vlbr_traces::vlt::{Scope, Trace};
@@ -128,6 +129,13 @@ pub(crate) fn session_options(
     }
     options.event.clone_from(&args.event);
     options.period = args.count;
+    options.frequency = args.freq;
+    options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;
+    if let Some(skid) = args.skid {
+        options.counters.skid = skid;
+        options.counters.skid_unit = SkidUnit::Instructions;
+    }
+    options.clock = common::clock(args.pmu.clock);
     options.jobs = args.jobs;
     options.region = region(trace, args.from.as_deref(), args.to.as_deref())?;
     Ok(options)

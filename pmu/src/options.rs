@@ -151,9 +151,17 @@ impl Options {
     /// An unknown name, a value of the wrong type, or text that is not TOML; see
     /// [`Options::check`].
     pub fn from_toml(text: &str) -> Result<Self, OptionsError> {
-        let options: Self = parse_toml(text)?;
+        let options = Self::unchecked_from_toml(text)?;
         options.check()?;
         Ok(options)
+    }
+
+    /// As [`Options::from_toml`], for a caller that decides itself what it feeds and checks then.
+    ///
+    /// # Errors
+    /// An unknown name, a value of the wrong type, or text that is not TOML.
+    pub fn unchecked_from_toml(text: &str) -> Result<Self, TomlError> {
+        parse_toml(text)
     }
 
     /// Whether what is wanted is fed. A device takes options as they are: with a skid in core

@@ -46,6 +46,12 @@ pub enum ReplayError {
          that name"
     )]
     NoPmu(String),
+    /// Options of the PMU ask for what is not fed.
+    #[error(transparent)]
+    PmuOptions(#[from] vlbr_pmu::OptionsError),
+    /// Steps do not come clock by clock.
+    #[error("cycle_by_cycle: a trace has no clock by which steps could be counted")]
+    CycleByCycle,
     /// Both a period and a frequency.
     #[error("a period and a frequency exclude each other")]
     PeriodAndFrequency,
@@ -183,6 +189,10 @@ impl<'t> Session<'t> {
             tsx: options.counters.tsx.or(options.device.tsx),
             ..options.counters
         };
+        if pmu_options.cycle_by_cycle {
+            return Err(ReplayError::CycleByCycle);
+        }
+        pmu_options.check()?;
         let mut events = match &options.event {
             Some(text) => sampled_events(pmu, text, &pmu_options)?,
             None => vec![default_event(pmu, &pmu_options, call_stack)?],

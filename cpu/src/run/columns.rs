@@ -175,8 +175,11 @@ impl<const W: usize> Words for WordsOf<'_, W> {
     #[inline(always)]
     fn add(&self, sum: &mut [u64; W], local: usize) {
         let words = &self.0[local];
-        for (sum, word) in sum.iter_mut().zip(words) {
-            *sum = sum.wrapping_add(*word);
+        // Not `zip`, which is a call here in some builds.
+        let mut index = 0;
+        while index < W {
+            sum[index] = sum[index].wrapping_add(words[index]);
+            index += 1;
         }
     }
 }
