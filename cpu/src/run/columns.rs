@@ -1,130 +1,182 @@
-//! What the counters beside the sampled one count, as the hot loop adds it up.
+//! What the steps of a trace add up to, packed into words.
 //!
-//! A counter that only counts needs no compare. What a step adds to it is a field of one or more
-//! words next to the step's word; the loop adds whole words. Fields are as wide as a segment of
-//! steps can fill. A counter that counts what another one does, or instructions, needs no field.
+//! The loop adds one word a step: instructions, events of the sampled counter, and what the other
+//! counters count are fields of it, as wide as a segment of steps can fill. If not everything fits
+//! even for short segments, the other counters get words of their own, which the loop adds as well.
+//! A counter that counts what another one does needs no field.
 
 use crate::code::StepId;
-use crate::run::plan::{EVENT_MASK, EVENT_SHIFT, INSTRUCTION_MASK};
 
-/// Most words a step has.
+/// Most words a step has beside the first.
 pub(super) const MOST_WORDS: usize = 8;
-/// Most columns there are: every counter of the largest part.
+/// Most counters there are beside the sampled one.
 pub const MAX_COLUMNS: usize = 16;
+/// Bits of the first word below those that say what the step does to the stack.
+const FIRST_BITS: u32 = 62;
+/// Steps after which the sums are folded into wide ones, longest first.
+const SEGMENTS: [usize; 5] = [8192, 4096, 2048, 1024, 512];
 
-/// Where a column is kept.
+/// Bits of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It counts instructions at every level.
-    Instructions,
-    /// It counts what the sampled counter counts.
-    Events,
-    /// Bits `shift` and up of a word.
-    Field { word: u8, shift: u8, mask: u64 },
+pub(super) struct Field {
+    /// 0 is the first word.
+    word: u8,
+    shift: u8,
+    mask: u64,
 }
 
-/// Columns of the steps of a trace.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Columns {
-    /// Words of a step: 0, 1, 2 or [`MOST_WORDS`].
+impl Field {
+    #[inline(always)]
+    pub(super) fn of_first(self, word: u64) -> u64 {
+        word >> self.shift & self.mask
+    }
+
+    fn of(self, first: u64, more: &[u64]) -> u64 {
+        let word = match self.word {
+            0 => first,
+            n => more[usize::from(n) - 1],
+        };
+        self.of_first(word)
+    }
+}
+
+/// The fields of every step.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    pub(super) segment: usize,
+    pub(super) instructions: Field,
+    pub(super) events: Field,
+    others: Vec<Field>,
+    /// Words of a step beside the first: 0, 1, 2 or [`MOST_WORDS`].
     width: usize,
-    words: Vec<u64>,
-    places: Vec<Place>,
+    more: Vec<u64>,
 }
 
 /// The columns do not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooWide;
+pub(super) struct TooWide;
+
+/// Places fields one behind the other.
+struct Packer {
+    segment: usize,
+    word: u8,
+    used: u32,
+    limit: u32,
+}
+
+impl Packer {
+    /// A field for a column with this largest amount.
+    fn field(&mut self, most: u32) -> Result<Field, TooWide> {
+        let largest = u64::from(most) * self.segment as u64;
+        let bits = u64::BITS - largest.leading_zeros();
+        if self.used + bits > self.limit {
+            (self.word, self.used, self.limit) = (self.word + 1, 0, u64::BITS);
+        }
+        if usize::from(self.word) > MOST_WORDS {
+            return Err(TooWide);
+        }
+        let shift = self.used as u8;
+        self.used += bits;
+        Ok(Field {
+            word: self.word,
+            shift,
+            mask: (1 << bits) - 1,
+        })
+    }
+}
 
 impl Columns {
-    /// `amounts` has a list for each column, with the amount of each step; `base` has the word of
-    /// each step. A segment has `segment` steps.
-    pub(crate) fn new(
-        amounts: &[Vec<u32>],
-        base: &[u64],
-        segment: usize,
-    ) -> Result<Self, TooWide> {
-        let mut places: Vec<Place> = Vec::new();
-        let (mut word, mut used) = (0_u8, 0_u32);
-        for (number, column) in amounts.iter().enumerate() {
-            let same = |field: fn(u64) -> u64| {
-                let mut pairs = column.iter().zip(base);
-                pairs.all(|(&amount, &word)| u64::from(amount) == field(word))
+    /// Packs the amounts of every step: the first column are instructions, the second events of the
+    /// sampled counter, then the others. `words` has the step's stack bits and gets the fields of the
+    /// first word.
+    pub(super) fn new(columns: &[Vec<u32>], words: &mut [u64]) -> Result<Self, TooWide> {
+        let most: Vec<u32> = columns
+            .iter()
+            .map(|column| column.iter().copied().max().unwrap_or(0))
+            .collect();
+        let twins: Vec<Option<usize>> = columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| columns[..at].iter().position(|other| other == column))
+            .collect();
+        let pack = |segment: usize| {
+            let mut packer = Packer {
+                segment,
+                word: 0,
+                used: 0,
+                limit: FIRST_BITS,
             };
-            let twin = amounts[..number].iter().position(|other| other == column);
-            let place = if let Some(twin) = twin {
-                places[twin]
-            } else if same(|word| word & INSTRUCTION_MASK) {
-                Place::Instructions
-            } else if same(|word| word >> EVENT_SHIFT & EVENT_MASK) {
-                Place::Events
-            } else {
-                let most = u64::from(column.iter().copied().max().unwrap_or(0));
-                let bits = (most * segment as u64 + 1).next_power_of_two().ilog2();
-                if used + bits > u64::BITS {
-                    (word, used) = (word + 1, 0);
-                }
-                if usize::from(word) >= MOST_WORDS || bits >= u64::BITS {
-                    return Err(TooWide);
-                }
-                let shift = used as u8;
-                used += bits;
-                Place::Field {
-                    word,
-                    shift,
-                    mask: (1 << bits) - 1,
-                }
-            };
-            places.push(place);
-        }
-        let fields = places.iter().any(|place| matches!(place, Place::Field { .. }));
-        let width = match (fields, word) {
-            (false, _) => 0,
-            (true, 0) => 1,
-            (true, 1) => 2,
-            (true, _) => MOST_WORDS,
+            let mut fields: Vec<Field> = Vec::new();
+            for (&most, twin) in most.iter().zip(&twins) {
+                let field = match twin {
+                    Some(twin) => fields[*twin],
+                    None => packer.field(most)?,
+                };
+                fields.push(field);
+            }
+            Ok((fields, usize::from(packer.word), segment))
         };
-        let mut words = vec![0; width * base.len()];
-        for (column, place) in amounts.iter().zip(&places) {
-            let Place::Field { word, shift, .. } = *place else {
+        // One word a step is worth shorter segments.
+        let one = SEGMENTS
+            .iter()
+            .filter_map(|&segment| pack(segment).ok())
+            .find(|(_, more, _)| *more == 0);
+        let (fields, more, segment) = match one {
+            Some(packed) => packed,
+            None => pack(SEGMENTS[0])?,
+        };
+        let width = match more {
+            0..=2 => more,
+            _ => MOST_WORDS,
+        };
+        // What is looked at in every batch must be in the first word.
+        let (&[instructions, events], others) = fields.split_first_chunk().ok_or(TooWide)?;
+        if (instructions.word, events.word) != (0, 0) {
+            return Err(TooWide);
+        }
+        let mut rest = vec![0; width * words.len()];
+        for ((column, field), twin) in columns.iter().zip(&fields).zip(&twins) {
+            if twin.is_some() {
                 continue;
-            };
-            // A twin's field is written twice with the same bits.
-            for (&amount, of_step) in column.iter().zip(words.chunks_mut(width)) {
-                of_step[usize::from(word)] |= u64::from(amount) << shift;
+            }
+            for (step, &amount) in column.iter().enumerate() {
+                let word = match field.word {
+                    0 => &mut words[step],
+                    n => &mut rest[step * width + usize::from(n) - 1],
+                };
+                *word |= u64::from(amount) << field.shift;
             }
         }
         Ok(Self {
+            segment,
+            instructions,
+            events,
+            others: others.to_vec(),
             width,
-            words,
-            places,
+            more: rest,
         })
     }
 
-    /// Number of columns.
-    pub(crate) fn len(&self) -> usize {
-        self.places.len()
+    /// Number of counters beside the sampled one.
+    pub(super) fn len(&self) -> usize {
+        self.others.len()
     }
 
-    /// Words of a step.
-    pub(crate) fn width(&self) -> usize {
+    /// Words of a step beside the first.
+    pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// The words of `step`.
-    pub(crate) fn words(&self, step: StepId) -> &[u64] {
+    /// The words of `step` beside the first.
+    pub(super) fn words(&self, step: StepId) -> &[u64] {
         let at = step.0 as usize * self.width;
-        &self.words[at..at + self.width]
+        &self.more[at..at + self.width]
     }
 
     /// Adds to `totals` what the sums of a part of a segment say.
-    pub(crate) fn add(&self, sum: u64, more: &[u64], totals: &mut [u64; MAX_COLUMNS]) {
-        for (place, total) in self.places.iter().zip(totals) {
-            *total += match *place {
-                Place::Instructions => sum & INSTRUCTION_MASK,
-                Place::Events => sum >> EVENT_SHIFT & EVENT_MASK,
-                Place::Field { word, shift, mask } => more[usize::from(word)] >> shift & mask,
-            };
+    pub(super) fn add(&self, first: u64, more: &[u64], totals: &mut [u64; MAX_COLUMNS]) {
+        for (field, total) in self.others.iter().zip(totals) {
+            *total += field.of(first, more);
         }
     }
 }

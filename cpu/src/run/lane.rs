@@ -6,7 +6,7 @@ use crate::code::StepId;
 use crate::run::columns::{MOST_WORDS, NoWords, WordsOf};
 use crate::run::local_id::LocalId;
 use crate::run::pace::Pace;
-use crate::run::plan::{EVENT_MASK, EVENT_SHIFT, INSTRUCTION_MASK, PUSH, Plan};
+use crate::run::plan::{PUSH, Plan};
 use crate::run::sample::{RunEnd, RunTotals, Samples, Schedule};
 use crate::run::segment::Run;
 use crate::run::store::Store;
@@ -15,9 +15,6 @@ use crate::run::view::{EntryRef, MAX_DEPTH, Stack};
 /// Steps per look at the counter. If it turns out to overflow within them, they are run again
 /// one by one.
 pub(super) const BATCH: usize = 16;
-/// Steps after which the packed sums are folded into wide ones: at 65,535 instructions a step
-/// they cannot overflow their fields.
-pub(super) const SEGMENT: usize = 8192;
 /// References kept, a power of two well above the depth plus a batch.
 pub(super) const RING: usize = 1024;
 /// Padded size of the table of 16-bit local ids: no id needs a bounds check.
@@ -156,14 +153,15 @@ impl Lane {
             steps: ids.len(),
             ..RunTotals::default()
         };
+        let columns = plan.columns();
         let mut fold = |sum: u64| {
-            totals.instructions += sum & INSTRUCTION_MASK;
-            totals.events += sum >> EVENT_SHIFT & EVENT_MASK;
+            totals.instructions += columns.instructions.of_first(sum);
+            totals.events += columns.events.of_first(sum);
         };
         match ids {
             StepIds::U16(ids) => {
                 check_ids(ids, map.len())?;
-                for segment in ids.chunks(SEGMENT) {
+                for segment in ids.chunks(columns.segment) {
                     fold(segment.iter().fold(0_u64, |sum, &id| {
                         sum.wrapping_add(self.table[usize::from(id)])
                     }));
@@ -171,7 +169,7 @@ impl Lane {
             }
             StepIds::U32(ids) => {
                 check_ids(ids, map.len())?;
-                for segment in ids.chunks(SEGMENT) {
+                for segment in ids.chunks(columns.segment) {
                     fold(
                         segment
                             .iter()

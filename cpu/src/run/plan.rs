@@ -7,7 +7,6 @@ use vlbr_pmu::{Selector, Source, SourceSet};
 use crate::code::{Code, StepId};
 use crate::feed::{Clock, Feed, Inserts};
 use crate::run::columns::{Columns, MAX_COLUMNS};
-use crate::run::lane::SEGMENT;
 use crate::run::view::MAX_DEPTH;
 use crate::step::Exit;
 
@@ -77,11 +76,8 @@ pub enum PlanError {
     Counters(usize),
 }
 
-// Layout of a word. Instructions and events of a segment add up in one addition; the two top
-// bits may carry into each other and out, which no field sees.
-pub(crate) const EVENT_SHIFT: u32 = 32;
-pub(crate) const EVENT_MASK: u64 = 0x3fff_ffff;
-pub(crate) const INSTRUCTION_MASK: u64 = 0xffff_ffff;
+// Top bits of a step's first word: what it does to the stack. They may carry into each other and
+// out, which no field sees.
 pub(crate) const PUSH: u64 = 1 << 63;
 pub(crate) const POP: u64 = 1 << 62;
 
@@ -98,8 +94,8 @@ enum Place {
     Listed { starts: Vec<usize>, list: Vec<u16> },
 }
 
-/// One word a step: bits 31:0 instructions, 61:32 events, 62 pop, 63 push; and the columns of the
-/// other counters.
+/// One word a step: what it does to the stack, in bits 62 and 63, and what it adds to the counters
+/// (see [`Columns`]), with more words if that is too much for one.
 #[derive(Clone, Debug)]
 pub struct Plan {
     words: Vec<u64>,
@@ -139,7 +135,7 @@ impl Plan {
         let mut pops = false;
         let mut words = Vec::with_capacity(steps);
         let mut event_exits = Vec::with_capacity(steps);
-        let mut amounts = vec![Vec::with_capacity(steps); others.len()];
+        let mut columns = vec![Vec::with_capacity(steps); 2 + others.len()];
         for (index, step) in code.steps().iter().enumerate() {
             let id = StepId(index as u32);
             let op = code.transfer(id).map_or(Op::Ignore, &mut verdict);
@@ -147,7 +143,9 @@ impl Plan {
             let increments = feed.step(id, inserts);
             let amount = |selector: &Selector| selector.amount(&increments) as u32;
             let events = counting.sampled.as_ref().map_or(0, amount);
-            for (column, selector) in amounts.iter_mut().zip(others) {
+            columns[0].push(step.retired.into());
+            columns[1].push(events);
+            for (column, selector) in columns[2..].iter_mut().zip(others) {
                 column.push(amount(selector));
             }
             if let (Place::Listed { starts, list }, Some(selector)) =
@@ -164,11 +162,11 @@ impl Plan {
                 Op::Pop => POP,
             };
             pops |= op == Op::Pop;
-            words.push(bit | u64::from(events) << EVENT_SHIFT | u64::from(step.retired));
+            words.push(bit);
             event_exits.push(matches!(step.exit, Exit::Event { .. }));
         }
-        let columns = Columns::new(&amounts, &words, SEGMENT)
-            .map_err(|_| PlanError::Counters(others.len()))?;
+        let columns =
+            Columns::new(&columns, &mut words).map_err(|_| PlanError::Counters(others.len()))?;
         Ok(Self {
             words,
             depth,
@@ -215,7 +213,7 @@ impl Plan {
         self.event_exits[step.0 as usize] && !matches!(self.place, Place::Record)
     }
 
-    pub(crate) fn columns(&self) -> &Columns {
+    pub(super) fn columns(&self) -> &Columns {
         &self.columns
     }
 
@@ -236,13 +234,13 @@ impl Plan {
     /// Instructions `step` retires.
     #[must_use]
     pub fn instructions(&self, step: StepId) -> u32 {
-        (self.word(step) & INSTRUCTION_MASK) as u32
+        self.columns.instructions.of_first(self.word(step)) as u32
     }
 
     /// Events `step` counts.
     #[must_use]
     pub fn events(&self, step: StepId) -> u32 {
-        (self.word(step) >> EVENT_SHIFT & EVENT_MASK) as u32
+        self.columns.events.of_first(self.word(step)) as u32
     }
 }
 

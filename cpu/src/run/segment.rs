@@ -2,9 +2,9 @@
 
 use crate::code::StepId;
 use crate::run::columns::Words;
-use crate::run::lane::{BATCH, Cursor, Lane, RING, SEGMENT, net};
+use crate::run::lane::{BATCH, Cursor, Lane, RING, net};
 use crate::run::local_id::LocalId;
-use crate::run::plan::{EVENT_MASK, EVENT_SHIFT, INSTRUCTION_MASK, POP, PUSH, Plan};
+use crate::run::plan::{POP, PUSH, Plan};
 use crate::run::sample::{Sample, Samples};
 use crate::run::store::Store;
 
@@ -25,7 +25,7 @@ impl Run<'_> {
         store: &mut S,
         samples: &mut Samples,
     ) {
-        for segment in ids.chunks(SEGMENT) {
+        for segment in ids.chunks(self.plan.columns().segment) {
             if self.plan.pops() {
                 self.segment::<I, S, W, true>(lane, segment, more, cursor, store, samples);
             } else {
@@ -46,6 +46,8 @@ impl Run<'_> {
         store: &mut S,
         samples: &mut Samples,
     ) {
+        let columns = self.plan.columns();
+        let (instructions, events) = (columns.instructions, columns.events);
         let mut sum = 0_u64;
         let mut sums = W::zero();
         // Events of earlier segments are in the totals; the packed sum counts from there.
@@ -66,7 +68,7 @@ impl Run<'_> {
                 sum = sum.wrapping_add(word);
                 more.add(&mut sums, id.number() as usize);
             }
-            if events(sum) >= due {
+            if events.of_first(sum) >= due {
                 (sum, sums) = (sum_before, sums_before);
                 cursor.head = head_before;
                 for (index, &id) in batch.iter().enumerate() {
@@ -88,10 +90,9 @@ impl Run<'_> {
             }
         }
         cursor.totals.steps += steps;
-        cursor.totals.instructions += sum & INSTRUCTION_MASK;
-        cursor.totals.events += events(sum);
-        let counts = &mut cursor.totals.counts;
-        self.plan.columns().add(sum, sums.as_ref(), counts);
+        cursor.totals.instructions += instructions.of_first(sum);
+        cursor.totals.events += events.of_first(sum);
+        columns.add(sum, sums.as_ref(), &mut cursor.totals.counts);
     }
 
     /// One step, with the samples that fall into it. `so_far` are the sums of the segment before
@@ -109,10 +110,11 @@ impl Run<'_> {
         let (sum, sums) = so_far;
         let word = id.word(&lane.table, &lane.wide);
         let step = map[id.number() as usize];
-        let counted = cursor.totals.events + events(sum);
-        let after = counted + events(word);
-        let retired = (word & INSTRUCTION_MASK) as u16;
-        let before = cursor.totals.instructions + (sum & INSTRUCTION_MASK);
+        let columns = plan.columns();
+        let counted = cursor.totals.events + columns.events.of_first(sum);
+        let after = counted + columns.events.of_first(word);
+        let retired = columns.instructions.of_first(word) as u16;
+        let before = cursor.totals.instructions + columns.instructions.of_first(sum);
         let before_exit = plan.before_exit(step);
         let sample = |lane: &mut Lane, cursor: &mut Cursor, samples: &mut Samples, done: u16| {
             let whole = done == retired;
@@ -121,7 +123,7 @@ impl Run<'_> {
             }
             let entries = lane.view(plan, map, cursor);
             let mut counts = cursor.totals.counts;
-            plan.columns().add(sum, sums, &mut counts);
+            columns.add(sum, sums, &mut counts);
             let instructions = before + u64::from(done);
             let period = cursor.pace.period();
             let point = Sample {
@@ -134,7 +136,7 @@ impl Run<'_> {
                 net: net(plan, cursor),
             };
             let entries = &entries[..usize::from(plan.depth())];
-            samples.push(point, entries, &counts[..plan.columns().len()]);
+            samples.push(point, entries, &counts[..columns.len()]);
             cursor.due = cursor.due.saturating_add(period.max(1));
             let time = cursor.pace.start().saturating_add(instructions);
             cursor.pace.sampled(time);
@@ -152,8 +154,4 @@ impl Run<'_> {
             sample(lane, cursor, samples, retired);
         }
     }
-}
-
-fn events(sum: u64) -> u64 {
-    sum >> EVENT_SHIFT & EVENT_MASK
 }
