@@ -315,6 +315,21 @@ pub(crate) enum ScenarioCommand {
         #[arg(long, value_enum, default_value_t)]
         format: TextOrJson,
     },
+    /// Write scenario files as JSON lines for other emulators: docs/scenario-export.md.
+    Export {
+        /// Files or folders.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Only cases of this processor; may be given several times.
+        #[arg(long, value_name = "NAME")]
+        cpu: Vec<String>,
+        /// Where to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Overwrite the output.
+        #[arg(short, long)]
+        force: bool,
+    },
 }
 
 /// `vlbr explain`
