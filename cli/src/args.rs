@@ -33,6 +33,8 @@ pub(crate) enum Command {
     /// Golden scenarios.
     #[command(subcommand)]
     Scenario(ScenarioCommand),
+    /// Make a cost model of what the timing programs printed.
+    Calibrate(CalibrateArgs),
     /// Say which consecutive LBR entries of a perf.data file the code explains.
     Explain(ExplainArgs),
     /// List the processors there are.
@@ -348,6 +350,41 @@ pub(crate) enum ScenarioCommand {
         #[arg(long, value_enum, default_value_t)]
         format: TextOrJson,
     },
+    /// Write scenario files as JSON lines for other emulators: docs/scenario-export.md.
+    Export {
+        /// Files or folders.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Only cases of this processor; may be given several times.
+        #[arg(long, value_name = "NAME")]
+        cpu: Vec<String>,
+        /// Where to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Overwrite the output.
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// `vlbr calibrate`
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    /// Output of the timing programs of calibrate/module and calibrate/image, all of one processor.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where costs come from that were not timed: `published` or a cost model's file.
+    #[arg(long, default_value = "published", value_name = "published|FILE")]
+    pub(crate) base: String,
+    /// Cost model to write; standard output without it.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Take readings from below a hypervisor or an emulator, as estimates (class E).
+    #[arg(long)]
+    pub(crate) allow_virtual: bool,
+    /// Output format of the figures.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
 }
 
 /// `vlbr explain`

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -171,6 +171,12 @@ pub(crate) fn instruction_bar(total: u64, doing: &'static str) -> ProgressBar {
     bar.set_message(doing);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// A name of this process in the folder of `path`.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}-{}", std::process::id()))
 }
 
 /// `1234567` as `1,234,567`.

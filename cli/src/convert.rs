@@ -1,7 +1,6 @@
 //! `vlbr convert`
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vlbr_traces::files::open_regular;
@@ -58,7 +57,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         _ => {}
     }
     // Written beside the output and renamed when whole: it may be the input itself.
-    let partial = beside(&args.output);
+    let partial = common::beside(&args.output);
     let options = WriterOptions {
         overwrite: false,
         code_level: args.level,
@@ -83,10 +82,4 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         count(size)
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// A name of this process in the folder of `path`.
-fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}-{}", std::process::id()))
 }

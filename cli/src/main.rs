@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod calibrate;
 mod common;
 mod convert;
 mod corpus;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Corpus(command) => corpus::run(&command),
+        Command::Calibrate(args) => calibrate::run(&args),
     };
     result.unwrap_or_else(|error| {
         common::complain(&*error);

@@ -1,18 +1,75 @@
 //! `vlbr scenario`
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vlbr_scenario::Report;
+use vlbr_lbr::Profile;
+use vlbr_scenario::{ExportError, Report};
 
 use crate::args::{ScenarioCommand, TextOrJson};
 use crate::common::{self, Outcome};
 
 /// Runs the subcommand.
 pub(crate) fn run(command: &ScenarioCommand) -> Outcome {
-    let ScenarioCommand::Run { paths, format } = command;
+    match command {
+        ScenarioCommand::Run { paths, format } => check(paths, *format),
+        ScenarioCommand::Export {
+            paths,
+            cpu,
+            output,
+            force,
+        } => export(paths, cpu, output, *force),
+    }
+}
+
+/// `vlbr scenario export`
+fn export(paths: &[PathBuf], cpus: &[String], output: &Path, force: bool) -> Outcome {
+    let cpus = cpus
+        .iter()
+        .map(|name| Profile::named(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let said = output.display();
+    match std::fs::symlink_metadata(output) {
+        Ok(_) if !force => return Err(format!("{said}: exists; -f overwrites it").into()),
+        // A rename would replace a device by a file.
+        Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
+            return Err(format!("{said}: not a regular file").into());
+        }
+        _ => {}
+    }
+    // Written beside the output and renamed when whole.
+    let partial = common::beside(output);
+    let written = File::create_new(&partial)
+        .map_err(ExportError::Io)
+        .and_then(|file| vlbr_scenario::export(paths, &cpus, &mut BufWriter::new(file)))
+        .and_then(|summary| {
+            std::fs::rename(&partial, output)?;
+            Ok(summary)
+        });
+    let summary = match written {
+        Ok(summary) => summary,
+        Err(error) => {
+            let _ = std::fs::remove_file(&partial);
+            return Err(match error {
+                ExportError::Io(error) => format!("{said}: {error}").into(),
+                error => error.into(),
+            });
+        }
+    };
+    eprintln!(
+        "[ vlbr scenario export: {} scenarios, {} cases -> {said} ]",
+        common::count(summary.scenarios as u64),
+        common::count(summary.cases as u64)
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(paths: &[PathBuf], format: TextOrJson) -> Outcome {
     let report = vlbr_scenario::run(paths)?;
-    if *format == TextOrJson::Json {
+    if format == TextOrJson::Json {
         common::print_json(&report)?;
     } else {
         common::print(&text(&report)?)?;

@@ -50,3 +50,8 @@ fn recorders_agree_and_bad_endings_say_one_clear_line() {
 fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
     run("system.sh");
 }
+
+#[test]
+fn the_timing_programs_build_and_an_emulators_readings_are_no_measurement() {
+    run("calibrate.sh");
+}

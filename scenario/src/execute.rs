@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vlbr_lbr::Profile;
 
+use crate::compare::{Mismatch, mismatch};
 use crate::expr::Scope;
 use crate::machine::Machine;
 use crate::{
@@ -92,23 +93,31 @@ fn run_one(scenario: &Scenario, profile: &Profile, device: DeviceKind) -> (u64, 
     (count, None)
 }
 
+/// How often a step is done.
+pub(crate) fn times(machine: &mut Machine<'_>, step: &Step) -> Result<u64, Mismatch> {
+    let Some(repeat) = &step.repeat else {
+        return Ok(1);
+    };
+    let scope = Scope {
+        depth: machine.depth(step.cpu),
+        n: 0,
+    };
+    repeat
+        .eval(scope)
+        .filter(|times| *times <= MAX_REPEAT)
+        .ok_or_else(|| mismatch(format!("a count up to {MAX_REPEAT}"), format!("{repeat:?}")))
+}
+
 /// A step as often as it says; on failure its text, what was expected and what was found.
 fn run_step(machine: &mut Machine<'_>, step: &Step) -> Result<(), (String, String, String)> {
     let once = |machine: &mut Machine<'_>, n| {
         let depth = machine.depth(step.cpu);
         machine.step(step.cpu, &step.what, Scope { depth, n })
     };
-    let Some(repeat) = &step.repeat else {
+    if step.repeat.is_none() {
         return once(machine, 0).map_err(|m| (step.text.clone(), m.expected, m.found));
-    };
-    let scope = Scope {
-        depth: machine.depth(step.cpu),
-        n: 0,
-    };
-    let Some(times) = repeat.eval(scope).filter(|times| *times <= MAX_REPEAT) else {
-        let expected = format!("a count up to {MAX_REPEAT}");
-        return Err((step.text.clone(), expected, format!("{repeat:?}")));
-    };
+    }
+    let times = times(machine, step).map_err(|m| (step.text.clone(), m.expected, m.found))?;
     for n in 0..times {
         once(machine, n).map_err(|m| (format!("{} [n = {n}]", step.text), m.expected, m.found))?;
     }

@@ -1,5 +1,6 @@
 //! What a step does to a core and what it compares.
 
+pub(crate) mod view;
 mod vmx;
 
 use core::ops::Range;
@@ -160,7 +161,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The address of a register on this part.
-    fn address(&self, register: &Register, scope: Scope) -> Result<Msr, Mismatch> {
+    pub(crate) fn address(&self, register: &Register, scope: Scope) -> Result<Msr, Mismatch> {
         let (from, to, info) = match self.profile.interface() {
             Interface::Legacy(legacy) => (
                 legacy.from,
@@ -204,17 +205,22 @@ impl<'a> Machine<'a> {
         Ok(Ok(()))
     }
 
-    fn compare_read(&mut self, cpu: usize, msr: Msr, check: &ReadCheck, scope: Scope) -> Outcome {
+    /// RDMSR, and which bits of the value are known.
+    fn rdmsr(&mut self, cpu: usize, msr: Msr) -> Result<(Result<u64, GpFault>, u64), Mismatch> {
         let lbr_format = self.reported_format();
         let lbr = self.lbr(cpu)?;
-        let (found, known) = match msr {
+        Ok(match msr {
             Msr::PERF_CAPABILITIES => (Ok(lbr_format), 0x3f),
             Msr::PERF_GLOBAL_STATUS => {
                 let bit = PerfGlobalStatus::LBR_FRZ.bits();
                 (Ok(if lbr.lbr_frz() { bit } else { 0 }), bit)
             }
             _ => (lbr.rdmsr(msr), !0),
-        };
+        })
+    }
+
+    fn compare_read(&mut self, cpu: usize, msr: Msr, check: &ReadCheck, scope: Scope) -> Outcome {
+        let (found, known) = self.rdmsr(cpu, msr)?;
         match (check, found) {
             (ReadCheck::Value(check), Ok(found)) => {
                 let mask = check
@@ -238,7 +244,7 @@ impl<'a> Machine<'a> {
     }
 
     /// `IA32_PERF_CAPABILITIES.LBR_FMT`.
-    fn reported_format(&self) -> u64 {
+    pub(crate) fn reported_format(&self) -> u64 {
         let alternative = match self.profile.interface() {
             Interface::Legacy(legacy) => legacy.format_alternative,
             Interface::Arch(_) => None,
@@ -249,8 +255,21 @@ impl<'a> Machine<'a> {
         u64::from(format.value())
     }
 
-    /// `lbr on`: the register writes that scenarios/README.md lists.
     fn lbr_on(&mut self, cpu: usize, kernel: bool, user: bool, call_stack: bool) -> Outcome {
+        let writes = self.lbr_on_writes(cpu, kernel, user, call_stack)?;
+        writes
+            .into_iter()
+            .try_for_each(|(msr, value)| self.must_write(cpu, msr, value))
+    }
+
+    /// `lbr on`: the register writes that scenarios/README.md lists.
+    pub(crate) fn lbr_on_writes(
+        &mut self,
+        cpu: usize,
+        kernel: bool,
+        user: bool,
+        call_stack: bool,
+    ) -> Result<Vec<(Msr, u64)>, Mismatch> {
         let set = |on: bool, bits: u64| if on { bits } else { 0 };
         if self.profile.is_arch() {
             let types = if call_stack {
@@ -264,27 +283,34 @@ impl<'a> Machine<'a> {
             let ctl = (LbrCtl::LBR_EN | types).bits()
                 | set(kernel, LbrCtl::OS.bits())
                 | set(user, LbrCtl::USR.bits());
-            return self.must_write(cpu, Msr::LBR_CTL, ctl);
+            return Ok(vec![(Msr::LBR_CTL, ctl)]);
         }
         let select = set(!kernel, LbrSelect::CPL_EQ_0.bits())
             | set(!user, LbrSelect::CPL_NEQ_0.bits())
             | set(call_stack, 0x3c4);
         let has_select = self.lbr(cpu)?.rdmsr(Msr::LBR_SELECT).is_ok();
+        let mut writes = Vec::new();
         if has_select || select != 0 {
-            self.must_write(cpu, Msr::LBR_SELECT, select)?;
+            writes.push((Msr::LBR_SELECT, select));
         }
         let debugctl = self.must_read(cpu, Msr::DEBUGCTL)? | DebugCtl::LBR.bits();
-        self.must_write(cpu, Msr::DEBUGCTL, debugctl)
+        writes.push((Msr::DEBUGCTL, debugctl));
+        Ok(writes)
     }
 
     fn lbr_off(&mut self, cpu: usize) -> Outcome {
+        let (msr, value) = self.lbr_off_write(cpu)?;
+        self.must_write(cpu, msr, value)
+    }
+
+    /// `lbr off`: the register write that scenarios/README.md lists.
+    pub(crate) fn lbr_off_write(&mut self, cpu: usize) -> Result<(Msr, u64), Mismatch> {
         let (msr, bit) = if self.profile.is_arch() {
             (Msr::LBR_CTL, LbrCtl::LBR_EN.bits())
         } else {
             (Msr::DEBUGCTL, DebugCtl::LBR.bits())
         };
-        let value = self.must_read(cpu, msr)? & !bit;
-        self.must_write(cpu, msr, value)
+        Ok((msr, self.must_read(cpu, msr)? & !bit))
     }
 
     fn must_write(&mut self, cpu: usize, msr: Msr, value: u64) -> Outcome {
@@ -332,32 +358,40 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Every entry, youngest first; those in `checked` are compared with their registers.
-    fn records(&mut self, cpu: usize, checked: Range<usize>) -> Result<Vec<Record>, Mismatch> {
-        let arch = self.profile.is_arch();
+    /// FROM, TO and INFO of the `n`-th youngest of `depth` entries.
+    pub(crate) fn entry_registers(
+        &mut self,
+        cpu: usize,
+        n: u64,
+        depth: u64,
+    ) -> Result<(Msr, Msr, Option<Msr>), Mismatch> {
         let has_info = match self.profile.interface() {
             Interface::Legacy(legacy) => legacy.info.is_some(),
             Interface::Arch(_) => true,
         };
+        let slot = if self.profile.is_arch() {
+            n
+        } else {
+            (self.must_read(cpu, Msr::LASTBRANCH_TOS)? + depth - n) % depth
+        };
+        let scope = Scope { depth, n };
+        let address =
+            |register: fn(Expr) -> Register| self.address(&register(Expr::Number(slot)), scope);
+        let info = has_info.then(|| address(Register::Info)).transpose()?;
+        Ok((address(Register::From)?, address(Register::To)?, info))
+    }
+
+    /// Every entry, youngest first; those in `checked` are compared with their registers.
+    fn records(&mut self, cpu: usize, checked: Range<usize>) -> Result<Vec<Record>, Mismatch> {
         let records = self.lbr(cpu)?.records();
         let depth = records.len() as u64;
-        let tos = if arch {
-            0
-        } else {
-            self.must_read(cpu, Msr::LASTBRANCH_TOS)?
-        };
         for (n, record) in (0..depth).zip(&records) {
             if !checked.contains(&(n as usize)) {
                 continue;
             }
-            let slot = if arch { n } else { (tos + depth - n) % depth };
-            let scope = Scope { depth, n };
-            let mut read = |register: fn(Expr) -> Register| {
-                let msr = self.address(&register(Expr::Number(slot)), scope)?;
-                self.must_read(cpu, msr)
-            };
-            let info = if has_info { read(Register::Info)? } else { 0 };
-            let words = [read(Register::From)?, read(Register::To)?, info];
+            let (from, to, info) = self.entry_registers(cpu, n, depth)?;
+            let info = info.map_or(Ok(0), |info| self.must_read(cpu, info))?;
+            let words = [self.must_read(cpu, from)?, self.must_read(cpu, to)?, info];
             if words != record.raw {
                 let told = format!("entry {n} as its registers read: {words:#x?}");
                 return Err(mismatch(told, format!("{:#x?}", record.raw)));
@@ -409,7 +443,7 @@ impl<'a> Machine<'a> {
 }
 
 /// Byte offset of a word of the image.
-fn image_offset(field: &ImageField, scope: Scope) -> Result<usize, Mismatch> {
+pub(crate) fn image_offset(field: &ImageField, scope: Scope) -> Result<usize, Mismatch> {
     let (base, index) = match field {
         ImageField::Offset(offset) => (0, Some((offset, 1))),
         ImageField::Ctl => (0x00, None),

@@ -99,9 +99,12 @@ pub(crate) fn injected(
     if !fits {
         return Err(InjectionFault::Vector { vector, kind });
     }
-    let pushes = kind == InterruptionType::HardwareException
-        && WITH_ERROR_CODE.contains(&vector)
-        && protected_mode;
+    let may_push = kind == InterruptionType::HardwareException && protected_mode;
+    let pushes = if may_push && profile.basic().injects_any_error_code() {
+        info.has_error_code()
+    } else {
+        may_push && WITH_ERROR_CODE.contains(&vector)
+    };
     if info.has_error_code() != pushes {
         return Err(InjectionFault::ErrorCodeFlag(info.has_error_code()));
     }

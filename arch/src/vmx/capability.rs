@@ -40,6 +40,13 @@ impl VmxBasic {
     pub const fn has_true_controls(self) -> bool {
         self.0 & 1 << 55 != 0
     }
+
+    /// Bit 56: hardware exceptions may be injected with or without an error code, whatever their
+    /// vector.
+    #[must_use]
+    pub const fn injects_any_error_code(self) -> bool {
+        self.0 & 1 << 56 != 0
+    }
 }
 
 /// `IA32_VMX_MISC` (0x485). SDM volume 3, appendix "Miscellaneous Data".

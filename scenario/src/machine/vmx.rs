@@ -17,15 +17,15 @@ use crate::expr::Scope;
 use crate::smt::Core;
 use crate::{BitmapBits, Check, Fault, VmxOutcome, VmxRead, VmxStep};
 
-const VMXON: u64 = 0x1000;
-const VMCS: u64 = 0x2000;
-const BITMAP: u64 = 0x3000;
+pub(crate) const VMXON: u64 = 0x1000;
+pub(crate) const VMCS: u64 = 0x2000;
+pub(crate) const BITMAP: u64 = 0x3000;
 const HOST_RIP: u64 = 0xffff_8000_0000_1000;
 const GUEST_RIP: u64 = 0x40_1000;
 const LBR_STATE: u64 = 1 << 15;
 
 /// Where an area begins and which fields say so.
-const fn place(area: MsrArea) -> (u64, VmcsField, VmcsField) {
+pub(crate) const fn place(area: MsrArea) -> (u64, VmcsField, VmcsField) {
     match area {
         MsrArea::EntryLoad => (
             0x1_0000,
@@ -198,6 +198,33 @@ impl core::fmt::Display for VmxOutcome {
     }
 }
 
+/// What `vmx on` writes into the VMCS.
+pub(crate) fn initial_fields(capabilities: &VmxProfile) -> Vec<(VmcsField, u64)> {
+    let controls = [
+        (VmcsField::PIN_BASED_VM_EXEC_CONTROL, capabilities.pin(), 0),
+        (
+            VmcsField::CPU_BASED_VM_EXEC_CONTROL,
+            capabilities.primary(),
+            1 << 28,
+        ),
+        (VmcsField::VM_EXIT_CONTROLS, capabilities.exit(), 1 << 2),
+        (VmcsField::VM_ENTRY_CONTROLS, capabilities.entry(), 1 << 2),
+    ];
+    let areas = [MsrArea::EntryLoad, MsrArea::ExitStore, MsrArea::ExitLoad];
+    controls
+        .into_iter()
+        .map(|(field, allowed, wanted)| (field, u64::from(allowed.adjust(wanted))))
+        .chain(areas.map(|area| (place(area).1, place(area).0)))
+        .chain([
+            (VmcsField::MSR_BITMAP, BITMAP),
+            (VmcsField::GUEST_CR0, 0x8000_0021),
+            (VmcsField::GUEST_RFLAGS, 2),
+            (VmcsField::GUEST_RIP, GUEST_RIP),
+            (VmcsField::HOST_RIP, HOST_RIP),
+        ])
+        .collect()
+}
+
 impl Side {
     /// In root operation, with a current VMCS that enters, as scenarios/README.md describes it.
     fn on(profile: &Profile) -> Result<Self, Mismatch> {
@@ -222,35 +249,25 @@ impl Side {
             .and_then(|()| side.vmx.vmclear(VMCS))
             .and_then(|()| side.vmx.vmptrld(&side.ram, VMCS))
             .map_err(|error| cannot(&error))?;
-        let controls = [
-            (VmcsField::PIN_BASED_VM_EXEC_CONTROL, capabilities.pin(), 0),
-            (
-                VmcsField::CPU_BASED_VM_EXEC_CONTROL,
-                capabilities.primary(),
-                1 << 28,
-            ),
-            (VmcsField::VM_EXIT_CONTROLS, capabilities.exit(), 1 << 2),
-            (VmcsField::VM_ENTRY_CONTROLS, capabilities.entry(), 1 << 2),
-        ];
-        let areas = [MsrArea::EntryLoad, MsrArea::ExitStore, MsrArea::ExitLoad];
-        let fields = controls
-            .into_iter()
-            .map(|(field, allowed, wanted)| (field, u64::from(allowed.adjust(wanted))))
-            .chain(areas.map(|area| (place(area).1, place(area).0)))
-            .chain([
-                (VmcsField::MSR_BITMAP, BITMAP),
-                (VmcsField::GUEST_CR0, 0x8000_0021),
-                (VmcsField::GUEST_RFLAGS, 2),
-                (VmcsField::GUEST_RIP, GUEST_RIP),
-                (VmcsField::HOST_RIP, HOST_RIP),
-            ]);
-        for (field, value) in fields {
+        for (field, value) in initial_fields(capabilities) {
             side.write(field, value)?;
         }
         Ok(side)
     }
 
-    fn read(&mut self, field: VmcsField) -> Result<u64, Mismatch> {
+    /// The current VMCS as text.
+    pub(super) fn vmcs_text(&self) -> Option<String> {
+        Some(self.vmx.vmcs()?.to_string())
+    }
+
+    /// The MSR-bitmap page.
+    pub(super) fn bitmap_page(&self) -> Vec<u8> {
+        let mut page = vec![0; PAGE];
+        self.ram.read(BITMAP, &mut page);
+        page
+    }
+
+    pub(super) fn read(&mut self, field: VmcsField) -> Result<u64, Mismatch> {
         let read = self.vmx.vmread(field, OperandSize::Bits64);
         read.map_err(|fail| mismatch(format!("VMREAD {field}"), fail))
     }

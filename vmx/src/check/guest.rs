@@ -1,6 +1,9 @@
 //! Guest-state area.
 
-use vlbr_arch::vmx::{EntryControls, Interruptibility, InterruptionType, PendingDebug, VmcsField};
+use vlbr_arch::vmx::{
+    EntryControls, Interruptibility, InterruptionInfo, InterruptionType, PendingDebug, PinControls,
+    VmcsField,
+};
 use vlbr_arch::{DebugCtl, Msr};
 use vlbr_cpu::ledger::MsrAccess;
 
@@ -11,6 +14,9 @@ const RFLAGS_ONE: u64 = 1 << 1;
 const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_IF: u64 = 1 << 9;
 const HLT: u32 = 1;
+const SHUTDOWN: u32 = 2;
+const DEBUG_EXCEPTION: u8 = 1;
+const MACHINE_CHECK: u8 = 18;
 
 /// Why the guest state is wrong: VM entry fails with exit reason 33, qualification 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +45,16 @@ pub enum GuestFault {
     /// Blocking by STI or MOV SS, and not active.
     #[error("activity state {0} while STI or MOV SS blocks events")]
     ActivityBlocked(u32),
+    /// An injected event that does not end the activity state.
+    #[error("an injected {kind:?} with vector {vector} in activity state {activity}")]
+    ActivityInjection {
+        /// Type of the event.
+        kind: InterruptionType,
+        /// Its vector.
+        vector: u8,
+        /// Activity state.
+        activity: u32,
+    },
     /// The interruptibility state is impossible.
     #[error("interruptibility state {0} is impossible")]
     Interruptibility(Interruptibility),
@@ -53,6 +69,10 @@ pub enum GuestFault {
     /// Reserved bits of the pending debug exceptions.
     #[error("pending debug exceptions: reserved bits {0:#x} are set")]
     PendingDebug(u64),
+    /// A pending `#DB` of a transaction with other bits, or without an enabled breakpoint, or in the
+    /// shadow of MOV SS.
+    #[error("pending debug exceptions: {0:#x} cannot be with RTM set")]
+    PendingRtm(u64),
     /// BS does not follow from RFLAGS.TF and `IA32_DEBUGCTL.BTF`.
     #[error(
         "pending debug exceptions: BS is {found}, RFLAGS.TF and IA32_DEBUGCTL.BTF want {wanted}"
@@ -115,6 +135,13 @@ fn check_events(vmx: &Vmx, vmcs: &Vmcs) -> Result<(), GuestFault> {
     if activity > 3 || !vmx.profile().misc().has_activity_state(activity) {
         return Err(GuestFault::ActivityState(activity));
     }
+    if injected.is_some() && !wakes(activity, info) {
+        return Err(GuestFault::ActivityInjection {
+            kind: info.kind(),
+            vector: info.vector(),
+            activity,
+        });
+    }
     let state = Interruptibility::from_bits(vmcs.field32(VmcsField::GUEST_INTERRUPTIBILITY_INFO));
     let (sti, mov_ss) = (
         Interruptibility::BLOCKING_BY_STI,
@@ -124,16 +151,22 @@ fn check_events(vmx: &Vmx, vmcs: &Vmcs) -> Result<(), GuestFault> {
     if activity != 0 && shadow {
         return Err(GuestFault::ActivityBlocked(activity));
     }
+    let enters_smm = vmcs.entry_controls().contains(EntryControls::ENTRY_TO_SMM);
     let in_smm = state.contains(Interruptibility::BLOCKING_BY_SMI);
     if state.bits() >> 5 != 0
         || state.contains(sti | mov_ss)
         || (state.contains(sti) && rflags & RFLAGS_IF == 0)
         || (in_smm && !vmx.smm)
+        || (!in_smm && enters_smm)
+        || state.contains(Interruptibility::ENCLAVE_INTERRUPTION | mov_ss)
     {
         return Err(GuestFault::Interruptibility(state));
     }
     let blocked_by = match injected {
         Some(InterruptionType::External) => sti | mov_ss,
+        Some(InterruptionType::Nmi) if vmcs.pin_controls().contains(PinControls::VIRTUAL_NMIS) => {
+            mov_ss | Interruptibility::BLOCKING_BY_NMI
+        }
         Some(InterruptionType::Nmi) => mov_ss,
         _ => Interruptibility::default(),
     };
@@ -141,12 +174,37 @@ fn check_events(vmx: &Vmx, vmcs: &Vmcs) -> Result<(), GuestFault> {
         let by = Interruptibility::from_bits(state.bits() & blocked_by.bits());
         return Err(GuestFault::InjectionBlocked { kind, by });
     }
-    check_pending(vmcs, rflags, shadow || activity == HLT)
+    check_pending(vmcs, rflags, shadow || activity == HLT, state)
+}
+
+/// Whether the event ends the activity state: an event that does not is blocked in it.
+fn wakes(activity: u32, event: InterruptionInfo) -> bool {
+    match (activity, event.kind()) {
+        (0, _) => true,
+        (HLT, InterruptionType::HardwareException) => {
+            matches!(event.vector(), DEBUG_EXCEPTION | MACHINE_CHECK)
+        }
+        (HLT, kind) => matches!(
+            kind,
+            InterruptionType::External | InterruptionType::Nmi | InterruptionType::Other
+        ),
+        (SHUTDOWN, InterruptionType::HardwareException) => event.vector() == MACHINE_CHECK,
+        (SHUTDOWN, kind) => kind == InterruptionType::Nmi,
+        _ => false,
+    }
 }
 
 /// The single step that TF asks for must be pending if the instruction before it has ended and
 /// nothing could be delivered since.
-fn check_pending(vmcs: &Vmcs, rflags: u64, held: bool) -> Result<(), GuestFault> {
+///
+/// A `#DB` in a transaction comes with an enabled breakpoint, with nothing else, and not after MOV
+/// SS.
+fn check_pending(
+    vmcs: &Vmcs,
+    rflags: u64,
+    held: bool,
+    state: Interruptibility,
+) -> Result<(), GuestFault> {
     let pending = PendingDebug::from_bits(vmcs.field(VmcsField::GUEST_PENDING_DBG_EXCEPTIONS));
     let named = PendingDebug::NAMED
         .iter()
@@ -159,6 +217,12 @@ fn check_pending(vmcs: &Vmcs, rflags: u64, held: bool) -> Result<(), GuestFault>
     let found = pending.contains(PendingDebug::BS);
     if held && found != wanted {
         return Err(GuestFault::SingleStep { found, wanted });
+    }
+    let in_transaction = PendingDebug::RTM | PendingDebug::ENABLED_BREAKPOINT;
+    if pending.contains(PendingDebug::RTM)
+        && (pending != in_transaction || state.contains(Interruptibility::BLOCKING_BY_MOV_SS))
+    {
+        return Err(GuestFault::PendingRtm(pending.bits()));
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use vlbr_arch::vmx::{
     ExitControls, ExitReason, InterruptionInfo, InterruptionType as Type, PinControls,
     PrimaryControls, SecondaryControls, VmInstructionError, VmcsField,
 };
-use vlbr_vmx::{EntryError, Fail, FailReason, Injected, InjectionFault};
+use vlbr_vmx::{EntryError, Fail, FailReason, Injected, InjectionFault, Options, Vmx, VmxProfile};
 
-use crate::common::Machine;
+use crate::common::{Machine, VMCS};
 
 fn inject(info: InterruptionInfo, error: u64, length: u64) -> Result<Injected, InjectionFault> {
     inject_on("skylake", info, error, length)
@@ -77,6 +77,30 @@ fn the_error_code_flag_is_set_exactly_for_exceptions_that_push_one() {
     }
     let nmi = InterruptionInfo::new(2, Type::Nmi).with_error_code();
     assert_eq!(inject(nmi, 0, 0), Err(InjectionFault::ErrorCodeFlag(true)));
+}
+
+#[test]
+fn with_bit_56_of_vmx_basic_any_hardware_exception_may_bring_an_error_code() {
+    let mut machine = Machine::ready("skylake");
+    let text =
+        include_str!("../../profiles/skylake.toml").replace("basic = 0x00da", "basic = 0x01da");
+    let profile = VmxProfile::from_toml(&text).unwrap();
+    machine.vmx = Vmx::new(&profile, Options::default());
+    machine.start();
+    machine.prepare();
+    for (vector, code) in [(6, true), (6, false), (13, true), (13, false)] {
+        let info = InterruptionInfo::new(vector, Type::HardwareException);
+        let info = if code { info.with_error_code() } else { info };
+        machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
+        let injected = machine.launch().unwrap().expect("an event");
+        assert_eq!(injected.error_code, code.then_some(0), "{vector}");
+        machine.hlt();
+        machine.vmx.vmclear(VMCS).unwrap();
+        machine.vmx.vmptrld(&machine.ram, VMCS).unwrap();
+    }
+    let nmi = InterruptionInfo::new(2, Type::Nmi).with_error_code();
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, nmi.bits().into());
+    assert!(machine.launch().is_err(), "no hardware exception");
 }
 
 #[test]

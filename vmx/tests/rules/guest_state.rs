@@ -2,7 +2,7 @@
 
 use vlbr_arch::Msr;
 use vlbr_arch::vmx::{
-    EntryControls, Interruptibility, InterruptionInfo, InterruptionType, VmcsField,
+    EntryControls, Interruptibility, InterruptionInfo, InterruptionType, PinControls, VmcsField,
 };
 use vlbr_vmx::{EntryCause, EntryError, GuestFault, State};
 
@@ -142,8 +142,100 @@ fn an_nmi_is_not_injected_in_the_shadow_of_mov_ss() {
 }
 
 #[test]
+fn a_blocked_nmi_is_not_injected_with_virtual_nmis() {
+    let mut machine = Machine::ready("skylake");
+    let info = InterruptionInfo::new(2, InterruptionType::Nmi);
+    machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
+    let by = Interruptibility::BLOCKING_BY_NMI;
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, by.bits().into());
+    let controls = PinControls::NMI_EXITING | PinControls::VIRTUAL_NMIS;
+    machine.set(VmcsField::PIN_BASED_VM_EXEC_CONTROL, controls.bits());
+    let kind = InterruptionType::Nmi;
+    assert_eq!(
+        fault(&mut machine),
+        GuestFault::InjectionBlocked { kind, by }
+    );
+    machine.clear(VmcsField::PIN_BASED_VM_EXEC_CONTROL, 1 << 5);
+    machine.launch().unwrap();
+}
+
+#[test]
+fn only_what_ends_an_activity_state_is_injected_into_it() {
+    use InterruptionType as Type;
+    const HLT: u32 = 1;
+    const SHUTDOWN: u32 = 2;
+    for (activity, kind, vector, enters) in [
+        (HLT, Type::External, 0x40, true),
+        (HLT, Type::Nmi, 2, true),
+        (HLT, Type::HardwareException, 1, true),
+        (HLT, Type::HardwareException, 18, true),
+        (HLT, Type::Other, 0, true),
+        (HLT, Type::HardwareException, 6, false),
+        (HLT, Type::SoftwareInterrupt, 0x80, false),
+        (HLT, Type::SoftwareException, 3, false),
+        (SHUTDOWN, Type::Nmi, 2, true),
+        (SHUTDOWN, Type::HardwareException, 18, true),
+        (SHUTDOWN, Type::HardwareException, 1, false),
+        (SHUTDOWN, Type::External, 0x40, false),
+        (3, Type::Nmi, 2, false),
+    ] {
+        let mut machine = Machine::ready("skylake");
+        let info = InterruptionInfo::new(vector, kind);
+        machine.write(VmcsField::VM_ENTRY_INTR_INFO_FIELD, info.bits().into());
+        machine.write(VmcsField::VM_ENTRY_INSTRUCTION_LEN, 2);
+        machine.write(VmcsField::GUEST_RFLAGS, 2 | IF);
+        machine.write(VmcsField::GUEST_ACTIVITY_STATE, activity.into());
+        if enters {
+            machine.launch().unwrap();
+        } else {
+            let expected = GuestFault::ActivityInjection {
+                kind,
+                vector,
+                activity,
+            };
+            assert_eq!(fault(&mut machine), expected);
+        }
+    }
+}
+
+#[test]
+fn a_pending_debug_exception_of_a_transaction_stands_alone() {
+    const RTM: u64 = 1 << 16;
+    const BREAKPOINT: u64 = 1 << 12;
+    for (pending, interruptibility, enters) in [
+        (RTM | BREAKPOINT, 0, true),
+        (RTM, 0, false),
+        (RTM | BREAKPOINT | 1, 0, false),
+        (RTM | BREAKPOINT | 1 << 14, 0, false),
+        (RTM | BREAKPOINT, 2, false),
+    ] {
+        let mut machine = Machine::ready("skylake");
+        machine.write(VmcsField::GUEST_PENDING_DBG_EXCEPTIONS, pending);
+        machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, interruptibility);
+        if enters {
+            machine.launch().unwrap();
+        } else {
+            assert_eq!(fault(&mut machine), GuestFault::PendingRtm(pending));
+        }
+    }
+}
+
+#[test]
+fn entry_to_smm_enters_where_smis_are_blocked() {
+    let mut machine = Machine::ready("skylake");
+    machine.vmx.set_smm(true);
+    let control = EntryControls::ENTRY_TO_SMM;
+    machine.set(VmcsField::VM_ENTRY_CONTROLS, control.bits());
+    let state = Interruptibility::default();
+    assert_eq!(fault(&mut machine), GuestFault::Interruptibility(state));
+    machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, 4);
+    machine.launch().unwrap();
+}
+
+#[test]
 fn an_interruptibility_state_that_cannot_be_fails() {
-    for (state, rflags) in [(3, 2 | IF), (1, 2), (1 << 5, 2), (4, 2)] {
+    // The last: an enclave was interrupted, and MOV SS came before.
+    for (state, rflags) in [(3, 2 | IF), (1, 2), (1 << 5, 2), (4, 2), (18, 2)] {
         let mut machine = Machine::ready("skylake");
         machine.write(VmcsField::GUEST_INTERRUPTIBILITY_INFO, state);
         machine.write(VmcsField::GUEST_RFLAGS, rflags);
