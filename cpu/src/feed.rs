@@ -1,6 +1,7 @@
 //! What a retired step gives the counters.
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, InstructionInfoOptions, OpAccess};
+use vlbr_arch::BranchClass;
 use vlbr_pmu::{Increments, Selector, Source, SourceSet};
 
 use crate::block::Block;
@@ -24,7 +25,8 @@ pub struct Inserts(pub u8);
 /// Makes [`Increments`] of the steps of a trace.
 ///
 /// Branches count by class, direction and recorded misprediction, at the last instruction of their
-/// step. An instruction that accesses memory by its encoding counts as a load or store: a REP
+/// step. A near branch that the trace does not show taken, because it fell through or retired into a
+/// gap, counts as a conditional one that was not taken. An instruction that accesses memory by its encoding counts as a load or store: a REP
 /// string instruction that repeated 0 times does, and an access with all elements masked. What a
 /// NOP or LEA names is no access.
 #[derive(Clone, Debug)]
@@ -116,11 +118,14 @@ impl<'c> Feed<'c> {
             .branch()
             .filter(|_| what.retired == block.instructions())
         {
-            let (taken, mispredicted) = match what.exit {
-                Exit::Taken { mispredicted, .. } => (true, mispredicted),
-                _ => (false, false),
-            };
-            sum.add_branch(branch.class, taken, mispredicted, cpl);
+            match (what.exit, branch.class) {
+                (Exit::Taken { mispredicted, .. }, class) => {
+                    sum.add_branch(class, true, mispredicted, cpl);
+                }
+                // INTO shares its class with instructions that always transfer.
+                (_, class @ BranchClass::Far(_)) => sum.add_branch(class, false, false, cpl),
+                _ => sum.add_branch(BranchClass::Jcc, false, false, cpl),
+            }
         }
         sum.add(Source::LbrInserts, cpl, inserts.0.into());
     }

@@ -28,6 +28,11 @@ struct Head<'a> {
     event_type: u32,
     config: String,
     period: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency: Option<u64>,
+    /// The other events of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    group: Vec<&'a str>,
     branch_sample_type: String,
     cpuid: &'a str,
     cmdline: &'a [String],
@@ -87,6 +92,9 @@ enum Item<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         callchain: Option<Vec<String>>,
         branches: Vec<Branch>,
+        /// What each event of the group has counted, the sampled one first.
+        #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+        counts: &'a [u64],
     },
 }
 
@@ -143,6 +151,8 @@ impl<W: Write> JsonSink<W> {
             event_type: info.event.event_type,
             config: hex(info.event.config),
             period: info.event.period,
+            frequency: info.event.frequency,
+            group: info.group.iter().map(|event| event.name.as_str()).collect(),
             branch_sample_type: format!("{:?}", info.branch_sample_type),
             cpuid: &info.cpuid,
             cmdline: &info.cmdline,
@@ -249,6 +259,7 @@ impl<W: Write> SampleSink for JsonSink<W> {
                 .callchain
                 .map(|chain| chain.iter().map(|&a| hex(a)).collect()),
             branches: sample.branches.iter().map(Branch::from).collect(),
+            counts: sample.counts,
         })
     }
 
@@ -292,6 +303,7 @@ mod tests {
             branches: &branches,
             hw_idx: Some(3),
             callchain: None,
+            counts: &[],
         };
         sink.sample(&sample).expect("taken");
         sink.finish().expect("finished");
