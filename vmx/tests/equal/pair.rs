@@ -316,7 +316,14 @@ impl Pair {
                 }
             }
             Op::Poke(at, word) => self.memory(|ram| ram.set_word(*at, *word, 8)),
-            Op::Enter { wrong, shadow } => {
+            Op::Enter {
+                wrong,
+                shadow,
+                before,
+            } => {
+                for (field, value) in before {
+                    self.vmwrite(*field, *value);
+                }
                 let launched = self
                     .slow
                     .current
