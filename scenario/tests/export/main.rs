@@ -1,6 +1,7 @@
 //! The export of the golden scenarios: it is all that another emulator needs, and nothing in it can be
 //! changed unnoticed.
 
+mod counters;
 mod hash;
 mod interpreter;
 mod json;
@@ -274,7 +275,7 @@ fn words(value: &Value, words: &mut BTreeSet<String>) {
                     Some(word) if told => {
                         words.insert(word.to_owned());
                     }
-                    _ if key == "options" => {}
+                    _ if key == "options" || key == "pmu_options" => {}
                     _ => self::words(value, words),
                 }
             }
