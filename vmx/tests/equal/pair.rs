@@ -91,7 +91,6 @@ impl Pair {
             registers: Registers::default(),
             ledger: Ledger::new(),
             tsc: 0,
-            feeds_inserts: setup.feeds_inserts,
         };
         let format = match lbr.interface() {
             Interface::Legacy(legacy) if setup.alternative_format => {
