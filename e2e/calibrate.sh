@@ -11,14 +11,18 @@ for folder in "/lib/modules/$(uname -r)/build" /usr/src/linux-headers-*-amd64; d
         break
     fi
 done
-[[ -n $headers ]] || need /usr/src/linux-headers-amd64
+[[ -n $headers || ${CI:-} != true ]] || need /usr/src/linux-headers-amd64
 # Builds leave files beside their sources.
 cp -r "$ROOT/calibrate" "$WORK/calibrate"
 cd "$WORK"
 
-runs "the kernel module builds" module.out make -C calibrate/module KDIR="$headers" W=1
-check "without a warning" bash -c '! grep -iE "warning|error" module.out module.out.err'
-check "under GPL-2.0" grep -aq 'license=GPL' calibrate/module/vlbr_calibrate.ko
+if [[ -n $headers ]]; then
+    runs "the kernel module builds" module.out make -C calibrate/module KDIR="$headers" W=1
+    check "without a warning" bash -c '! grep -iE "warning|error" module.out module.out.err'
+    check "under GPL-2.0" grep -aq 'license=GPL' calibrate/module/vlbr_calibrate.ko
+else
+    echo "SKIP $NAME: the kernel module (no kernel headers; .ci/run installs them)"
+fi
 
 runs "the image builds" image.out make -C calibrate/image OUT="$WORK"
 boot() { # CPU OUTPUT: QEMU ends with 33 when the image has come to its end

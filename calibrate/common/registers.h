@@ -25,6 +25,7 @@
 struct signature {
 	char vendor[13];
 	u32 family, model, stepping;
+	u32 core; /* type of CPUID leaf 0x1a on hybrid parts: 0x20 Atom, 0x40 Core; otherwise 0 */
 	char hypervisor[13];
 };
 
@@ -41,11 +42,11 @@ struct lbr_part {
 
 /* Legacy parts of family 6. Depths 4 and 8 lie at 0x40 and 0x60, but for Knights Landing and Mill. */
 static const struct lbr_part lbr_parts[] = {
-	{ 0x0f, 4, 0, 0 },  { 0x17, 4, 0, 0 },  { 0x1d, 4, 0, 0 },
+	{ 0x0f, 4, 0, 0 },  { 0x16, 4, 0, 0 },  { 0x17, 4, 0, 0 },  { 0x1d, 4, 0, 0 },
 	{ 0x1c, 8, 0, 0 },  { 0x26, 8, 0, 0 },  { 0x27, 8, 0, 0 },  { 0x35, 8, 0, 0 },
 	{ 0x36, 8, 0, 0 },
 	{ 0x37, 8, 1, 0 },  { 0x4a, 8, 1, 0 },  { 0x4d, 8, 1, 0 },  { 0x5a, 8, 1, 0 },
-	{ 0x5d, 8, 1, 0 },  { 0x4c, 8, 1, 0 },
+	{ 0x5d, 8, 1, 0 },  { 0x4c, 8, 1, 0 },  { 0x75, 8, 1, 0 },
 	{ 0x57, 8, 1, 0 },  { 0x85, 8, 1, 0 },
 	{ 0x1a, 16, 1, 0 }, { 0x1e, 16, 1, 0 }, { 0x1f, 16, 1, 0 }, { 0x2e, 16, 1, 0 },
 	{ 0x25, 16, 1, 0 }, { 0x2c, 16, 1, 0 }, { 0x2f, 16, 1, 0 },
@@ -90,6 +91,7 @@ static inline struct signature read_signature(void)
 		s.model |= r.a >> 12 & 0xf0;
 	if (s.family == 0xf)
 		s.family += r.a >> 20 & 0xff;
+	s.core = cpuid_if_any(7, 0).d >> 15 & 1 ? cpuid_if_any(0x1a, 0).a >> 24 : 0;
 	s.hypervisor[0] = 0;
 	if (r.c >> 31) {
 		r = cpuid_of(0x40000000, 0);

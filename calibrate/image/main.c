@@ -154,8 +154,8 @@ void main(void)
 	lbr = find_lbr(&s);
 	find_clocks();
 	emit("\nvlbr-calibrate 1\nprogram image\n");
-	emit("cpu vendor=%s family=%#x model=%#x stepping=%#x\n", s.vendor, s.family, s.model,
-	     s.stepping);
+	emit("cpu vendor=%s family=%#x model=%#x stepping=%#x core=%#x\n", s.vendor, s.family, s.model,
+	     s.stepping, s.core);
 	emit("microcode %#x\nsystem image-" VERSION "\n", microcode());
 	if (s.hypervisor[0])
 		emit("hypervisor named %s\n", s.hypervisor);

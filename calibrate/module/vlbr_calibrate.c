@@ -142,8 +142,8 @@ static void print_head(const struct signature *s)
 {
 	emit("vlbr-calibrate 1\n");
 	emit("program module\n");
-	emit("cpu vendor=%s family=%#x model=%#x stepping=%#x\n", s->vendor, s->family, s->model,
-	     s->stepping);
+	emit("cpu vendor=%s family=%#x model=%#x stepping=%#x core=%#x\n", s->vendor, s->family,
+	     s->model, s->stepping, s->core);
 	emit("microcode %#x\n", boot_cpu_data.microcode);
 	emit("system linux-%s\n", init_utsname()->release);
 	if (s->hypervisor[0])

@@ -23,4 +23,4 @@ mod trust;
 pub use error::{CalibrateError, LineError, ParseError};
 pub use model::{Calibration, Figure, Options, Provenance, calibrate};
 pub use parse::{MAX_ROWS, parse};
-pub use run::{Clock, Kind, Origin, Program, Row, Run, Signature, Skip, Ticks};
+pub use run::{Clock, Core, Kind, Origin, Program, Row, Run, Signature, Skip, Ticks};

@@ -9,7 +9,7 @@ use vlbr_cpu::ledger::{Class, Cost, CostItem, CostModel};
 
 use crate::cycles::{Range, of_rows};
 use crate::error::CalibrateError;
-use crate::run::{Kind, Row, Run};
+use crate::run::{Core, Kind, Row, Run};
 use crate::sweep::{Line, Points};
 use crate::text::{key, quoted};
 use crate::trust::{Trust, source};
@@ -135,11 +135,16 @@ pub fn calibrate(runs: &[Run], options: &Options<'_>) -> Result<Calibration, Cal
     }
     let best = costs.values().map(|(cost, _)| cost.class).min();
     let name = format!(
-        "{}-{:02x}_{:02x}-{}",
+        "{}-{:02x}_{:02x}-{}{}",
         trust.prefix(best.unwrap_or(Class::E)),
         first.signature.family,
         first.signature.model,
-        first.signature.stepping
+        first.signature.stepping,
+        match first.signature.core {
+            Core::Only => "",
+            Core::Atom => "-atom",
+            Core::Core => "-core",
+        }
     );
     let figures = figures(&costs, options);
     let base = options.base.name();

@@ -6,7 +6,7 @@ use vlbr_arch::Msr;
 
 use crate::error::{LineError, ParseError};
 use crate::fields::{Fields, number};
-use crate::run::{AREAS, Clock, Kind, Origin, Program, Row, Run, Signature, Skip, Ticks};
+use crate::run::{AREAS, Clock, Core, Kind, Origin, Program, Row, Run, Signature, Skip, Ticks};
 
 /// Most rows of one run.
 pub const MAX_ROWS: usize = 4096;
@@ -235,6 +235,18 @@ fn signature(mut fields: Fields<'_>) -> Result<Signature, LineError> {
         family: u16::try_from(fields.number("family", 0x10e)?).unwrap_or(u16::MAX),
         model: byte(fields.number("model", 0xff)?),
         stepping: byte(fields.number("stepping", 0xf)?),
+        core: match fields.text("core")? {
+            "0" => Core::Only,
+            "0x20" => Core::Atom,
+            "0x40" => Core::Core,
+            value => {
+                return Err(LineError::Choice {
+                    field: "core",
+                    value: value.to_owned(),
+                    known: "0, 0x20, 0x40",
+                });
+            }
+        },
     };
     fields.end()?;
     Ok(signature)

@@ -5,6 +5,17 @@ use core::fmt;
 use vlbr_arch::Msr;
 use vlbr_arch::vmx::MsrArea;
 
+/// Type of a core, from CPUID leaf 0x1A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// All cores are the same.
+    Only,
+    /// Intel Atom.
+    Atom,
+    /// Intel Core.
+    Core,
+}
+
 /// Which processor it was, from CPUID leaf 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
@@ -16,6 +27,8 @@ pub struct Signature {
     pub model: u8,
     /// Stepping.
     pub stepping: u8,
+    /// Type of the core, on parts with several.
+    pub core: Core,
 }
 
 impl fmt::Display for Signature {
@@ -24,7 +37,12 @@ impl fmt::Display for Signature {
             f,
             "{} {:02X}_{:02X} stepping {}",
             self.vendor, self.family, self.model, self.stepping
-        )
+        )?;
+        f.write_str(match self.core {
+            Core::Only => "",
+            Core::Atom => " (Atom core)",
+            Core::Core => " (Core core)",
+        })
     }
 }
 

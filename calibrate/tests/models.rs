@@ -4,7 +4,9 @@ mod support;
 
 use proptest::prelude::*;
 use support::{IMAGE, MODULE};
-use vlbr_calibrate::{CalibrateError, Calibration, Options, Provenance, Run, calibrate, parse};
+use vlbr_calibrate::{
+    CalibrateError, Calibration, Core, Options, Provenance, Run, calibrate, parse,
+};
 use vlbr_cpu::ledger::{Class, Cost, CostItem, CostModel};
 
 /// Runs of both samples as if a processor had printed them.
@@ -241,6 +243,15 @@ fn readings_of_two_processors_or_two_origins_do_not_mix() {
     runs[1].signature.stepping = 4;
     let error = calibrate(&runs, &options()).unwrap_err();
     assert!(matches!(&error, CalibrateError::Machines(a, b) if a.stepping == 7 && b.stepping == 4));
+    runs[1].signature.stepping = 7;
+    runs[1].signature.core = Core::Atom;
+    let error = calibrate(&runs, &options()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("stepping 7 (Atom core): a model is that of one"),
+        "{error}"
+    );
     let runs = [unmarked(), parse(IMAGE).unwrap()].concat();
     let error = calibrate(&runs, &options()).unwrap_err();
     assert!(matches!(error, CalibrateError::Origins(..)), "{error}");

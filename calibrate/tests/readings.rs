@@ -12,7 +12,7 @@ fn run(lines: &[&str]) -> String {
     let head = [
         "vlbr-calibrate 1",
         "program image",
-        "cpu vendor=GenuineIntel family=0x6 model=0x55 stepping=0x7",
+        "cpu vendor=GenuineIntel family=0x6 model=0x55 stepping=0x7 core=0",
         "microcode 0x5003604",
         "system image-1",
         "hypervisor none",

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use vlbr_calibrate::{Calibration, Figure, Options, Provenance, Run, calibrate, parse};
+use vlbr_calibrate::{Calibration, Core, Figure, Options, Provenance, Run, calibrate, parse};
 use vlbr_cpu::ledger::{Bound, Class, CostModel};
-use vlbr_lbr::Profile;
+use vlbr_lbr::{CpuModel, Profile};
 use vlbr_traces::export::{ExportError, OutputFile};
 use vlbr_traces::files::read_text;
 
@@ -99,15 +99,20 @@ fn processors(runs: &[Run]) -> Vec<&'static str> {
     if signature.vendor != "GenuineIntel" {
         return Vec::new();
     }
-    Profile::all()
-        .iter()
-        .filter(|profile| {
-            profile.models().iter().any(|model| {
-                u16::from(model.family) == signature.family && model.model == signature.model
-            })
-        })
-        .map(Profile::name)
-        .collect()
+    let Ok(family) = u8::try_from(signature.family) else {
+        return Vec::new();
+    };
+    let model = CpuModel {
+        family,
+        model: signature.model,
+    };
+    let names: Vec<_> = Profile::of_model(model).map(Profile::name).collect();
+    // Of a hybrid part, big cores come first.
+    match (names.as_slice(), signature.core) {
+        ([big, _], Core::Core) => vec![big],
+        ([_, small], Core::Atom) => vec![small],
+        _ => names,
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), ExportError> {

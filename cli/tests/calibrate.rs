@@ -88,3 +88,29 @@ fn a_refusal_leaves_the_output_as_it_was() {
     }
     assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 2);
 }
+
+#[test]
+fn on_a_hybrid_part_the_round_trip_is_that_of_the_core_that_ran() {
+    let folder = tempfile::tempdir().expect("folder");
+    let text = fs::read_to_string(sample("synthetic-image.txt")).expect("read");
+    for (core, own) in [("0x20", "alder-lake-e"), ("0x40", "alder-lake-p")] {
+        let text = text
+            .replace("model=0x55", "model=0x97")
+            .replace("core=0", &format!("core={core}"));
+        fs::write(folder.path().join("image.txt"), text).expect("written");
+        let output = Command::new(env!("CARGO_BIN_EXE_vlbr"))
+            .current_dir(folder.path())
+            .args(["calibrate", "image.txt", "--format", "json"])
+            .output()
+            .expect("the command starts");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let figures = report["figures"].as_array().expect("figures");
+        let timed = figures.iter().filter(|figure| figure["rows"] != 0);
+        let names: Vec<_> = timed.filter_map(|figure| figure["cost"].as_str()).collect();
+        let trips: Vec<_> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix("vmexit_plus_entry."))
+            .collect();
+        assert_eq!(trips, [own]);
+    }
+}

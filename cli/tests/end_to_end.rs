@@ -55,3 +55,8 @@ fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
 fn the_timing_programs_build_and_an_emulators_readings_are_no_measurement() {
     run("calibrate.sh");
 }
+
+#[test]
+fn vm_transitions_are_timed_in_an_emulator_that_hides_and_found_out() {
+    run("calibrate-vmx.sh");
+}

@@ -49,6 +49,14 @@ STEPS = {
     "guest-wrmsr": "cpl msr name value expect",
     "guest-xsaves": "expect",
     "guest-xrstors": "expect",
+    "run": "amounts cpl in_tx",
+    "rdpmc": "ecx cpl pce expect",
+    "lvtpc-write": "value",
+    "lvtpc-read": "expect",
+    "deliver": "interrupt [vector]",
+    "linear-write": "address bytes",
+    "linear-read": "address size expect",
+    "state": "field value",
     "preemption-timer": "exits",
 }
 
@@ -66,7 +74,7 @@ OUTCOMES = {
 CASE = "id area title description rules source machine assumes steps final hash"
 MACHINE = (
     "id name title models linear_address_bits lbr_depth lbr_format perf_capabilities layout cpuid "
-    "options quirks initial"
+    "options pmu_options quirks initial"
 )
 
 

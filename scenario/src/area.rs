@@ -21,13 +21,15 @@ pub enum Area {
     Errata,
     /// 900: the test vectors T1 and so on.
     Vectors,
+    /// 1000: counters, PMIs, PEBS.
+    Pmu,
     /// 1100: VMX.
     Vmx,
 }
 
 impl Area {
     /// Every area, by number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Insertion,
         Self::Filtering,
         Self::CallStack,
@@ -37,6 +39,7 @@ impl Area {
         Self::Ler,
         Self::Errata,
         Self::Vectors,
+        Self::Pmu,
         Self::Vmx,
     ];
 
@@ -53,6 +56,7 @@ impl Area {
             Self::Ler => "ler",
             Self::Errata => "errata",
             Self::Vectors => "vectors",
+            Self::Pmu => "pmu",
             Self::Vmx => "vmx",
         }
     }
@@ -60,10 +64,7 @@ impl Area {
     /// The first number; the area has this one and the 99 that follow.
     #[must_use]
     pub const fn first_number(self) -> u32 {
-        match self {
-            Self::Vmx => 1100,
-            _ => 100 * (self as u32 + 1),
-        }
+        100 * (self as u32 + 1)
     }
 
     /// Whether a file of this area may have this number.

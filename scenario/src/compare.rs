@@ -2,10 +2,11 @@
 
 use core::fmt::Write;
 
+use vlbr_cpu::processor::MsrFault;
 use vlbr_lbr::{GpFault, Record, Verdict};
 
 use crate::expr::Scope;
-use crate::{BranchOutcome, Check, EntryCheck, Expr, Fault, WriteOutcome};
+use crate::{BranchOutcome, Check, EntryCheck, Expr, Fault, ReadCheck, WriteOutcome};
 
 /// A step that went otherwise.
 #[derive(Debug)]
@@ -67,17 +68,79 @@ pub(crate) fn compare(check: &Check, found: u64, scope: Scope) -> Outcome {
     Err(mismatch(format!("{but}{value:#x}{under}"), hex(found)))
 }
 
-pub(crate) fn compare_fault(expected: WriteOutcome, found: Result<(), GpFault>) -> Outcome {
-    match (expected, found) {
+/// Why an instruction did not complete, as scenarios name it. `None`: not a fault of the part, the
+/// model lacks what the part does.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) fault: Option<Fault>,
+    text: String,
+}
+
+impl core::fmt::Display for Refused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<GpFault> for Refused {
+    fn from(fault: GpFault) -> Self {
+        Self {
+            fault: Some(Fault::of(&fault.reason)),
+            text: fault.to_string(),
+        }
+    }
+}
+
+impl From<vlbr_pmu::GpFault> for Refused {
+    fn from(fault: vlbr_pmu::GpFault) -> Self {
+        Self {
+            fault: Some(Fault::of_pmu(&fault.reason)),
+            text: fault.to_string(),
+        }
+    }
+}
+
+impl From<MsrFault> for Refused {
+    fn from(fault: MsrFault) -> Self {
+        Self {
+            fault: Fault::of_msr(&fault.reason),
+            text: fault.to_string(),
+        }
+    }
+}
+
+pub(crate) fn compare_fault<E: Into<Refused>>(
+    expected: WriteOutcome,
+    found: Result<(), E>,
+) -> Outcome {
+    match (expected, found.map_err(Into::into)) {
         (WriteOutcome::Ok, Ok(())) => Ok(()),
-        (WriteOutcome::Ok, Err(fault)) => Err(mismatch("ok", fault)),
+        (WriteOutcome::Ok, Err(refused)) => Err(mismatch("ok", refused)),
         (WriteOutcome::Fault(expected), Ok(())) => Err(mismatch(expected, "ok")),
-        (WriteOutcome::Fault(expected), Err(fault)) => {
-            if expected.accepts(Fault::of(&fault.reason)) {
+        (WriteOutcome::Fault(expected), Err(refused)) => {
+            if refused.fault.is_some_and(|found| expected.accepts(found)) {
                 Ok(())
             } else {
-                Err(mismatch(expected, fault))
+                Err(mismatch(expected, refused))
             }
+        }
+    }
+}
+
+/// A read that gives a value or faults.
+pub(crate) fn compare_read<E: Into<Refused>>(
+    check: &ReadCheck,
+    found: Result<u64, E>,
+    scope: Scope,
+) -> Outcome {
+    match (check, found.map_err(Into::into)) {
+        (ReadCheck::Value(check), Ok(found)) => compare(check, found, scope),
+        (ReadCheck::Value(check), Err(refused)) => {
+            Err(mismatch(hex(eval(&check.value, scope)?), refused))
+        }
+        (ReadCheck::Fault(expected), Ok(found)) => Err(mismatch(expected, hex(found))),
+        (ReadCheck::Fault(expected), Err(refused)) => {
+            compare_fault(WriteOutcome::Fault(*expected), Err(refused))
         }
     }
 }

@@ -74,7 +74,20 @@ pub fn run_scenario(scenario: &Scenario) -> (u64, Vec<Failure>) {
 
 /// One profile and device; it ends at the first failure.
 fn run_one(scenario: &Scenario, profile: &Profile, device: DeviceKind) -> (u64, Option<Failure>) {
-    let mut machine = Machine::new(device, profile, &scenario.options_for(profile));
+    let mut machine = match Machine::new(device, profile, &scenario.processor_options(profile)) {
+        Ok(machine) => machine,
+        Err(error) => {
+            let failure = Failure {
+                line: 1,
+                profile: profile.name().to_owned(),
+                device: Some(device),
+                step: "power-up".to_owned(),
+                expected: "a processor".to_owned(),
+                found: error.to_string(),
+            };
+            return (0, Some(failure));
+        }
+    };
     let mut count = 0;
     for step in &scenario.steps {
         count += 1;

@@ -7,6 +7,8 @@ use crate::Reason;
 pub enum Operator {
     /// `|`
     Or,
+    /// `^`
+    Xor,
     /// `+`
     Add,
     /// `-`
@@ -38,7 +40,7 @@ pub(crate) struct Scope {
 }
 
 const LEVELS: [&[(&str, Operator)]; 4] = [
-    &[("|", Operator::Or)],
+    &[("|", Operator::Or), ("^", Operator::Xor)],
     &[("+", Operator::Add), ("-", Operator::Sub)],
     &[("*", Operator::Mul)],
     &[("<<", Operator::Shl)],
@@ -60,6 +62,7 @@ impl Expr {
                 let (left, right) = (left.eval(scope)?, right.eval(scope)?);
                 match operator {
                     Operator::Or => Some(left | right),
+                    Operator::Xor => Some(left ^ right),
                     Operator::Add => left.checked_add(right),
                     Operator::Sub => left.checked_sub(right),
                     Operator::Mul => left.checked_mul(right),
@@ -124,6 +127,7 @@ mod tests {
     fn products_bind_closer_than_sums_and_sums_closer_than_or() {
         assert_eq!(value("0x1000+0x20*n"), Some(0x1060));
         assert_eq!(value("LBR|1<<11"), Some(0x801));
+        assert_eq!(value("0x803^1<<n"), Some(0x80b));
         assert_eq!(value("depth-1-n"), Some(12));
         assert_eq!(value("2*depth+1|4"), Some(37));
         assert_eq!(value("0xffff_8000_0000_1000"), Some(0xffff_8000_0000_1000));

@@ -16,11 +16,13 @@ mod expr;
 mod index;
 mod machine;
 mod parse;
+mod pmu_step;
 mod report;
 mod select;
 mod smt;
 mod step;
 mod vmx_step;
+mod world;
 
 pub use area::Area;
 pub use discover::{DiscoverError, MAX_FILE_BYTES, discover, load};
@@ -30,6 +32,7 @@ pub use export::{ExportError, ExportSummary, VERSION as EXPORT_VERSION, export};
 pub use expr::{Expr, Operator};
 pub use index::{IndexError, Rule, index, parse_rules};
 pub use parse::{QuirkChange, Scenario, parse};
+pub use pmu_step::{PmuStep, StateField};
 pub use report::{DeviceKind, Failure, FileReport, Report};
 pub use select::Selection;
 pub use step::{

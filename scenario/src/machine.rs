@@ -1,5 +1,6 @@
 //! What a step does to a core and what it compares.
 
+mod pmu;
 pub(crate) mod view;
 mod vmx;
 
@@ -7,54 +8,58 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use vlbr_arch::{
-    BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrSelect, Msr, PerfGlobalStatus, Transfer,
-    XSTATE_LBR_SIZE,
+    BranchClass, Cycles, DebugCtl, FarKind, LbrCtl, LbrSelect, Msr, Transfer, XSTATE_LBR_SIZE,
 };
-use vlbr_lbr::{Device, GpFault, Interface, Options, Profile, Record, Reset};
+use vlbr_cpu::processor::{Boundary, MsrFault, Options, ProcessorError};
+use vlbr_lbr::{Device, Interface, Pmi, Profile, Record, Reset};
+use vlbr_pmu::{Increments, PmiCause};
 
 use crate::compare::{
-    Mismatch, Outcome, compare, compare_fault, compare_record, describe, eval, hex, mismatch,
-    outcome,
+    Mismatch, Outcome, compare, compare_fault, compare_read, compare_record, describe, eval,
+    mismatch, outcome,
 };
 use crate::expr::Scope;
-use crate::smt::Core;
-use crate::{
-    Action, Branch, DeviceKind, Expected, Expr, ImageField, ReadCheck, Register, WriteOutcome,
-};
+use crate::smt::{Core, THREADS, Thread};
+use crate::world::World;
+use crate::{Action, Branch, DeviceKind, Expected, Expr, ImageField, Register};
 
 /// A core of one profile with what stands around it in a scenario.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
     profile: &'a Profile,
-    alternative_format: bool,
     core: Core,
     clock: u64,
+    worlds: [World; THREADS],
     images: BTreeMap<char, [u8; XSTATE_LBR_SIZE]>,
-    tsx: bool,
     vmx: BTreeMap<usize, vmx::Side>,
 }
 
 impl<'a> Machine<'a> {
-    pub(crate) fn new(kind: DeviceKind, profile: &'a Profile, options: &Options) -> Self {
-        Self {
+    pub(crate) fn new(
+        kind: DeviceKind,
+        profile: &'a Profile,
+        options: &Options,
+    ) -> Result<Self, ProcessorError> {
+        Ok(Self {
             profile,
-            alternative_format: options.alternative_format,
-            core: Core::new(kind, profile, options),
+            core: Core::new(kind, profile, options)?,
             clock: 0,
+            worlds: Default::default(),
             images: BTreeMap::new(),
-            tsx: options.tsx.unwrap_or(profile.tsx()),
             vmx: BTreeMap::new(),
-        }
+        })
+    }
+
+    fn thread(&mut self, cpu: usize) -> Result<&mut dyn Thread, Mismatch> {
+        self.core.thread(cpu).ok_or_else(|| absent(cpu))
     }
 
     fn lbr(&mut self, cpu: usize) -> Result<&mut dyn Device, Mismatch> {
-        self.core
-            .cpu(cpu)
-            .ok_or_else(|| mismatch(format!("logical processor {cpu}"), "none"))
+        Ok(self.thread(cpu)?.lbr())
     }
 
     pub(crate) fn depth(&mut self, cpu: usize) -> u64 {
-        self.core.cpu(cpu).map_or(0, |lbr| lbr.depth() as u64)
+        self.lbr(cpu).map_or(0, |lbr| lbr.depth() as u64)
     }
 
     /// Does or compares what a step says.
@@ -74,25 +79,30 @@ impl<'a> Machine<'a> {
             }
             Action::Rdmsr(register, check) => {
                 let msr = self.address(register, scope)?;
-                self.compare_read(cpu, msr, check, scope)
+                compare_read(check, self.thread(cpu)?.rdmsr(msr), scope)
             }
             Action::Branch(branch) => self.branch(cpu, branch, scope),
             Action::Unseen(_) => Ok(()),
+            Action::Pmu(step) => self.pmu_step(cpu, step, scope),
             Action::Vmx(step) => self.vmx_step(cpu, step, scope),
             Action::Wait(cycles) => {
                 self.clock = self.clock.saturating_add(eval(cycles, scope)?);
                 Ok(())
             }
             Action::Pmi(pmi) => {
-                self.lbr(cpu)?.freeze_on_pmi(*pmi);
+                self.thread(cpu)?.raise_pmi(match pmi {
+                    Pmi::Counter => PmiCause::Counter,
+                    Pmi::Pebs => PmiCause::Pebs,
+                    Pmi::Bts => PmiCause::Bts,
+                });
                 Ok(())
             }
             Action::DeepCState => {
-                self.lbr(cpu)?.deep_c_state();
+                self.thread(cpu)?.deep_c_state();
                 Ok(())
             }
             Action::Reset(reset) => {
-                self.lbr(cpu)?.reset(*reset);
+                self.thread(cpu)?.reset(*reset);
                 Ok(())
             }
             Action::SegmentTestFails => {
@@ -133,11 +143,11 @@ impl<'a> Machine<'a> {
                 compare(check, u64::from_le_bytes(word), scope)
             }
             Action::Cpuid(leaf, _, register, check) => {
-                let lbr = self.lbr(cpu)?;
-                let result = if *leaf == 0x1c {
-                    lbr.cpuid_1c()
-                } else {
-                    lbr.cpuid_d_15()
+                let thread = self.thread(cpu)?;
+                let result = match *leaf {
+                    0xa => thread.pmu().profile().cpuid_0a(),
+                    0x1c => thread.lbr().cpuid_1c(),
+                    _ => thread.lbr().cpuid_d_15(),
                 };
                 let registers = [result.eax, result.ebx, result.ecx, result.edx];
                 let found = registers.get(*register).copied().unwrap_or(0);
@@ -184,75 +194,13 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| mismatch("an entry below 256", index))
     }
 
-    /// WRMSR, also of the registers around the LBR as far as they act on it.
-    fn wrmsr(&mut self, cpu: usize, msr: Msr, value: u64) -> Result<Result<(), GpFault>, Mismatch> {
-        let (bit, state) = match msr {
-            Msr::RTIT_CTL => (1, value & 1 != 0),
-            Msr::PERF_GLOBAL_OVF_CTRL => (PerfGlobalStatus::LBR_FRZ.bits(), false),
-            Msr::PERF_GLOBAL_STATUS_SET => (PerfGlobalStatus::LBR_FRZ.bits(), true),
-            _ => return Ok(self.core.wrmsr(cpu, msr, value)),
-        };
-        if value & !bit != 0 {
-            let known = format!("{msr}: only {bit:#x} acts on the LBR");
-            return Err(mismatch(known, format!("{value:#x}")));
-        }
-        let lbr = self.lbr(cpu)?;
-        match msr {
-            Msr::RTIT_CTL => lbr.set_trace_en(state),
-            _ if value != 0 => lbr.set_lbr_frz(state),
-            _ => {}
-        }
-        Ok(Ok(()))
-    }
-
-    /// RDMSR, and which bits of the value are known.
-    fn rdmsr(&mut self, cpu: usize, msr: Msr) -> Result<(Result<u64, GpFault>, u64), Mismatch> {
-        let lbr_format = self.reported_format();
-        let lbr = self.lbr(cpu)?;
-        Ok(match msr {
-            Msr::PERF_CAPABILITIES => (Ok(lbr_format), 0x3f),
-            Msr::PERF_GLOBAL_STATUS => {
-                let bit = PerfGlobalStatus::LBR_FRZ.bits();
-                (Ok(if lbr.lbr_frz() { bit } else { 0 }), bit)
-            }
-            _ => (lbr.rdmsr(msr), !0),
-        })
-    }
-
-    fn compare_read(&mut self, cpu: usize, msr: Msr, check: &ReadCheck, scope: Scope) -> Outcome {
-        let (found, known) = self.rdmsr(cpu, msr)?;
-        match (check, found) {
-            (ReadCheck::Value(check), Ok(found)) => {
-                let mask = check
-                    .mask
-                    .as_ref()
-                    .map_or(Ok(!0), |mask| eval(mask, scope))?;
-                if mask & !known != 0 {
-                    let only = format!("{msr}: a comparison with mask {known:#x}");
-                    return Err(mismatch(only, format!("mask {mask:#x}")));
-                }
-                compare(check, found, scope)
-            }
-            (ReadCheck::Value(check), Err(fault)) => {
-                Err(mismatch(hex(eval(&check.value, scope)?), fault))
-            }
-            (ReadCheck::Fault(expected), Ok(found)) => Err(mismatch(expected, hex(found))),
-            (ReadCheck::Fault(expected), Err(fault)) => {
-                compare_fault(WriteOutcome::Fault(*expected), Err(fault))
-            }
-        }
-    }
-
-    /// `IA32_PERF_CAPABILITIES.LBR_FMT`.
-    pub(crate) fn reported_format(&self) -> u64 {
-        let alternative = match self.profile.interface() {
-            Interface::Legacy(legacy) => legacy.format_alternative,
-            Interface::Arch(_) => None,
-        };
-        let format = alternative
-            .filter(|_| self.alternative_format)
-            .unwrap_or(self.profile.format());
-        u64::from(format.value())
+    pub(crate) fn wrmsr(
+        &mut self,
+        cpu: usize,
+        msr: Msr,
+        value: u64,
+    ) -> Result<Result<(), MsrFault>, Mismatch> {
+        self.core.wrmsr(cpu, msr, value).ok_or_else(|| absent(cpu))
     }
 
     fn lbr_on(&mut self, cpu: usize, kernel: bool, user: bool, call_stack: bool) -> Outcome {
@@ -314,12 +262,12 @@ impl<'a> Machine<'a> {
     }
 
     fn must_write(&mut self, cpu: usize, msr: Msr, value: u64) -> Outcome {
-        let done = self.core.wrmsr(cpu, msr, value);
+        let done = self.wrmsr(cpu, msr, value)?;
         done.map_err(|fault| mismatch(format!("WRMSR {msr} = {value:#x}"), fault))
     }
 
     fn must_read(&mut self, cpu: usize, msr: Msr) -> Result<u64, Mismatch> {
-        let read = self.lbr(cpu)?.rdmsr(msr);
+        let read = self.thread(cpu)?.rdmsr(msr);
         read.map_err(|fault| mismatch(format!("RDMSR {msr}"), fault))
     }
 
@@ -341,12 +289,8 @@ impl<'a> Machine<'a> {
             tx_abort: branch.abort,
             fused: branch.fused,
         };
-        let lbr = self.lbr(cpu)?;
-        let foretold = lbr.verdict(&transfer);
-        let verdict = lbr.retire(&transfer, now);
-        if branch.class == BranchClass::Far(FarKind::Init) {
-            lbr.reset(Reset::Init);
-        }
+        let foretold = self.lbr(cpu)?.verdict(&transfer);
+        let verdict = self.retire(cpu, &transfer, now)?;
         if foretold != verdict {
             return Err(mismatch(outcome(foretold), outcome(verdict)));
         }
@@ -356,6 +300,50 @@ impl<'a> Machine<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A taken transfer, as the event it is.
+    fn retire(
+        &mut self,
+        cpu: usize,
+        transfer: &Transfer,
+        now: Cycles,
+    ) -> Result<vlbr_lbr::Verdict, Mismatch> {
+        let world = self.worlds.get_mut(cpu).ok_or_else(|| absent(cpu))?;
+        world.state.eventing_ip = transfer.from;
+        world.state.rip = transfer.to;
+        let thread = self.core.thread(cpu).ok_or_else(|| absent(cpu))?;
+        let kind = match transfer.class {
+            BranchClass::Far(kind) => Some(kind),
+            _ => None,
+        };
+        match kind {
+            Some(FarKind::Smi) => return Ok(thread.smi(transfer, now)),
+            Some(FarKind::TsxAbort) => return Ok(thread.abort(transfer, now, world)),
+            Some(FarKind::Init) => {
+                let verdict = thread.transfer(transfer, now, world);
+                thread.reset(Reset::Init);
+                return Ok(verdict);
+            }
+            Some(
+                FarKind::Interrupt | FarKind::Exception | FarKind::DebugException | FarKind::Sipi,
+            ) => return Ok(thread.transfer(transfer, now, world)),
+            _ => {}
+        }
+        let (class, mispredicted) = (transfer.class, transfer.mispredicted);
+        let mut run = Increments::branch(class, true, mispredicted, transfer.cpl_before);
+        run.in_tx = transfer.in_tx;
+        let boundary = Boundary {
+            run: &run,
+            transfer: Some(transfer),
+            now,
+        };
+        let retired = match kind {
+            Some(FarKind::Rsm) => Some(thread.rsm(boundary, world)),
+            _ => self.core.retire(cpu, boundary, &mut self.worlds),
+        };
+        let verdict = retired.and_then(|retired| retired.verdict);
+        verdict.ok_or_else(|| absent(cpu))
     }
 
     /// FROM, TO and INFO of the `n`-th youngest of `depth` entries.
@@ -440,6 +428,10 @@ impl<'a> Machine<'a> {
             )),
         }
     }
+}
+
+fn absent(cpu: usize) -> Mismatch {
+    mismatch(format!("logical processor {cpu}"), "none")
 }
 
 /// Byte offset of a word of the image.

@@ -1,6 +1,6 @@
 //! Which processors a scenario concerns.
 
-use vlbr_arch::LbrFormat;
+use vlbr_arch::{LbrFormat, PerfCapabilities};
 use vlbr_lbr::{InsertsEvent, Interface, Profile, Quirk, Scope, SelectLayout};
 
 use crate::Reason;
@@ -134,6 +134,10 @@ fn group(name: &str) -> Option<fn(&Profile) -> bool> {
         },
         "vmx" => |p| vlbr_vmx::VmxProfile::of_processor(p.name()).is_ok(),
         "inserts" => |p| p.lbr_inserts() != InsertsEvent::None,
+        "full-width" => |p| capable(p, PerfCapabilities::FW_WRITE),
+        "smm-freeze" => |p| capable(p, PerfCapabilities::FREEZE_WHILE_SMM),
+        "adaptive" => |p| capable(p, PerfCapabilities::PEBS_BASELINE),
+        "any-thread" => |p| pmu(p).is_some_and(|p| p.version() >= 3 && !p.any_thread_deprecated()),
         _ => return None,
     })
 }
@@ -175,12 +179,44 @@ fn key_test(key: &str, value: &str) -> Option<Test> {
             };
             Box::new(move |p| p.lbr_inserts() == wanted)
         }
-        "quirk" => {
-            let quirk: Quirk = value.parse().ok()?;
-            Box::new(move |p| p.quirks().contains(quirk))
+        "quirk" => match value.parse::<Quirk>() {
+            Ok(quirk) => Box::new(move |p| p.quirks().contains(quirk)),
+            Err(_) => {
+                let quirk: vlbr_pmu::Quirk = value.parse().ok()?;
+                Box::new(move |p| pmu(p).is_some_and(|p| p.quirks().contains(quirk)))
+            }
+        },
+        "pebs" => {
+            let format = number?;
+            Box::new(move |p| {
+                pmu(p).is_some_and(|p| {
+                    p.pebs().is_some() && u32::from(p.perf_capabilities().pebs_format()) == format
+                })
+            })
+        }
+        "gp" => {
+            let counters = number?;
+            Box::new(move |p| pmu(p).is_some_and(|p| p.gp_counters() == counters))
+        }
+        "gp-width" => {
+            let width = number?;
+            Box::new(move |p| pmu(p).is_some_and(|p| p.gp_width() == width))
+        }
+        "fixed" => {
+            let counters = number?;
+            Box::new(move |p| pmu(p).is_some_and(|p| p.fixed_mask().count_ones() == counters))
         }
         _ => return None,
     })
+}
+
+/// The PMU of the part.
+fn pmu(profile: &Profile) -> Option<&'static vlbr_pmu::Profile> {
+    vlbr_pmu::Profile::named(profile.name()).ok()
+}
+
+fn capable(profile: &Profile, capability: PerfCapabilities) -> bool {
+    pmu(profile).is_some_and(|pmu| pmu.perf_capabilities().contains(capability))
 }
 
 fn layout(profile: &Profile) -> Option<SelectLayout> {

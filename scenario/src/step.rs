@@ -1,9 +1,10 @@
 //! Steps of a scenario: what happens and what must be seen.
 
 use vlbr_arch::{BranchClass, CodeSize, Cpl, Msr};
+use vlbr_cpu::processor::MsrReason;
 use vlbr_lbr::{GpReason, Pmi, Reset};
 
-use crate::{Expr, VmxStep};
+use crate::{Expr, PmuStep, VmxStep};
 
 /// The block a step stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,11 +82,17 @@ pub enum Fault {
     NoArchLbr,
     /// CPL is not 0.
     Privilege,
+    /// The register, or a bit of it, is read only.
+    ReadOnly,
+    /// Bits above the counter's width are set.
+    CounterWidth,
+    /// RDPMC of a counter the part lacks.
+    NoSuchCounter,
 }
 
 impl Fault {
     /// The reasons with their names.
-    pub const NAMED: [(Self, &'static str); 9] = [
+    pub const NAMED: [(Self, &'static str); 12] = [
         (Self::NoSuchRegister, "no such register"),
         (Self::BeyondDepth, "beyond depth"),
         (Self::ReservedBits, "reserved bits"),
@@ -95,6 +102,9 @@ impl Fault {
         (Self::SignExtension, "sign extension"),
         (Self::NoArchLbr, "no architectural LBR"),
         (Self::Privilege, "privilege"),
+        (Self::ReadOnly, "read only"),
+        (Self::CounterWidth, "counter width"),
+        (Self::NoSuchCounter, "no such counter"),
     ];
 
     /// The name of the device's reason.
@@ -111,6 +121,34 @@ impl Fault {
             GpReason::SignExtension { .. } => Self::SignExtension,
             GpReason::NoArchLbr => Self::NoArchLbr,
         }
+    }
+
+    /// The name of the PMU's reason.
+    pub(crate) const fn of_pmu(reason: &vlbr_pmu::GpReason) -> Self {
+        use vlbr_pmu::GpReason as Pmu;
+        match reason {
+            Pmu::NoSuchMsr => Self::NoSuchRegister,
+            Pmu::ReadOnly => Self::ReadOnly,
+            Pmu::Reserved(_) => Self::ReservedBits,
+            Pmu::Width(_) => Self::CounterWidth,
+            Pmu::NonCanonical(_) => Self::NotCanonical,
+            Pmu::Privilege => Self::Privilege,
+            Pmu::NoSuchCounter => Self::NoSuchCounter,
+        }
+    }
+
+    /// The name of the reason for which the MSR space refuses; `None` for what is no `#GP`: the
+    /// part would do it, the model cannot.
+    pub(crate) const fn of_msr(reason: &MsrReason) -> Option<Self> {
+        Some(match reason {
+            MsrReason::Privilege(_) => Self::Privilege,
+            MsrReason::NoSuchMsr => Self::NoSuchRegister,
+            MsrReason::Reserved(_) => Self::ReservedBits,
+            MsrReason::ReadOnlyBits(_) => Self::ReadOnly,
+            MsrReason::Lbr(reason) => Self::of(reason),
+            MsrReason::Pmu(reason) => Self::of_pmu(reason),
+            MsrReason::Refused(_) | MsrReason::IntelPt(_) => return None,
+        })
     }
 
     /// Whether a fault for `found` is the one expected.
@@ -324,6 +362,8 @@ pub enum Action {
     Holds(Expr),
     /// What the event `LBR_INSERTS` has counted.
     LbrInserts(Expr),
+    /// Something about counters.
+    Pmu(PmuStep),
     /// Something about VMX.
     Vmx(VmxStep),
 }

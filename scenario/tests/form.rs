@@ -187,16 +187,71 @@ fn values_that_do_not_fit_and_counts_without_end_are_failures() {
 }
 
 #[test]
-fn unmodelled_neighbours_are_not_compared_silently() {
-    for step in [
-        "rdmsr IA32_PERF_CAPABILITIES = 5",
-        "rdmsr IA32_PERF_GLOBAL_STATUS = 0",
-    ] {
-        let scenario = with("stack holds 2", step).unwrap();
-        assert!(!run_scenario(&scenario).1.is_empty(), "{step}");
+fn what_the_model_cannot_do_is_neither_ok_nor_a_fault() {
+    // Intel PT but for TraceEn; an event of no list.
+    for write in ["IA32_RTIT_CTL 3", "IA32_PERFEVTSEL0 EN|USR|0xfe"] {
+        for outcome in ["ok", "#GP", "#GP(reserved bits)"] {
+            let step = format!("wrmsr {write} => {outcome} #");
+            let scenario = with("lbr on #", &step).unwrap();
+            assert_eq!(run_scenario(&scenario).1.len(), 4, "{step}");
+        }
     }
-    let scenario = with("lbr on #", "wrmsr IA32_RTIT_CTL 3 #");
-    assert!(!run_scenario(&scenario.unwrap()).1.is_empty());
+}
+
+#[test]
+fn options_and_quirks_of_counters_are_told_from_those_of_the_lbr() {
+    let scenario = with("seed = 7", "pmu.skid = 7").unwrap();
+    assert_eq!((scenario.pmu_options.skid, scenario.options.seed), (7, 0));
+    for option in [
+        "pmu.skidd = 7",
+        "pmu.seed = 7",
+        "pmu.tsx = true",
+        "pmu.feeds = []",
+    ] {
+        assert_eq!(line_of(with("seed = 7", option)), 7, "{option}");
+    }
+    let scenario = with("E12, !E12", "none, E12, E9").unwrap();
+    let profile = vlbr_lbr::Profile::named("core2-45nm").unwrap();
+    let lbr = scenario.options_for(profile).quirks.unwrap();
+    assert!(lbr.contains(vlbr_lbr::Quirk::DuplicateTop));
+    let pmu = scenario.pmu_options_for(profile).quirks.unwrap();
+    assert!(pmu.contains(vlbr_pmu::Quirk::BufferBitGated));
+    assert!(!pmu.contains(vlbr_pmu::Quirk::PebsLatePmi));
+}
+
+#[test]
+fn steps_about_counters_are_read_or_refused() {
+    for (step, good) in [
+        ("rdpmc 0 = 0", true),
+        ("rdpmc 0 cpl=3 pce = 0", true),
+        ("rdpmc 0 cpl=4 = 0", false),
+        ("rdpmc 0 => ok", false),
+        ("lvtpc = MASK", true),
+        ("lvtpc = NOISE", false),
+        ("memory 0x10 = 0 mask 1", true),
+        ("memory 0x10", false),
+        ("run 1 instructions", false),
+        ("deliver => none", false),
+    ] {
+        assert_eq!(with("stack holds 2", step).is_ok(), good, "{step}");
+    }
+    for (step, good) in [
+        ("run 2 instructions 1 conditional-taken kernel in_tx", true),
+        ("run 1 mispredicted-near-return", true),
+        ("run 1 branches", false),
+        ("run 1", false),
+        ("run", false),
+        ("deliver => vector 0xee", true),
+        ("deliver => vector 256", false),
+        ("deliver", false),
+        ("set memory 1 = 2", true),
+        ("set memory 1 2", false),
+        ("set state r15 = 2", true),
+        ("set state r16 = 2", false),
+        ("memory 0x10 = 0", false),
+    ] {
+        assert_eq!(with("lbr on # and another", step).is_ok(), good, "{step}");
+    }
 }
 
 #[test]
@@ -271,6 +326,21 @@ proptest! {
         }
     }
 
+    /// Steps about counters in any order: read or refused, and if read, run without a panic.
+    #[test]
+    fn no_step_about_counters_makes_the_runner_panic(
+        steps in proptest::collection::vec(pmu_step(), 1..25),
+        cpu in prop::sample::select(vec!["skylake", "core2-65nm", "alder-lake-p", "nehalem"]),
+    ) {
+        let text = GOOD.replace("skylake, alder-lake-p", cpu);
+        let (header, _) = text.split_once("given").expect("a block");
+        let steps = steps.join("\n  ");
+        let text = format!("{header}given\n  {steps}\nthen\n  rdpmc 0 = 0\n");
+        if let Ok(scenario) = read(&text) {
+            let _ = run_scenario(&scenario);
+        }
+    }
+
     /// VMX steps in any order: read or refused, and if read, run without a panic.
     #[test]
     fn no_step_about_vmx_makes_the_runner_panic(
@@ -285,6 +355,37 @@ proptest! {
             let _ = run_scenario(&scenario);
         }
     }
+}
+
+fn pmu_step() -> impl Strategy<Value = String> {
+    let register = prop::sample::select(vec![
+        "IA32_PERFEVTSEL0",
+        "IA32_PERFEVTSEL2",
+        "IA32_PMC0",
+        "IA32_FIXED_CTR_CTRL",
+        "IA32_PERF_GLOBAL_CTRL",
+        "IA32_PERF_GLOBAL_STATUS_SET",
+        "IA32_PEBS_ENABLE",
+        "MSR_PEBS_DATA_CFG",
+        "IA32_DS_AREA",
+        "IA32_DEBUGCTL",
+    ]);
+    let value = prop_oneof![
+        Just(0x1_0000u64),
+        Just(0x53_00c0),
+        Just(0xffff_ffff),
+        Just(1),
+        any::<u64>(),
+    ];
+    (0usize..8, register, value, 0u64..64).prop_map(|(form, register, a, b)| match form {
+        0 | 1 => format!("wrmsr {register} {a:#x}"),
+        2 => format!("run {b} instructions {a:#x} core-cycles kernel"),
+        3 => format!("repeat {b} run 1 instructions 1 near-return in_tx"),
+        4 => format!("set memory 0x1_0000+{b} = {a:#x}"),
+        5 => format!("lvtpc {:#x}", a as u32),
+        6 => format!("rdpmc {:#x} = {b}", a as u32),
+        _ => "tsx-abort 0x1000 -> 0x2000 in_tx".to_owned(),
+    })
 }
 
 fn vmx_step() -> impl Strategy<Value = String> {

@@ -2,7 +2,7 @@
 
 use vlbr_arch::{Cycles, Transfer};
 use vlbr_lbr::{Reset, Verdict};
-use vlbr_pmu::{Increments, Interrupt, Outcome, PmiCause};
+use vlbr_pmu::{Increments, Interrupt, Outcome, PmiCause, Source};
 
 use super::around::{Bus, Nothing};
 use super::{LogicalProcessor, Surroundings};
@@ -28,7 +28,10 @@ pub struct Retired {
 }
 
 impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
-    fn bus<'a, S: ?Sized>(&'a mut self, around: &'a mut S) -> (&'a mut P, Bus<'a, L, S>) {
+    pub(super) fn bus<'a, S: ?Sized>(
+        &'a mut self,
+        around: &'a mut S,
+    ) -> (&'a mut P, Bus<'a, L, S>) {
         let bus = Bus {
             lbr: &mut self.lbr,
             around,
@@ -36,22 +39,62 @@ impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
         (&mut self.pmu, bus)
     }
 
+    /// The LBR sees a transfer: what it did, and how far the event LBR_INSERTS moved, if the PMU
+    /// is told of it.
+    fn record(&mut self, transfer: &Transfer, now: Cycles) -> (Verdict, u64) {
+        let told = self.pmu.options().feeds.contains(Source::LbrInserts);
+        let before = self.lbr.lbr_inserts().filter(|_| told);
+        let verdict = self.lbr.retire(transfer, now);
+        let after = self.lbr.lbr_inserts();
+        let moved = before.zip(after).map(|(from, to)| to.wrapping_sub(from));
+        (verdict, moved.unwrap_or(0))
+    }
+
     /// A boundary: first the LBR records the transfer, then the PMU counts. The branch that
     /// overflows a counter stands in the LBR before the overflow freezes it.
+    ///
+    /// Where the PMU is fed [`Source::LbrInserts`], what the LBR did is added to the run.
     pub fn retire<S: Surroundings>(&mut self, boundary: Boundary<'_>, around: &mut S) -> Retired {
-        let transfer = boundary.transfer;
-        let verdict = transfer.map(|transfer| self.lbr.retire(transfer, boundary.now));
+        let Some(transfer) = boundary.transfer else {
+            return self.count(None, boundary.run, around);
+        };
+        let (verdict, inserts) = self.record(transfer, boundary.now);
+        if inserts == 0 {
+            return self.count(Some(verdict), boundary.run, around);
+        }
+        let mut run = boundary.run.clone();
+        run.add(Source::LbrInserts, transfer.cpl_before, inserts);
+        self.count(Some(verdict), &run, around)
+    }
+
+    fn count<S: Surroundings>(
+        &mut self,
+        verdict: Option<Verdict>,
+        run: &Increments,
+        around: &mut S,
+    ) -> Retired {
         let (pmu, mut bus) = self.bus(around);
         Retired {
             verdict,
-            counted: pmu.retire(boundary.run, &mut bus),
+            counted: pmu.retire(run, &mut bus),
         }
     }
 
-    /// A transfer that is no instruction and that no counter sees: an interrupt, an exception, a
-    /// `#DB`. The LBR alone is told.
-    pub fn transfer(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
-        self.lbr.retire(transfer, now)
+    /// A transfer that is no instruction: an interrupt, an exception, a `#DB`. The LBR alone is
+    /// told, and of counters those of LBR_INSERTS.
+    pub fn transfer<S: Surroundings>(
+        &mut self,
+        transfer: &Transfer,
+        now: Cycles,
+        around: &mut S,
+    ) -> Verdict {
+        let (verdict, inserts) = self.record(transfer, now);
+        if inserts != 0 {
+            let mut run = Increments::new();
+            run.add(Source::LbrInserts, transfer.cpl_before, inserts);
+            self.count(Some(verdict), &run, around);
+        }
+        verdict
     }
 
     /// Another logical processor of the core retired a run: counters with AnyThread count it.
@@ -60,11 +103,15 @@ impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
         pmu.retire_sibling(run, &mut bus)
     }
 
-    /// A transaction aborts: the LBR records it, then counter 2 takes back what `IN_TXCP` says.
-    pub fn abort_transaction(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
-        let verdict = self.lbr.retire(transfer, now);
+    /// A transaction aborts: counter 2 takes back what `IN_TXCP` says, then the LBR records it.
+    pub fn abort_transaction<S: Surroundings>(
+        &mut self,
+        transfer: &Transfer,
+        now: Cycles,
+        around: &mut S,
+    ) -> Verdict {
         self.pmu.abort_transaction();
-        verdict
+        self.transfer(transfer, now, around)
     }
 
     /// The BTS buffer reached its threshold: the LBR freezes, the counters freeze, the PMI goes to

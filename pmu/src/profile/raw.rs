@@ -213,3 +213,41 @@ fn event(raw: RawEvent) -> Result<EventEntry, ProfileError> {
         architectural: raw.architectural,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use vlbr_fuzz::{Form, throw};
+
+    use super::*;
+    use crate::Options;
+
+    /// Event lists come with the crate; their reader is a reader all the same.
+    #[test]
+    fn fuzz_event_list() {
+        let names = ["skylake", "gracemont", "core2"];
+        let lists = names.iter().filter_map(|name| builtin::event_list(name));
+        let seeds: Vec<Vec<u8>> = lists
+            .chain([builtin::ARCHITECTURAL])
+            .map(|text| text.as_bytes().to_vec())
+            .collect();
+        let skylake = Profile::named("skylake").expect("built in");
+        let tally = throw("event list", 500, Form::Text, &seeds, |bytes| {
+            let text = str::from_utf8(bytes).ok();
+            let Some(events) = text.and_then(|text| parse_events(text).ok()) else {
+                return false;
+            };
+            let profile = Profile {
+                events,
+                ..skylake.clone()
+            };
+            if check::check(&profile).is_err() {
+                return false;
+            }
+            for event in profile.events() {
+                let _ = profile.parse_event(event.name(), &Options::default());
+            }
+            true
+        });
+        assert!(tally.taken > 0 && tally.refused > 0);
+    }
+}

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use vlbr_arch::Msr;
-use vlbr_lbr::{Options, Profile};
+use vlbr_cpu::processor::Options;
+use vlbr_lbr::Profile;
+use vlbr_pmu::Source;
 
 use super::flatten::Flatten;
 use super::hash::{State, hash};
@@ -10,13 +12,14 @@ use super::hex::Hex;
 use super::layout::Layout;
 use super::machine::id as machine_id;
 use super::options::others;
+use super::pmu_options;
 use super::step::{Line, Step};
 use super::undefined::{Masks, Undefined};
 use crate::compare::{Mismatch, mismatch};
 use crate::execute::times;
 use crate::expr::Scope;
 use crate::machine::Machine;
-use crate::{Action, DeviceKind, Failure, Scenario};
+use crate::{Action, DeviceKind, Failure, PmuStep, Scenario};
 
 /// Logical processors of every case.
 const CPUS: usize = 2;
@@ -81,6 +84,9 @@ impl Scenario {
     fn tells_time(&self) -> bool {
         self.steps.iter().any(|step| match &step.what {
             Action::Wait(_) => true,
+            Action::Pmu(PmuStep::Run { amounts, .. }) => amounts
+                .iter()
+                .any(|(_, source)| *source == Source::CoreCycles),
             Action::Branch(branch) => branch.after != 0,
             _ => false,
         })
@@ -143,12 +149,30 @@ pub(super) fn failure(
     }
 }
 
+/// Every option that is open, at every other value, with its name.
+fn open_options(options: &Options, profile: &Profile) -> Vec<(&'static str, Options)> {
+    let of_lbr = others(&options.lbr, profile).into_iter().map(|other| {
+        let mut options = options.clone();
+        options.pmu.seed = other.options.seed;
+        options.lbr = other.options;
+        (other.name, options)
+    });
+    let pmu = vlbr_pmu::Profile::named(profile.name());
+    let of_pmu = pmu.map(|pmu| pmu_options::others(&options.pmu, pmu));
+    let of_pmu = of_pmu.into_iter().flatten().map(|other| {
+        let mut options = options.clone();
+        options.pmu = other.options;
+        (other.name, options)
+    });
+    of_lbr.chain(of_pmu).collect()
+}
+
 /// The case of a scenario on a processor.
 ///
 /// # Errors
 /// A step fails, or the two devices end in different states.
 pub(super) fn build(scenario: &Scenario, profile: &Profile) -> Result<Case, Failure> {
-    let options = scenario.options_for(profile);
+    let options = scenario.processor_options(profile);
     let reference = DeviceKind::Reference;
     let of_reference = |error| failure(scenario, profile, error);
     let of_fast = |error| Failure {
@@ -156,13 +180,18 @@ pub(super) fn build(scenario: &Scenario, profile: &Profile) -> Result<Case, Fail
         ..failure(scenario, profile, error)
     };
     let whole = |error| of_reference((0, error));
-    let layout = Layout::of(profile, &options);
-    let mut machine = Machine::new(reference, profile, &options);
+    let layout = Layout::of(profile, &options.lbr);
+    let power_up = |error| (0, mismatch("a processor", error));
+    let mut machine = Machine::new(reference, profile, &options)
+        .map_err(power_up)
+        .map_err(of_reference)?;
     let scope = machine.msrs(0).map_err(whole)?;
     let told = run(scenario, &mut machine, &scope, Some(layout)).map_err(of_reference)?;
 
     let again = |options: &Options| {
-        let mut machine = Machine::new(DeviceKind::Fast, profile, options);
+        let mut machine = Machine::new(DeviceKind::Fast, profile, options)
+            .map_err(power_up)
+            .map_err(of_fast)?;
         run(scenario, &mut machine, &scope, None).map_err(of_fast)
     };
     let fast = again(&options)?;
@@ -178,12 +207,12 @@ pub(super) fn build(scenario: &Scenario, profile: &Profile) -> Result<Case, Fail
         .map(|(state, known)| Masks::of_layout(profile, &layout, timed, known, state))
         .collect();
     let mut assumes = Vec::new();
-    for other in others(&options, profile) {
-        let run = again(&other.options)?;
-        if !run.passed && !assumes.contains(&other.name) {
-            assumes.push(other.name);
+    for (name, options) in open_options(&options, profile) {
+        let run = again(&options)?;
+        if !run.passed && !assumes.contains(&name) {
+            assumes.push(name);
         }
-        let reason = match other.name {
+        let reason = match name {
             "seed" => "seed".to_owned(),
             name => format!("option {name}"),
         };

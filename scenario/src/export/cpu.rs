@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use vlbr_arch::{CPUID_LEAF_PERFMON, CpuidResult, Msr};
-use vlbr_lbr::{CpuModel, Options};
+use vlbr_cpu::processor::Options;
+use vlbr_lbr::CpuModel;
 use vlbr_vmx::VmxProfile;
 
 use super::flatten::CPUID;
@@ -65,7 +66,7 @@ impl Cpu {
         options: &Options,
         layout: Layout,
     ) -> Result<Self, Mismatch> {
-        let format = machine.reported_format();
+        let capabilities = machine.capabilities()?;
         let [leaf_1c, leaf_d_15] = machine.cpuid()?;
         let profile = machine.profile();
         let pmu = vlbr_pmu::Profile::named(profile.name())
@@ -83,7 +84,7 @@ impl Cpu {
         if let Some(model) = profile.models().first() {
             one((1, 0), "eax", signature(*model), !0xf);
         }
-        let tsx = if options.tsx.unwrap_or(profile.tsx()) {
+        let tsx = if options.lbr.tsx.unwrap_or(profile.tsx()) {
             1 << 4 | 1 << 11
         } else {
             0
@@ -99,7 +100,7 @@ impl Cpu {
         leaf((CPUID_LEAF_PERFMON, 0), pmu.cpuid_0a());
         leaf(CPUID[0], leaf_1c);
         leaf(CPUID[1], leaf_d_15);
-        let capabilities = VmxProfile::of_processor(profile.name()).ok();
+        let of_vmx = VmxProfile::of_processor(profile.name()).ok();
         let known = |capabilities: &VmxProfile| {
             let one = |msr: Msr| {
                 let value = capabilities.msr(msr)?;
@@ -113,11 +114,11 @@ impl Cpu {
             models: profile.models().iter().map(ToString::to_string).collect(),
             linear_address_bits: profile.linear_address_bits(),
             lbr_depth: profile.max_depth(),
-            lbr_format: Hex(format),
-            perf_capabilities: Hex(pmu.perf_capabilities().bits() & !0x3f | format),
+            lbr_format: Hex(capabilities & 0x3f),
+            perf_capabilities: Hex(capabilities),
             layout,
             cpuid,
-            vmx: capabilities.map(known).unwrap_or_default(),
+            vmx: of_vmx.map(known).unwrap_or_default(),
         })
     }
 }

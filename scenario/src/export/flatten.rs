@@ -6,7 +6,7 @@ use vlbr_lbr::{Pmi, Reset};
 use super::hex::Hex;
 use super::layout::Layout;
 use super::step::{Expect, Step};
-use super::{branch, entry, vmx};
+use super::{branch, entry, pmu, vmx};
 use crate::compare::{Mismatch, eval};
 use crate::expr::Scope;
 use crate::machine::{Machine, view::image_offset};
@@ -137,6 +137,7 @@ impl Flatten<'_, '_> {
                 event: "LBR_INSERTS",
                 value: eval(count, scope)?,
             },
+            Action::Pmu(step) => pmu::step(step, scope)?,
             Action::Vmx(step) => return vmx::steps(self, cpu, step, scope),
         };
         Ok(vec![one])

@@ -10,6 +10,8 @@ mod hex;
 mod layout;
 mod machine;
 mod options;
+mod pmu;
+mod pmu_options;
 mod register;
 mod step;
 mod undefined;

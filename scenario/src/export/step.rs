@@ -124,6 +124,13 @@ pub(super) struct GuestAccess {
     pub(super) expect: Expect,
 }
 
+/// So much of a source.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Amount {
+    pub(super) source: &'static str,
+    pub(super) amount: Hex,
+}
+
 /// What a step does or compares.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -256,5 +263,43 @@ pub(super) enum Step {
     },
     PreemptionTimer {
         exits: bool,
+    },
+    /// So much retires on one boundary.
+    Run {
+        amounts: Vec<Amount>,
+        cpl: u8,
+        in_tx: bool,
+    },
+    Rdpmc {
+        ecx: Hex,
+        cpl: u8,
+        pce: bool,
+        expect: Expect,
+    },
+    LvtpcWrite {
+        value: Hex,
+    },
+    LvtpcRead {
+        expect: Expect,
+    },
+    /// The core takes interrupts.
+    Deliver {
+        interrupt: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        vector: Option<u8>,
+    },
+    LinearWrite {
+        address: Hex,
+        bytes: String,
+    },
+    LinearRead {
+        address: Hex,
+        size: u8,
+        expect: Expect,
+    },
+    /// What PEBS records hold.
+    State {
+        field: &'static str,
+        value: Hex,
     },
 }

@@ -100,7 +100,7 @@ pub fn export<P: AsRef<Path>>(
             let case = case::build(&scenario, profile)
                 .map_err(|failure| ExportError::failed(&file, failure))?;
             if told.insert(case.machine.clone()) {
-                let options = scenario.options_for(profile);
+                let options = scenario.processor_options(profile);
                 let machine = Machine::new(profile, &options).map_err(|error| {
                     let failure = case::failure(&scenario, profile, (0, error));
                     ExportError::failed(&file, failure)

@@ -20,20 +20,20 @@ impl Machine<'_> {
 
     /// Every register that can be read now, ascending.
     pub(crate) fn msrs(&mut self, cpu: usize) -> Result<Vec<Msr>, Mismatch> {
-        let mut msrs = self.lbr(cpu)?.msrs();
-        msrs.push(Msr::PERF_CAPABILITIES);
-        if self.profile.perfmon_version() >= 4 {
-            msrs.push(Msr::PERF_GLOBAL_STATUS);
-        }
-        msrs.sort_unstable();
-        msrs.dedup();
+        let thread = self.thread(cpu)?;
+        let mut msrs = thread.msrs();
+        msrs.retain(|msr| thread.rdmsr(*msr).is_ok());
         Ok(msrs)
     }
 
     /// What RDMSR gives.
     pub(crate) fn reading(&mut self, cpu: usize, msr: Msr) -> Result<Reading, Mismatch> {
-        let (value, known) = self.rdmsr(cpu, msr)?;
-        Ok((value.ok(), known))
+        Ok((self.thread(cpu)?.rdmsr(msr).ok(), known(msr)))
+    }
+
+    /// `IA32_PERF_CAPABILITIES`.
+    pub(crate) fn capabilities(&mut self) -> Result<u64, Mismatch> {
+        self.must_read(0, Msr::PERF_CAPABILITIES)
     }
 
     /// CPUID leaf 0x1C, subleaf 0, and leaf 0xD, subleaf 15.
@@ -60,5 +60,18 @@ impl Machine<'_> {
     fn side(&mut self, cpu: usize) -> Result<&mut super::vmx::Side, Mismatch> {
         let outside = || mismatch("vmx on before", "a processor outside VMX operation");
         self.vmx.get_mut(&cpu).ok_or_else(outside)
+    }
+}
+
+/// The bits of a register that are modelled.
+const fn known(msr: Msr) -> u64 {
+    match msr.value() {
+        // IA32_MISC_ENABLE: counters, BTS, PEBS.
+        0x1a0 => 0x1880,
+        // IA32_RTIT_CTL: TraceEn.
+        0x570 => 1,
+        // IA32_XSS: the LBR state.
+        0xda0 => 1 << 15,
+        _ => !0,
     }
 }

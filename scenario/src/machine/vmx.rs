@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use vlbr_arch::Msr;
 use vlbr_arch::vmx::{ExitReason, Interruptibility, MsrArea, VmcsField};
-use vlbr_arch::{DebugCtl, Msr};
 use vlbr_cpu::ledger::{Ledger, MsrAccess};
-use vlbr_lbr::{GpFault, Profile};
+use vlbr_cpu::processor::{MsrFault, MsrOperation, MsrReason};
+use vlbr_lbr::Profile;
 use vlbr_vmx::{
     Abort, Access, AreaEntry, Context, EntryError, Fail, GuestMsr, GuestMsrStop, MsrBitmap,
     OperandSize, Options, PhysicalMemory, Registers, VmExit, Vmx, VmxProfile,
@@ -78,34 +79,33 @@ impl PhysicalMemory for Ram {
 struct Msrs<'a> {
     core: &'a mut Core,
     cpu: usize,
-    debugctl: DebugCtl,
-    arch: bool,
+}
+
+const fn no_such(msr: Msr, operation: MsrOperation) -> MsrFault {
+    MsrFault {
+        msr,
+        operation,
+        reason: MsrReason::NoSuchMsr,
+    }
 }
 
 impl MsrAccess for Msrs<'_> {
-    type Fault = GpFault;
+    type Fault = MsrFault;
 
-    fn rdmsr(&mut self, msr: Msr) -> Result<u64, GpFault> {
-        match self.core.cpu(self.cpu) {
-            Some(lbr) => lbr.rdmsr(msr),
-            None => Err(GpFault {
-                access: vlbr_lbr::Access::Rdmsr(msr),
-                reason: vlbr_lbr::GpReason::NoSuchMsr,
-            }),
-        }
+    fn rdmsr(&mut self, msr: Msr) -> Result<u64, MsrFault> {
+        let thread = self.core.thread(self.cpu);
+        thread.map_or(Err(no_such(msr, MsrOperation::Read)), |thread| {
+            thread.rdmsr(msr)
+        })
     }
 
-    fn wrmsr(&mut self, msr: Msr, value: u64) -> Result<(), GpFault> {
-        self.core.wrmsr(self.cpu, msr, value)
+    fn wrmsr(&mut self, msr: Msr, value: u64) -> Result<(), MsrFault> {
+        let written = self.core.wrmsr(self.cpu, msr, value);
+        written.unwrap_or(Err(no_such(msr, MsrOperation::Write(value))))
     }
 
     fn reserved_bits(&self, msr: Msr) -> u64 {
-        match msr {
-            Msr::DEBUGCTL => !self.debugctl.bits(),
-            // Every part enumerates CPL filtering, type filtering and call-stack mode.
-            Msr::LBR_CTL if self.arch => !0x7f_000f,
-            _ => u64::MAX,
-        }
+        self.core.reserved_bits(self.cpu, msr)
     }
 }
 
@@ -122,6 +122,8 @@ pub(super) struct Side {
 enum End {
     Value(u64),
     Is(VmxOutcome, String),
+    /// The part would do it, the model cannot: no scenario can expect that.
+    Unmodelled(String),
 }
 
 impl End {
@@ -136,7 +138,7 @@ impl End {
         Self::Is(outcome, fail.to_string())
     }
 
-    fn of_abort(abort: &Abort<GpFault>) -> Self {
+    fn of_abort(abort: &Abort<MsrFault>) -> Self {
         let number = abort.indicator.map_or(0, |abort| abort.indicator());
         Self::Is(VmxOutcome::Abort(number), abort.to_string())
     }
@@ -153,6 +155,7 @@ impl End {
         let (found, text) = match self {
             Self::Value(value) => (VmxOutcome::Ok, hex(value)),
             Self::Is(found, text) => (found, text),
+            Self::Unmodelled(text) => return Err(mismatch(expected, text)),
         };
         let same = match (expected, found) {
             (VmxOutcome::Gp(expected), VmxOutcome::Gp(found)) => expected.accepts(found),
@@ -173,7 +176,7 @@ impl End {
     fn compare_read(self, expected: &VmxRead, scope: Scope) -> Outcome {
         match (expected, self) {
             (VmxRead::Value(check), Self::Value(found)) => compare(check, found, scope),
-            (VmxRead::Value(check), Self::Is(_, text)) => {
+            (VmxRead::Value(check), Self::Is(_, text) | Self::Unmodelled(text)) => {
                 Err(mismatch(hex(eval(&check.value, scope)?), text))
             }
             (VmxRead::Ends(expected), end) => end.compare(*expected),
@@ -357,8 +360,11 @@ impl Side {
             }
             Err(GuestMsrStop::Exit(exit)) => self.told(&exit, msrs, tsc),
             Err(GuestMsrStop::Gp(fault)) => {
-                let reason = Fault::of(&fault.reason);
-                End::Is(VmxOutcome::Gp(reason), fault.to_string())
+                let text = fault.to_string();
+                match Fault::of_msr(&fault.reason) {
+                    Some(reason) => End::Is(VmxOutcome::Gp(reason), text),
+                    None => End::Unmodelled(text),
+                }
             }
         }
     }
@@ -386,16 +392,9 @@ impl Machine<'_> {
             _ => Msr::DEBUGCTL,
         };
         let tsc = self.clock;
-        let rtm = if self.tsx {
-            DebugCtl::RTM_DEBUG
-        } else {
-            DebugCtl::default()
-        };
         let msrs = &mut Msrs {
             core: &mut self.core,
             cpu,
-            debugctl: self.profile.debugctl() | rtm,
-            arch: self.profile.is_arch(),
         };
         let Some(side) = self.vmx.get_mut(&cpu) else {
             return Err(mismatch(

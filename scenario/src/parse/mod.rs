@@ -2,16 +2,20 @@
 
 mod branch;
 mod names;
+mod pmu;
 mod step;
 mod vmx;
 mod words;
 
 use std::path::Path;
 
+use vlbr_cpu::processor;
 use vlbr_lbr::{Options, Profile, Quirk, QuirkSet};
+use vlbr_pmu::Source;
 
 use crate::{
-    Action, Area, MAX_FILE_BYTES, ParseError, Phase, Reason, Selection, Step, VmxOutcome, VmxStep,
+    Action, Area, MAX_FILE_BYTES, ParseError, Phase, PmuStep, Reason, Selection, Step, VmxOutcome,
+    VmxStep,
 };
 
 const MAX_LINE_BYTES: usize = 400;
@@ -25,6 +29,10 @@ pub enum QuirkChange {
     On(Quirk),
     /// Off.
     Off(Quirk),
+    /// One of the PMU, on.
+    PmuOn(vlbr_pmu::Quirk),
+    /// One of the PMU, off.
+    PmuOff(vlbr_pmu::Quirk),
 }
 
 /// One file: a rule, the processors it concerns, and the steps that show it.
@@ -48,6 +56,9 @@ pub struct Scenario {
     pub profiles: Selection,
     /// Options in place of the defaults. `quirks` is not among them.
     pub options: Options,
+    /// Options of the PMU in place of the defaults; everything is fed. `quirks`, `tsx` and `seed`
+    /// are those of [`Scenario::options`].
+    pub pmu_options: vlbr_pmu::Options,
     /// Changes to the profile's quirks.
     pub quirks: Vec<QuirkChange>,
     /// Steps in order.
@@ -68,10 +79,43 @@ impl Scenario {
                 QuirkChange::None => QuirkSet::EMPTY,
                 QuirkChange::On(quirk) => set.with(*quirk),
                 QuirkChange::Off(quirk) => set.without(*quirk),
+                QuirkChange::PmuOn(_) | QuirkChange::PmuOff(_) => set,
             });
         Options {
             quirks: Some(quirks),
             ..self.options.clone()
+        }
+    }
+
+    /// The options for a PMU of this profile.
+    #[must_use]
+    pub fn pmu_options_for(&self, profile: &Profile) -> vlbr_pmu::Options {
+        let of_part = vlbr_pmu::Profile::named(profile.name())
+            .map(|profile| profile.quirks())
+            .unwrap_or_default();
+        let changed = self
+            .quirks
+            .iter()
+            .fold(of_part, |set, change| match change {
+                QuirkChange::None => vlbr_pmu::QuirkSet::EMPTY,
+                QuirkChange::PmuOn(quirk) => set.with(*quirk),
+                QuirkChange::PmuOff(quirk) => set.without(*quirk),
+                QuirkChange::On(_) | QuirkChange::Off(_) => set,
+            });
+        vlbr_pmu::Options {
+            quirks: Some(changed),
+            tsx: self.options.tsx,
+            seed: self.options.seed,
+            ..self.pmu_options.clone()
+        }
+    }
+
+    /// The options for a processor of this profile.
+    pub(crate) fn processor_options(&self, profile: &Profile) -> processor::Options {
+        processor::Options {
+            lbr: self.options_for(profile),
+            pmu: self.pmu_options_for(profile),
+            ..processor::Options::default()
         }
     }
 }
@@ -99,6 +143,7 @@ struct Header {
     source: Option<String>,
     profiles: Option<Selection>,
     options: String,
+    pmu_options: String,
     quirks: Vec<QuirkChange>,
 }
 
@@ -178,6 +223,33 @@ fn file_name(path: &Path) -> Option<(u32, String)> {
     words.then(|| (number, name.to_owned()))
 }
 
+/// A quirk of either device; no name is of both.
+fn quirk(
+    name: &str,
+    lbr: fn(Quirk) -> QuirkChange,
+    pmu: fn(vlbr_pmu::Quirk) -> QuirkChange,
+) -> Result<QuirkChange, Reason> {
+    match (name.parse(), name.parse()) {
+        (Ok(quirk), _) => Ok(lbr(quirk)),
+        (_, Ok(quirk)) => Ok(pmu(quirk)),
+        (Err(error), Err(other)) => {
+            let (error, other): (vlbr_lbr::UnknownQuirk, vlbr_pmu::UnknownQuirk) = (error, other);
+            Err(Reason::Quirk(format!("{error}; {other}")))
+        }
+    }
+}
+
+/// Options of the PMU, which a scenario feeds everything.
+fn pmu_options(text: &str) -> Result<vlbr_pmu::Options, Reason> {
+    let names: Vec<String> = Source::NAMED
+        .iter()
+        .map(|(_, name)| format!("{name:?}"))
+        .collect();
+    let text = format!("feeds = [{}]\n{text}", names.join(", "));
+    vlbr_pmu::Options::from_toml(&text)
+        .map_err(|error| Reason::Options(error.to_string().replace('\n', " ")))
+}
+
 /// Sets what may stand once.
 fn once<T>(slot: &mut Option<T>, key: &'static str, value: T) -> Result<(), Reason> {
     match slot.replace(value) {
@@ -237,6 +309,9 @@ impl Header {
                 "quirks have a line of their own, quirks:".to_owned(),
             ));
         }
+        if let Some(value) = value.strip_prefix("pmu.") {
+            return self.pmu_option(value);
+        }
         self.options.push_str(value);
         self.options.push('\n');
         Options::from_toml(&self.options)
@@ -244,18 +319,28 @@ impl Header {
             .map_err(|error| Reason::Options(error.to_string().replace('\n', " ")))
     }
 
+    fn pmu_option(&mut self, value: &str) -> Result<(), Reason> {
+        let elsewhere = ["quirks", "tsx", "seed", "feeds"];
+        if elsewhere.iter().any(|name| value.starts_with(name)) {
+            return Err(Reason::Options(
+                "quirks have a line of their own, tsx and seed are of both devices, everything is fed"
+                    .to_owned(),
+            ));
+        }
+        self.pmu_options.push_str(value);
+        self.pmu_options.push('\n');
+        pmu_options(&self.pmu_options).map(drop)
+    }
+
     fn quirks(&mut self, value: &str) -> Result<(), Reason> {
         for item in value.split(',') {
             let item = item.trim();
-            let named = |name: &str| {
-                name.parse::<Quirk>()
-                    .map_err(|error| Reason::Quirk(error.to_string()))
+            let change = match item.strip_prefix('!') {
+                None if item == "none" => Ok(QuirkChange::None),
+                None => quirk(item, QuirkChange::On, QuirkChange::PmuOn),
+                Some(name) => quirk(name, QuirkChange::Off, QuirkChange::PmuOff),
             };
-            self.quirks.push(match item.strip_prefix('!') {
-                None if item == "none" => QuirkChange::None,
-                None => QuirkChange::On(named(item)?),
-                Some(name) => QuirkChange::Off(named(name)?),
-            });
+            self.quirks.push(change?);
         }
         Ok(())
     }
@@ -295,6 +380,7 @@ impl Header {
             profiles: self.profiles.ok_or(Reason::MissingHeader("profiles"))?,
             options: Options::from_toml(&self.options)
                 .map_err(|error| Reason::Options(error.to_string()))?,
+            pmu_options: pmu_options(&self.pmu_options)?,
             quirks: self.quirks,
             steps,
         })
@@ -310,6 +396,7 @@ fn expects(step: &Step) -> bool {
         | Action::Xsaves(..)
         | Action::Xrstors(..)
         | Action::XrstorsInit(..) => step.phase != Phase::Given,
+        Action::Pmu(PmuStep::Rdpmc { .. } | PmuStep::Deliver(_)) => step.phase != Phase::Given,
         Action::Vmx(what) => match what {
             VmxStep::Enter(_, outcome) | VmxStep::Vmwrite(_, _, outcome) => {
                 *outcome != VmxOutcome::Ok && step.phase != Phase::Given

@@ -1,6 +1,9 @@
 //! Names of registers, their bits, and image fields.
 
-use vlbr_arch::{DebugCtl, LbrCtl, LbrInfo, LbrSelect, Msr, PerfCapabilities, PerfGlobalStatus};
+use vlbr_arch::{
+    DebugCtl, LbrCtl, LbrInfo, LbrSelect, Msr, PebsDataCfg, PebsEnable, PerfCapabilities,
+    PerfEvtSel, PerfGlobalStatus,
+};
 
 use super::words::{no_bits, unknown};
 use crate::{Expr, ImageField, Reason, Register};
@@ -69,6 +72,11 @@ pub(super) fn bits_of(register: &Register) -> &'static dyn Fn(&str) -> Option<u6
             _ => Some(PerfCapabilities::from_name(name)?.bits()),
         },
         Msr::RTIT_CTL => &|name| (name == "TRACE_EN").then_some(1),
+        Msr::PEBS_ENABLE => &|name| Some(PebsEnable::from_name(name)?.bits()),
+        Msr::PEBS_DATA_CFG => &|name| Some(PebsDataCfg::from_name(name)?.bits()),
+        _ if (Msr::PERFEVTSEL0..Msr::PERFEVTSEL0.plus(8)).contains(&msr) => {
+            &|name| Some(PerfEvtSel::from_name(name)?.bits())
+        }
         _ => &no_bits,
     }
 }

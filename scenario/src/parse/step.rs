@@ -5,8 +5,8 @@ use vlbr_lbr::{Pmi, Reset};
 
 use super::names::{bits_of, image_field, register};
 use super::words::{Words, no_bits, unknown};
-use super::{branch, vmx};
-use crate::{Action, EntryCheck, Expected, Phase, ReadCheck, Reason, Step, Unseen, VmxStep};
+use super::{branch, pmu, vmx};
+use crate::{Action, EntryCheck, Expected, Phase, PmuStep, Reason, Step, Unseen, VmxStep};
 
 /// Reads a step.
 pub(super) fn parse(line: usize, phase: Phase, text: &str) -> Result<Step, Reason> {
@@ -42,7 +42,11 @@ pub(super) fn parse(line: usize, phase: Phase, text: &str) -> Result<Step, Reaso
 /// What may stand where: happenings under `given` and `when`, states under `then`; reads anywhere.
 fn check_block(what: &Action, phase: Phase) -> Result<(), Reason> {
     let (name, state) = match what {
-        Action::Rdmsr(..) | Action::Vmx(VmxStep::Vmread(..)) => return Ok(()),
+        Action::Rdmsr(..)
+        | Action::Vmx(VmxStep::Vmread(..))
+        | Action::Pmu(PmuStep::Rdpmc { .. }) => return Ok(()),
+        Action::Pmu(PmuStep::Lvtpc(_)) => ("a comparison of the LVT entry", true),
+        Action::Pmu(PmuStep::Memory(..)) => ("a comparison of memory", true),
         Action::Vmx(VmxStep::Stored(..)) => ("a stored value", true),
         Action::Vmx(VmxStep::Byte(..)) => ("a comparison of a byte", true),
         Action::Entry(..) => ("an entry", true),
@@ -71,6 +75,9 @@ fn action(word: &str, words: &mut Words<'_>) -> Result<Action, Reason> {
     if let Some(branch) = branch::parse(word, words)? {
         return Ok(Action::Branch(branch));
     }
+    if let Some(step) = pmu::parse(word, words)? {
+        return Ok(Action::Pmu(step));
+    }
     if let Some(step) = vmx::parse(word, words)? {
         return Ok(Action::Vmx(step));
     }
@@ -83,11 +90,7 @@ fn action(word: &str, words: &mut Words<'_>) -> Result<Action, Reason> {
         }
         "rdmsr" => {
             let register = register(words.next("a register")?)?;
-            let check = if words.take("=>") {
-                ReadCheck::Fault(words.fault()?)
-            } else {
-                ReadCheck::Value(words.check(bits_of(&register))?)
-            };
+            let check = words.read_check(bits_of(&register))?;
             Action::Rdmsr(register, check)
         }
         "wait" => Action::Wait(words.value()?),
@@ -119,7 +122,12 @@ fn action(word: &str, words: &mut Words<'_>) -> Result<Action, Reason> {
         "xrstors" if words.take("init") => Action::XrstorsInit(words.write_outcome()?),
         "xrstors" => Action::Xrstors(image_name(words)?, words.write_outcome()?),
         "set" => {
-            words.expect("image")?;
+            match words.next("image, memory or state")? {
+                "image" => {}
+                "memory" => return Ok(Action::Pmu(pmu::set_memory(words)?)),
+                "state" => return Ok(Action::Pmu(pmu::set_state(words)?)),
+                other => return Err(unknown(other, "image, memory or state")),
+            }
             let image = image_name(words)?;
             let field = image_field(words.next("a field")?)?;
             words.expect("=")?;
@@ -194,9 +202,10 @@ fn image_name(words: &mut Words<'_>) -> Result<char, Reason> {
 
 /// `cpuid 0x1c.0 eax = V`
 fn cpuid(words: &mut Words<'_>) -> Result<Action, Reason> {
-    const LEAVES: &str = "0x1c.0 or 0xd.15";
+    const LEAVES: &str = "0xa.0, 0x1c.0 or 0xd.15";
     const REGISTERS: &str = "eax, ebx, ecx or edx";
     let (leaf, subleaf) = match words.next(LEAVES)? {
+        "0xa.0" => (0xa, 0),
         "0x1c.0" => (0x1c, 0),
         "0xd.15" => (0xd, 15),
         other => return Err(unknown(other, LEAVES)),

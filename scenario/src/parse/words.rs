@@ -1,6 +1,6 @@
 //! The words of one line.
 
-use crate::{Check, Expr, Fault, Reason, WriteOutcome};
+use crate::{Check, Expr, Fault, ReadCheck, Reason, WriteOutcome};
 
 /// Words still to be read.
 #[derive(Debug)]
@@ -89,6 +89,18 @@ impl<'a> Words<'a> {
         Ok(Check { equal, value, mask })
     }
 
+    /// `= V`, `!= V`, or `=> #GP`.
+    pub(super) fn read_check(
+        &mut self,
+        bit: &dyn Fn(&str) -> Option<u64>,
+    ) -> Result<ReadCheck, Reason> {
+        Ok(if self.take("=>") {
+            ReadCheck::Fault(self.fault()?)
+        } else {
+            ReadCheck::Value(self.check(bit)?)
+        })
+    }
+
     /// `=> ok`, `=> #GP`, `=> #GP(reason)`, or nothing, which means ok.
     pub(super) fn write_outcome(&mut self) -> Result<WriteOutcome, Reason> {
         if !self.take("=>") {
@@ -124,7 +136,7 @@ impl<'a> Words<'a> {
                     reason,
                     "a reason of #GP: no such register, beyond depth, reserved bits, \
                      unsupported bits, unsupported depth, not canonical, sign extension, \
-                     no architectural LBR, privilege",
+                     no architectural LBR, privilege, read only, counter width, no such counter",
                 )
             })
     }

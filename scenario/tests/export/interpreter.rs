@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vlbr_arch::{
-    BranchClass, CodeSize, Cpl, Cycles, FarKind, Msr, PerfGlobalStatus, Transfer, XSTATE_LBR_SIZE,
-};
-use vlbr_lbr::{Device, Lbr, Options, Pmi, Profile, Reset, SmtCore, Verdict};
+use vlbr_arch::{BranchClass, CodeSize, Cpl, Cycles, FarKind, Msr, Transfer, XSTATE_LBR_SIZE};
+use vlbr_cpu::ledger::MsrAccess;
+use vlbr_cpu::processor::{Boundary, Core, LogicalProcessor, Options};
+use vlbr_lbr::{Device, Lbr, Profile, Reset, Verdict};
+use vlbr_pmu::{Increments, PmiCause, SourceSet};
 use vlbr_vmx::PhysicalMemory;
 
+use crate::counters::{self, World};
 use crate::side::{Msrs, Side};
 use crate::{hash, json, outcome};
 
 struct Machine {
-    profile: &'static Profile,
-    tsx: bool,
-    core: SmtCore,
-    format: u64,
+    core: Core,
+    worlds: [World; 2],
     clock: u64,
     images: BTreeMap<String, [u8; XSTATE_LBR_SIZE]>,
     sides: [Side; 2],
@@ -56,32 +56,49 @@ impl Machine {
     fn new(machine: &Value) -> Self {
         let name = json::text(machine, "name");
         let profile = Profile::named(name).expect("a processor");
-        let mut options = machine["options"].clone();
-        options["quirks"] = machine["quirks"].clone();
-        let options: Options = serde_json::from_value(options).expect("options");
+        // Quirks of both devices stand in one list.
+        let quirks = |known: &dyn Fn(&str) -> bool| -> Value {
+            let all = machine["quirks"].as_array().expect("a list");
+            let mine = all.iter().filter(|quirk| quirk.as_str().is_some_and(known));
+            mine.cloned().collect()
+        };
+        let mut of_lbr = machine["options"].clone();
+        of_lbr["quirks"] = quirks(&|name| name.parse::<vlbr_lbr::Quirk>().is_ok());
+        let lbr: vlbr_lbr::Options = serde_json::from_value(of_lbr).expect("options");
+        let mut of_pmu = machine["pmu_options"].clone();
+        of_pmu["quirks"] = quirks(&|name| name.parse::<vlbr_pmu::Quirk>().is_ok());
+        let pmu: vlbr_pmu::Options = serde_json::from_value(of_pmu).expect("options");
+        let options = Options {
+            pmu: vlbr_pmu::Options {
+                feeds: SourceSet::ALL,
+                seed: lbr.seed,
+                tsx: lbr.tsx,
+                ..pmu
+            },
+            lbr,
+            ..Options::default()
+        };
+        let of_pmu = vlbr_pmu::Profile::named(name).expect("a processor");
+        let make = || LogicalProcessor::new(profile, of_pmu, options.clone());
         Self {
-            profile,
-            tsx: options.tsx.unwrap_or(profile.tsx()),
-            core: SmtCore::new(profile, &options, 2),
-            format: json::number(&machine["lbr_format"]),
+            core: Core::with(2, &options, make).expect("one part"),
+            worlds: Default::default(),
             clock: 0,
             images: BTreeMap::new(),
             sides: [Side::new(name), Side::new(name)],
         }
     }
 
-    fn lbr(&mut self, cpu: usize) -> &mut Lbr {
+    fn thread(&mut self, cpu: usize) -> &mut LogicalProcessor {
         self.core.thread_mut(cpu).expect("one of two")
     }
 
+    fn lbr(&mut self, cpu: usize) -> &mut Lbr {
+        self.thread(cpu).lbr_mut()
+    }
+
     fn rdmsr(&mut self, cpu: usize, msr: u64) -> Option<u64> {
-        let format = self.format;
-        let lbr = self.lbr(cpu);
-        match Msr::new(msr as u32) {
-            Msr::PERF_CAPABILITIES => Some(format),
-            Msr::PERF_GLOBAL_STATUS => Some(u64::from(lbr.lbr_frz()) << 58),
-            msr => lbr.rdmsr(msr).ok(),
-        }
+        self.thread(cpu).rdmsr(Msr::new(msr as u32)).ok()
     }
 
     fn compare(
@@ -105,15 +122,8 @@ impl Machine {
     }
 
     fn wrmsr(&mut self, cpu: usize, msr: u64, value: u64) -> Value {
-        let frozen = value & PerfGlobalStatus::LBR_FRZ.bits() != 0;
-        match Msr::new(msr as u32) {
-            Msr::RTIT_CTL => self.lbr(cpu).set_trace_en(value & 1 != 0),
-            Msr::PERF_GLOBAL_OVF_CTRL if frozen => self.lbr(cpu).set_lbr_frz(false),
-            Msr::PERF_GLOBAL_STATUS_SET if frozen => self.lbr(cpu).set_lbr_frz(true),
-            Msr::PERF_GLOBAL_OVF_CTRL | Msr::PERF_GLOBAL_STATUS_SET => {}
-            msr => return outcome::of(self.core.wrmsr(cpu, msr, value)),
-        }
-        outcome::ok()
+        let done = self.core.wrmsr(cpu, Msr::new(msr as u32), value);
+        outcome::of(done.expect("one of two"))
     }
 
     fn image(&mut self, step: &Value) -> (&mut [u8; XSTATE_LBR_SIZE], usize) {
@@ -164,21 +174,21 @@ impl Machine {
                 outcome::ok()
             }
             "pmi" => {
-                self.lbr(cpu)
-                    .freeze_on_pmi(match json::text(step, "source") {
-                        "counter" => Pmi::Counter,
-                        "pebs" => Pmi::Pebs,
-                        "bts" => Pmi::Bts,
-                        other => panic!("{other}"),
-                    });
+                let cause = match json::text(step, "source") {
+                    "counter" => PmiCause::Counter,
+                    "pebs" => PmiCause::Pebs,
+                    "bts" => PmiCause::Bts,
+                    other => panic!("{other}"),
+                };
+                self.thread(cpu).raise_pmi(cause);
                 outcome::ok()
             }
             "deep-c-state" => {
-                self.lbr(cpu).deep_c_state();
+                self.thread(cpu).deep_c_state();
                 outcome::ok()
             }
             "reset" => {
-                self.lbr(cpu).reset(match json::text(step, "kind") {
+                self.thread(cpu).reset(match json::text(step, "kind") {
                     "cold" => Reset::Cold,
                     "warm" => Reset::Warm,
                     "warm-in-c6" => Reset::WarmInC6,
@@ -219,10 +229,11 @@ impl Machine {
                 outcome::value(little_endian(&image[at..at + 8]))
             }
             "cpuid" => {
-                let lbr = self.lbr(cpu);
+                let thread = self.thread(cpu);
                 let leaf = match json::number(&step["leaf"]) {
-                    0x1c => lbr.cpuid_1c(),
-                    0xd => lbr.cpuid_d_15(),
+                    0xa => vlbr_pmu::Device::profile(thread.pmu()).cpuid_0a(),
+                    0x1c => thread.lbr().cpuid_1c(),
+                    0xd => thread.lbr().cpuid_d_15(),
                     other => panic!("leaf {other:#x}"),
                 };
                 outcome::value(u64::from(match json::text(step, "register") {
@@ -262,12 +273,26 @@ impl Machine {
                 ram.read(json::number(&step["address"]), &mut bytes);
                 outcome::value(little_endian(&bytes))
             }
+            "run" => {
+                let (run, cycles) = counters::run(step);
+                self.clock += cycles;
+                let boundary = Boundary {
+                    run: &run,
+                    transfer: None,
+                    now: Cycles::new(self.clock),
+                };
+                let retired = self.core.retire(cpu, boundary, &mut self.worlds);
+                retired.expect("one of two");
+                outcome::ok()
+            }
+            "linear-write" | "linear-read" | "state" => self.worlds[cpu].step(step),
+            "rdpmc" | "lvtpc-write" | "lvtpc-read" | "deliver" => {
+                counters::step(self.thread(cpu), step)?
+            }
             _ => {
                 let msrs = &mut Msrs {
                     core: &mut self.core,
                     cpu,
-                    profile: self.profile,
-                    tsx: self.tsx,
                 };
                 let done = self.sides[cpu].step(step, msrs, self.clock);
                 done.ok_or("no such step")?
@@ -305,19 +330,52 @@ impl Machine {
             tx_abort: json::flag(&step["abort"]),
             fused: json::small(&step["fused"]) as u8,
         };
-        let lbr = self.lbr(cpu);
-        let effect = match lbr.retire(&transfer, now) {
+        let effect = match self.retire(cpu, &transfer, now) {
             Verdict::Push => "recorded",
             Verdict::Pop => "popped",
             Verdict::Ignore => "ignored",
         };
-        if class == BranchClass::Far(FarKind::Init) {
-            lbr.reset(Reset::Init);
-        }
         match step.get("effect") {
             Some(told) if told != effect => Err(effect.to_owned()),
             _ => Ok(()),
         }
+    }
+}
+
+impl Machine {
+    fn retire(&mut self, cpu: usize, transfer: &Transfer, now: Cycles) -> Verdict {
+        let world = &mut self.worlds[cpu];
+        world.state.eventing_ip = transfer.from;
+        world.state.rip = transfer.to;
+        let thread = self.core.thread_mut(cpu).expect("one of two");
+        let class = transfer.class;
+        let mut run = Increments::branch(class, true, transfer.mispredicted, transfer.cpl_before);
+        run.in_tx = transfer.in_tx;
+        let boundary = Boundary {
+            run: &run,
+            transfer: Some(transfer),
+            now,
+        };
+        let retired = match class {
+            BranchClass::Far(FarKind::Smi) => return thread.smi(transfer, now),
+            BranchClass::Far(FarKind::TsxAbort) => {
+                return thread.abort_transaction(transfer, now, world);
+            }
+            BranchClass::Far(FarKind::Init) => {
+                let verdict = thread.transfer(transfer, now, world);
+                thread.reset(Reset::Init);
+                return verdict;
+            }
+            BranchClass::Far(
+                FarKind::Interrupt | FarKind::Exception | FarKind::DebugException | FarKind::Sipi,
+            ) => return thread.transfer(transfer, now, world),
+            BranchClass::Far(FarKind::Rsm) => thread.rsm(boundary, world),
+            _ => {
+                let retired = self.core.retire(cpu, boundary, &mut self.worlds);
+                retired.expect("one of two")
+            }
+        };
+        retired.verdict.expect("a transfer")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The export of the golden scenarios: it is all that another emulator needs, and nothing in it can be
 //! changed unnoticed.
 
+mod counters;
 mod hash;
 mod interpreter;
 mod json;
@@ -105,8 +106,8 @@ fn every_final_value_and_the_hash_count() {
         for cpu in 0..2 {
             let masks = json::masks(&case["final"][cpu]);
             let registers = case["final"][cpu]["msrs"].as_array().expect("registers");
-            // Every register of some cases, some registers of every case.
-            for at in (n % 7..registers.len()).step_by(7) {
+            // Some registers of every case, every register of some case.
+            for at in (n % 23..registers.len()).step_by(23) {
                 let msr = json::number(&registers[at][0]);
                 let defined = !masks.get(&msr).copied().unwrap_or(0);
                 if defined == 0 {
@@ -274,7 +275,7 @@ fn words(value: &Value, words: &mut BTreeSet<String>) {
                     Some(word) if told => {
                         words.insert(word.to_owned());
                     }
-                    _ if key == "options" => {}
+                    _ if key == "options" || key == "pmu_options" => {}
                     _ => self::words(value, words),
                 }
             }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use vlbr_arch::vmx::{ExitReason, Interruptibility, VmcsField};
-use vlbr_arch::{Cpl, DebugCtl, Msr};
+use vlbr_arch::{Cpl, Msr};
 use vlbr_cpu::ledger::{Ledger, MsrAccess};
-use vlbr_lbr::{Access, GpFault, GpReason, Profile, SmtCore};
+use vlbr_cpu::processor::{Core, MsrFault};
 use vlbr_vmx::{
     Context, GuestMsr, Launch, OperandSize, Options, PhysicalMemory, Registers, VmExit, Vmx,
     VmxProfile,
@@ -33,38 +33,27 @@ impl PhysicalMemory for Ram {
 /// The registers of a logical processor.
 #[derive(Debug)]
 pub(crate) struct Msrs<'a> {
-    pub(crate) core: &'a mut SmtCore,
+    pub(crate) core: &'a mut Core,
     pub(crate) cpu: usize,
-    pub(crate) profile: &'a Profile,
-    pub(crate) tsx: bool,
 }
 
 impl MsrAccess for Msrs<'_> {
-    type Fault = GpFault;
+    type Fault = MsrFault;
 
-    fn rdmsr(&mut self, msr: Msr) -> Result<u64, GpFault> {
-        let missing = GpFault {
-            access: Access::Rdmsr(msr),
-            reason: GpReason::NoSuchMsr,
-        };
-        self.core.thread(self.cpu).ok_or(missing)?.rdmsr(msr)
+    fn rdmsr(&mut self, msr: Msr) -> Result<u64, MsrFault> {
+        self.core
+            .thread_mut(self.cpu)
+            .expect("one of two")
+            .rdmsr(msr)
     }
 
-    fn wrmsr(&mut self, msr: Msr, value: u64) -> Result<(), GpFault> {
-        self.core.wrmsr(self.cpu, msr, value)
+    fn wrmsr(&mut self, msr: Msr, value: u64) -> Result<(), MsrFault> {
+        self.core.wrmsr(self.cpu, msr, value).expect("one of two")
     }
 
     fn reserved_bits(&self, msr: Msr) -> u64 {
-        let rtm = if self.tsx {
-            DebugCtl::RTM_DEBUG.bits()
-        } else {
-            0
-        };
-        match msr {
-            Msr::DEBUGCTL => !(self.profile.debugctl().bits() | rtm),
-            Msr::LBR_CTL if self.profile.is_arch() => !0x7f_000f,
-            _ => u64::MAX,
-        }
+        let thread = self.core.thread(self.cpu).expect("one of two");
+        thread.reserved_bits(msr)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Scenarios made wrong on purpose.
 
+use vlbr_pmu::Interrupt;
 use vlbr_scenario::{
-    Action, BranchOutcome, Check, Expected, Expr, Fault, Operator, Phase, ReadCheck, Scenario,
-    Step, VmxOutcome, VmxRead, VmxStep, WriteOutcome,
+    Action, BranchOutcome, Check, Expected, Expr, Fault, Operator, Phase, PmuStep, ReadCheck,
+    Scenario, Step, VmxOutcome, VmxRead, VmxStep, WriteOutcome,
 };
 
 /// Every scenario that differs from `scenario` in one expectation, with the line of the change.
@@ -23,6 +24,7 @@ pub(crate) fn without_one_step(scenario: &Scenario) -> Vec<Scenario> {
     let happens = |step: &Step| match &step.what {
         Action::Rdmsr(..) | Action::Unseen(_) => false,
         Action::Vmx(VmxStep::Vmread(..) | VmxStep::Rdmsr(..)) => false,
+        Action::Pmu(PmuStep::Rdpmc { .. }) => false,
         Action::Wrmsr(_, _, outcome)
         | Action::Xsaves(_, outcome)
         | Action::Xrstors(_, outcome)
@@ -57,35 +59,11 @@ fn turned(check: &Check) -> Check {
 
 fn changed(step: &Step) -> Vec<Action> {
     match &step.what {
-        Action::Rdmsr(register, ReadCheck::Value(check)) => {
-            let with = |check| Action::Rdmsr(register.clone(), ReadCheck::Value(check));
-            let mut changes = vec![
-                with(turned(check)),
-                Action::Rdmsr(register.clone(), ReadCheck::Fault(Fault::Any)),
-            ];
-            if check.equal && check.mask.is_none() {
-                let value = match check.value {
-                    Expr::Number(value) => Expr::Number(value ^ 1 << 20),
-                    ref other => more(other),
-                };
-                changes.push(with(Check {
-                    value,
-                    ..check.clone()
-                }));
-            }
-            changes
-        }
-        Action::Rdmsr(register, ReadCheck::Fault(fault)) => vec![
-            Action::Rdmsr(
-                register.clone(),
-                ReadCheck::Value(Check {
-                    equal: true,
-                    value: Expr::Number(0),
-                    mask: None,
-                }),
-            ),
-            Action::Rdmsr(register.clone(), ReadCheck::Fault(another(*fault))),
-        ],
+        Action::Rdmsr(register, check) => reads(check)
+            .into_iter()
+            .map(|check| Action::Rdmsr(register.clone(), check))
+            .collect(),
+        Action::Pmu(step) => pmu(step).into_iter().map(Action::Pmu).collect(),
         Action::Wrmsr(register, value, outcome) => outcomes(*outcome)
             .into_iter()
             .map(|outcome| Action::Wrmsr(register.clone(), value.clone(), outcome))
@@ -141,6 +119,77 @@ fn changed(step: &Step) -> Vec<Action> {
             .collect(),
         Action::Vmx(step) => vmx(step).into_iter().map(Action::Vmx).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// Other values and ends of a read.
+fn reads(check: &ReadCheck) -> Vec<ReadCheck> {
+    let check = match check {
+        ReadCheck::Value(check) => check,
+        ReadCheck::Fault(fault) => {
+            let zero = Check {
+                equal: true,
+                value: Expr::Number(0),
+                mask: None,
+            };
+            return vec![ReadCheck::Value(zero), ReadCheck::Fault(another(*fault))];
+        }
+    };
+    let mut changes: Vec<ReadCheck> = values(check).into_iter().map(ReadCheck::Value).collect();
+    changes.push(ReadCheck::Fault(Fault::Any));
+    changes
+}
+
+/// Other values of a comparison.
+fn values(check: &Check) -> Vec<Check> {
+    let mut changes = vec![turned(check)];
+    if check.equal && check.mask.is_none() {
+        let value = match check.value {
+            Expr::Number(value) => Expr::Number(value ^ 1 << 20),
+            ref other => more(other),
+        };
+        changes.push(Check {
+            value,
+            ..check.clone()
+        });
+    }
+    changes
+}
+
+fn pmu(step: &PmuStep) -> Vec<PmuStep> {
+    match step {
+        PmuStep::Rdpmc {
+            ecx,
+            cpl,
+            pce,
+            check,
+        } => reads(check)
+            .into_iter()
+            .map(|check| PmuStep::Rdpmc {
+                ecx: ecx.clone(),
+                cpl: *cpl,
+                pce: *pce,
+                check,
+            })
+            .collect(),
+        PmuStep::Lvtpc(check) => values(check).into_iter().map(PmuStep::Lvtpc).collect(),
+        PmuStep::Deliver(None) => vec![PmuStep::Deliver(Some(Interrupt::Nmi))],
+        PmuStep::Deliver(Some(Interrupt::Fixed(vector))) => vec![
+            PmuStep::Deliver(None),
+            PmuStep::Deliver(Some(Interrupt::Fixed(vector ^ 1))),
+        ],
+        PmuStep::Deliver(Some(_)) => vec![
+            PmuStep::Deliver(None),
+            PmuStep::Deliver(Some(Interrupt::Fixed(0xee))),
+        ],
+        PmuStep::Memory(address, check) => values(check)
+            .into_iter()
+            .map(|check| PmuStep::Memory(address.clone(), check))
+            .collect(),
+        PmuStep::Run { .. }
+        | PmuStep::SetLvtpc(_)
+        | PmuStep::SetMemory(..)
+        | PmuStep::SetState(..) => Vec::new(),
     }
 }
 

@@ -25,8 +25,6 @@ pub(crate) struct Fast {
     pub(crate) registers: Registers,
     pub(crate) ledger: Ledger,
     pub(crate) tsc: u64,
-    /// The counters are told what the LBR inserts; then it hears of a transfer first.
-    pub(crate) feeds_inserts: bool,
 }
 
 fn of_fail(fail: Fail) -> Ends {
@@ -315,14 +313,8 @@ impl Side for Fast {
                 }
             }
             Step::Taken(transfer) => {
-                let mut run = increments(step).unwrap_or_default();
-                let outcome = if self.feeds_inserts {
-                    let inserts = self.msrs.transfer(transfer);
-                    run.add(Source::LbrInserts, transfer.cpl_before, inserts);
-                    self.msrs.retire(&run, None)
-                } else {
-                    self.msrs.retire(&run, Some(transfer))
-                };
+                let run = increments(step).unwrap_or_default();
+                let outcome = self.msrs.retire(&run, Some(transfer));
                 seen.push((outcome, self.msrs.cpu.deliver()));
             }
         }

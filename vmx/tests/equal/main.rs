@@ -11,6 +11,7 @@ mod ram;
 mod side;
 mod slow;
 mod split;
+mod values;
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -327,7 +327,7 @@ impl FastMsrs {
     /// A transfer of which the counters hear later: what the LBR counted as inserted.
     pub(crate) fn transfer(&mut self, transfer: &Transfer) -> u64 {
         let before = self.cpu.lbr().lbr_inserts().unwrap_or(0);
-        self.cpu.transfer(transfer, Cycles::new(self.clock));
+        self.cpu.lbr_mut().retire(transfer, Cycles::new(self.clock));
         let after = self.cpu.lbr().lbr_inserts().unwrap_or(0);
         after.wrapping_sub(before)
     }

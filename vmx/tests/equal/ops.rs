@@ -13,6 +13,7 @@ use crate::ends::Told;
 use crate::model::Access;
 use crate::pair::Setup;
 use crate::side::Step;
+use crate::values::{FIELDS, before, bits, field, injection};
 
 /// Where the regions stand; the last two are no good for one.
 pub(crate) const VMXON: u64 = 0x1000;
@@ -60,10 +61,11 @@ pub(crate) enum Op {
     },
     /// The first word of a region changes.
     Poke(u64, u64),
-    /// VMLAUNCH or VMRESUME as the launch state wants, or the other one.
+    /// VMLAUNCH or VMRESUME as the launch state wants, or the other one; before it VMWRITEs.
     Enter {
         wrong: bool,
         shadow: bool,
+        before: Vec<(VmcsField, u64)>,
     },
     /// RDMSR and WRMSR of whoever runs.
     Rdmsr(u32),
@@ -135,16 +137,6 @@ fn register() -> impl Strategy<Value = u32> {
     ]
 }
 
-fn bits() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        2 => Just(0u64),
-        2 => (0u32..64).prop_map(|bit| 1 << bit),
-        1 => (0u32..64).prop_map(|bit| u64::MAX >> bit),
-        1 => any::<u64>(),
-        1 => 0u64..0x20,
-    ]
-}
-
 /// A register with a value, often one that it takes.
 fn write() -> impl Strategy<Value = (u32, u64)> {
     let likely: Vec<(Msr, u64)> = vec![
@@ -176,106 +168,6 @@ fn write() -> impl Strategy<Value = (u32, u64)> {
     prop_oneof![
         3 => (register(), bits()),
         4 => select(likely).prop_map(|(msr, value)| (msr.value(), value)),
-    ]
-}
-
-/// Fields that entry and exit use, as against all.
-const FIELDS: &[(VmcsField, &[u64])] = &[
-    (
-        VmcsField::MSR_BITMAP,
-        &[BITMAP, BITMAP + 1, 1 << 40, 1 << 52],
-    ),
-    (
-        VmcsField::GUEST_IA32_DEBUGCTL,
-        &[0, 1, 0x801, 0x1801, 2, 8, 1 << 15, 1 << 40],
-    ),
-    (
-        VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL,
-        &[0, 3, 0x7_0000_0003, 1 << 40, 1 << 48],
-    ),
-    (VmcsField::HOST_IA32_PERF_GLOBAL_CTRL, &[0, 1, 0xf, 1 << 40]),
-    (
-        VmcsField::GUEST_IA32_LBR_CTL,
-        &[0, 0x7f_0007, 0x7f_000f, 1 << 8],
-    ),
-    (VmcsField::GUEST_DR7, &[0x400, 0x401, 1 << 32]),
-    (
-        VmcsField::GUEST_RFLAGS,
-        &[2, 0x202, 0x302, 0x102, 0, 0xa, 1 << 22 | 2],
-    ),
-    (VmcsField::GUEST_ACTIVITY_STATE, &[0, 1, 2, 3, 4]),
-    (
-        VmcsField::GUEST_INTERRUPTIBILITY_INFO,
-        &[0, 1, 2, 3, 4, 8, 16, 18, 32],
-    ),
-    (
-        VmcsField::GUEST_PENDING_DBG_EXCEPTIONS,
-        &[
-            0,
-            1 << 14,
-            1 << 12,
-            1 << 16 | 1 << 12,
-            1 << 16,
-            1 << 5,
-            0x400f,
-        ],
-    ),
-    (VmcsField::EXCEPTION_BITMAP, &[0, 2, 1 << 14, 0xffff_ffff]),
-    (VmcsField::PAGE_FAULT_ERROR_CODE_MASK, &[0, 1, 7]),
-    (VmcsField::PAGE_FAULT_ERROR_CODE_MATCH, &[0, 1]),
-    (
-        VmcsField::VMX_PREEMPTION_TIMER_VALUE,
-        &[0, 1, 5, 1000, 0xffff_ffff],
-    ),
-    (
-        VmcsField::VM_ENTRY_EXCEPTION_ERROR_CODE,
-        &[0, 0x10, 1 << 14, 1 << 15],
-    ),
-    (VmcsField::VM_ENTRY_INSTRUCTION_LEN, &[0, 1, 2, 15, 16]),
-    (VmcsField::GUEST_CR0, &[0x8000_0021, 0x20]),
-    (VmcsField::XSS_EXIT_BITMAP, &[0, 1 << 15]),
-    (VmcsField::VM_EXIT_MSR_STORE_ADDR, &[0x2_0008, 1 << 46, !15]),
-    (
-        VmcsField::VM_ENTRY_MSR_LOAD_COUNT,
-        &[0, 1, 2, 513, 0xffff_ffff],
-    ),
-    (VmcsField::GUEST_RIP, &[0x40_1000]),
-];
-
-fn injection() -> impl Strategy<Value = u64> {
-    let good = select(vec![
-        0x8000_0202u64,
-        0x8000_0040,
-        0x8000_0301,
-        0x8000_0306,
-        0x8000_0b0d,
-        0x8000_0312,
-        0x8000_0480,
-        0x8000_0603,
-        0x8000_0700,
-    ]);
-    let kind = (0u64..8, prop_oneof![Just(2u64), 0u64..32, 0u64..256]);
-    let any = (
-        kind,
-        any::<bool>(),
-        prop_oneof![9 => Just(0u64), 1 => 0u64..0x8_0000],
-        prop::bool::weighted(0.9),
-    )
-        .prop_map(|((kind, vector), code, reserved, valid)| {
-            u64::from(valid) << 31 | reserved << 12 | u64::from(code) << 11 | kind << 8 | vector
-        });
-    prop_oneof![2 => good, 3 => any]
-}
-
-fn field() -> impl Strategy<Value = u32> {
-    let named: Vec<u32> = VmcsField::NAMED
-        .iter()
-        .map(|(field, ..)| field.encoding())
-        .collect();
-    prop_oneof![
-        8 => select(named.clone()),
-        2 => select(named).prop_map(|field| field | 1),
-        1 => any::<u32>(),
     ]
 }
 
@@ -470,7 +362,7 @@ fn guest() -> impl Strategy<Value = Op> {
         4 => (access(), register(), prop_oneof![4 => Just(0u8), 1 => 1u8..4])
             .prop_map(|(access, msr, cpl)| Op::GuestMsr(access, msr, cpl)),
         4 => told().prop_map(Op::Exit),
-        2 => (prop_oneof![Just(1u8), Just(14), 0u8..40], kind, code, bits())
+        4 => (prop_oneof![1 => Just(1u8), 3 => Just(14), 1 => 0u8..40], kind, code, bits())
             .prop_map(|(vector, kind, code, dr6)| Op::Exception(vector, kind, code, dr6)),
         1 => Just(Op::Nmi),
         1 => any::<u8>().prop_map(Op::ExternalInterrupt),
@@ -496,8 +388,16 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => instructions(),
         14 => setting(),
-        16 => (prop::bool::weighted(0.05), prop::bool::weighted(0.03))
-            .prop_map(|(wrong, shadow)| Op::Enter { wrong, shadow }),
+        16 => (
+            prop::bool::weighted(0.05),
+            prop::bool::weighted(0.03),
+            prop_oneof![6 => Just(Vec::new()), 4 => before()],
+        )
+            .prop_map(|(wrong, shadow, before)| Op::Enter {
+                wrong,
+                shadow,
+                before
+            }),
         14 => guest(),
         6 => register().prop_map(Op::Rdmsr),
         10 => write().prop_map(|(msr, value)| Op::Wrmsr(msr, value)),

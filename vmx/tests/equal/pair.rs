@@ -91,7 +91,6 @@ impl Pair {
             registers: Registers::default(),
             ledger: Ledger::new(),
             tsc: 0,
-            feeds_inserts: setup.feeds_inserts,
         };
         let format = match lbr.interface() {
             Interface::Legacy(legacy) if setup.alternative_format => {
@@ -316,7 +315,14 @@ impl Pair {
                 }
             }
             Op::Poke(at, word) => self.memory(|ram| ram.set_word(*at, *word, 8)),
-            Op::Enter { wrong, shadow } => {
+            Op::Enter {
+                wrong,
+                shadow,
+                before,
+            } => {
+                for (field, value) in before {
+                    self.vmwrite(*field, *value);
+                }
                 let launched = self
                     .slow
                     .current
