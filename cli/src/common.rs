@@ -147,7 +147,10 @@ pub(crate) fn pmu_options(path: Option<&Path>) -> Result<vlbr_pmu::Options, Box<
     };
     let name = path.display();
     let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
-    Ok(vlbr_pmu::Options::unchecked_from_toml(&text).map_err(|error| format!("{name}: {error}"))?)
+    Ok(
+        vlbr_pmu::Options::unchecked_from_toml(&text)
+            .map_err(|error| format!("{name}: {error}"))?,
+    )
 }
 
 /// What feeds counters of clocks.

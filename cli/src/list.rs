@@ -88,6 +88,8 @@ fn row(profile: &Profile) -> Row<'_> {
 fn near_taken(cpu: &str) -> Option<String> {
     let pmu = vlbr_pmu::Profile::named(cpu).ok()?;
     let options = vlbr_pmu::Options::default();
-    let event = pmu.parse_event("br_inst_retired.near_taken", &options).ok()?;
+    let event = pmu
+        .parse_event("br_inst_retired.near_taken", &options)
+        .ok()?;
     Some(format!("r{:x}", event.encoding.config))
 }

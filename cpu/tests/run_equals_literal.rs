@@ -190,7 +190,15 @@ fn literal(
         }
         for events in at_end {
             let (entries, counts) = (stack.entries().to_vec(), others.clone());
-            seen.push((id, step.retired, true, instructions, events, entries, counts));
+            seen.push((
+                id,
+                step.retired,
+                true,
+                instructions,
+                events,
+                entries,
+                counts,
+            ));
         }
         for (count, selector) in others.iter_mut().zip(&counting.others) {
             *count += selector.amount(&whole);

@@ -8,8 +8,8 @@
 
 mod counter;
 mod device;
-mod environment;
 mod encoding;
+mod environment;
 mod fast;
 mod gp;
 mod horizon;
@@ -25,8 +25,8 @@ mod source;
 
 pub use counter::{Counter, CounterSet, Selector};
 pub use device::Device;
-pub use environment::{Alone, Environment, MachineState, MemoryFault};
 pub use encoding::{Encoding, PerfType};
+pub use environment::{Alone, Environment, MachineState, MemoryFault};
 pub use fast::{AmountsError, Pmu};
 pub use gp::{Access, GpFault, GpReason, PmuError, Refusal};
 pub use horizon::{Horizon, Limit};

@@ -136,13 +136,16 @@ impl ProgrammedLbr {
     /// # Errors
     /// The trace is too large.
     pub fn plan(&self, code: &Code, counting: &Counting) -> Result<Plan, PlanError> {
-        Plan::new(code, self.lbr.depth() as u8, counting, |transfer| {
-            match self.lbr.verdict(transfer) {
+        Plan::new(
+            code,
+            self.lbr.depth() as u8,
+            counting,
+            |transfer| match self.lbr.verdict(transfer) {
                 Verdict::Ignore => Op::Ignore,
                 Verdict::Push => Op::Push,
                 Verdict::Pop => Op::Pop,
-            }
-        })
+            },
+        )
     }
 
     /// For each step of `code` what perf reads and keeps of the record it makes; `None` for steps

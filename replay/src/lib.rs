@@ -21,9 +21,7 @@ mod session;
 mod summary;
 mod tasks;
 
-pub use counters::{
-    AssignError, CounterError, EventListError, ProgrammedCounters, sampled_events,
-};
+pub use counters::{AssignError, CounterError, EventListError, ProgrammedCounters, sampled_events};
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};
 pub use engine::{ChunkResult, EngineError, EngineOptions, HELD_SAMPLES, ThreadState, run};

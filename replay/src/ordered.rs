@@ -13,7 +13,7 @@ use vlbr_traces::perfdata::BranchEntry;
 use vlbr_traces::vlt::ChunkBuffer;
 
 use crate::counters::{Amounts, handle};
-use crate::session::{ReplayError, Session};
+use crate::session::{ReplayError, Session, Taken};
 use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 
 /// One thread's processor.
@@ -22,7 +22,7 @@ struct Thread {
     cpu: LogicalProcessor,
     totals: Totals,
     amounts: Amounts,
-    pace: Pace,
+    pace: Option<Pace>,
     /// Events of the sampled counter before the one that may overflow it, by the device's horizon;
     /// 0 while a PMI waits.
     clear: u64,
@@ -188,7 +188,9 @@ impl Road<'_> {
         for (amount, selector) in thread.amounts.events.iter_mut().zip(selectors) {
             *amount += selector.amount(run);
         }
-        thread.totals.events = thread.amounts.events[0];
+        if counting.sampled.is_some() {
+            thread.totals.events = thread.amounts.events[0];
+        }
         thread.amounts.instructions += run.instructions();
         self.done += run.instructions();
         if thread.cpu.deliver().is_some() {
@@ -203,7 +205,7 @@ impl Road<'_> {
         let mut removed = Summary::default();
         self.stack(&thread.cpu, &mut entries, &mut removed);
         self.summary.removed += removed.removed;
-        let period = thread.pace.period();
+        let period = thread.pace.map_or(0, |pace| pace.period());
         let sample = Sample {
             step: at.step,
             retired: at.retired,
@@ -213,27 +215,24 @@ impl Road<'_> {
             period,
             net: thread.cpu.lbr().tos() as i64,
         };
-        self.session.hand_out(
-            self.consumer,
-            &mut self.summary,
-            &sample,
-            self.thread,
-            self.before,
-            &entries,
-            &thread.amounts,
-        )?;
+        let taken = Taken {
+            sample: &sample,
+            thread: self.thread,
+            before: self.before,
+            entries: &entries,
+            amounts: &thread.amounts,
+        };
+        self.session
+            .hand_out(self.consumer, &mut self.summary, &taken)?;
         handle(&mut thread.cpu, &self.session.counters, period)?;
-        thread.pace.sampled(thread.amounts.instructions);
+        if let Some(pace) = &mut thread.pace {
+            pace.sampled(thread.amounts.instructions);
+        }
         Ok(())
     }
 
     /// What perf reads of the LBR.
-    fn stack(
-        &self,
-        cpu: &LogicalProcessor,
-        entries: &mut Vec<BranchEntry>,
-        summary: &mut Summary,
-    ) {
+    fn stack(&self, cpu: &LogicalProcessor, entries: &mut Vec<BranchEntry>, summary: &mut Summary) {
         for record in cpu.lbr().stack() {
             if !self.read(&record, entries, summary) {
                 break;
@@ -242,12 +241,7 @@ impl Road<'_> {
     }
 
     /// Appends what perf hands out for `record`; false if perf stops reading here.
-    fn read(
-        &self,
-        record: &Record,
-        entries: &mut Vec<BranchEntry>,
-        summary: &mut Summary,
-    ) -> bool {
+    fn read(&self, record: &Record, entries: &mut Vec<BranchEntry>, summary: &mut Summary) -> bool {
         let session = self.session;
         let kind = self
             .types

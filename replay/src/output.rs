@@ -3,8 +3,8 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use vlbr_host::perf::branch_filter_names;
 use vlbr_cpu::run::Pace;
+use vlbr_host::perf::branch_filter_names;
 use vlbr_pmu::EventSpec;
 use vlbr_traces::export::{
     BoltSink, JsonSink, OutputFile, PerfDataSink, PerfScriptSink, SampleSink, ScriptFields,
@@ -45,8 +45,9 @@ pub fn file_info(session: &Session<'_>, cmdline: &[String]) -> FileInfo {
     let mut events = session.counters().events().iter().map(event_info);
     let mut event = events.next().unwrap_or_else(|| EventInfo::instructions(0));
     match session.pace() {
-        Pace::Period(period) => event.period = period,
-        Pace::Frequency(frequency) => event.frequency = Some(frequency.hertz()),
+        Some(Pace::Period(period)) => event.period = period,
+        Some(Pace::Frequency(frequency)) => event.frequency = Some(frequency.hertz()),
+        None => {}
     }
     let mut info = FileInfo::new(event);
     info.group = events.collect();
@@ -248,11 +249,12 @@ pub fn describe(session: &Session<'_>) -> String {
         group => format!("{{{}}}:S", group.join(",")),
     };
     let pace = match session.pace() {
-        Pace::Period(period) if session.samples_each_instruction() => {
+        Some(Pace::Period(period)) if session.samples_each_instruction() => {
             format!("every {period} instructions")
         }
-        Pace::Period(period) => format!("every {period} events"),
-        Pace::Frequency(frequency) => format!("at {} Hz", frequency.hertz()),
+        Some(Pace::Period(period)) => format!("every {period} events"),
+        None => "not sampled".to_owned(),
+        Some(Pace::Frequency(frequency)) => format!("at {} Hz", frequency.hertz()),
     };
     format!("{events} {pace}, branches {filter} ({register})")
 }

@@ -7,7 +7,7 @@ use vlbr_arch::Cpl;
 use vlbr_cpu::run::{
     Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord, Sample, Schedule,
 };
-use vlbr_cpu::{Clock, Exit, Feed};
+use vlbr_cpu::{Clock, Code, Exit, Feed};
 use vlbr_host::perf::with_event_privileges;
 use vlbr_lbr::{Options, Profile};
 use vlbr_pmu::{EventSpec, Source, SourceSet};
@@ -143,6 +143,30 @@ impl SessionOptions {
             ordered: false,
         }
     }
+
+    /// The PMU and its options for a trace with this code.
+    ///
+    /// # Errors
+    /// No PMU is known, or the options ask for what a trace does not feed.
+    pub fn pmu(&self, code: &Code) -> Result<(vlbr_pmu::Profile, vlbr_pmu::Options), ReplayError> {
+        let name = self.profile.name();
+        let pmu = match &self.pmu {
+            Some(pmu) => pmu,
+            None => {
+                vlbr_pmu::Profile::named(name).map_err(|_| ReplayError::NoPmu(name.to_owned()))?
+            }
+        };
+        let options = vlbr_pmu::Options {
+            feeds: Feed::sources(code, self.clock),
+            tsx: self.counters.tsx.or(self.device.tsx),
+            ..self.counters.clone()
+        };
+        if options.cycle_by_cycle {
+            return Err(ReplayError::CycleByCycle);
+        }
+        options.check()?;
+        Ok((pmu.clone(), options))
+    }
 }
 
 /// A trace, a programmed LBR and programmed counters, ready to run.
@@ -153,7 +177,8 @@ pub struct Session<'t> {
     pub(crate) counters: ProgrammedCounters,
     pub(crate) counting: Counting,
     pub(crate) feed: Feed<'t>,
-    pub(crate) pace: Pace,
+    /// `None`: nothing is sampled.
+    pub(crate) pace: Option<Pace>,
     pub(crate) region: Region,
     jobs: usize,
     plan: Plan,
@@ -161,6 +186,18 @@ pub struct Session<'t> {
     eager: Option<Vec<RawRecord>>,
     gated: Option<GatedSteps>,
     ordered: bool,
+}
+
+/// A sample with what was read at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken<'a> {
+    /// `instructions` counts from the start of what `before` ends with.
+    pub(crate) sample: &'a Sample,
+    pub(crate) thread: usize,
+    /// Instructions of the trace before it, in file order.
+    pub(crate) before: u64,
+    pub(crate) entries: &'a [BranchEntry],
+    pub(crate) amounts: &'a Amounts,
 }
 
 /// Samples of instructions or clocks come every so many by default, others every
@@ -177,31 +214,13 @@ impl<'t> Session<'t> {
     /// perf or the device refuses the filter or the event, or the processor lacks it.
     pub fn new(trace: &'t Trace, options: SessionOptions) -> Result<Self, ReplayError> {
         let call_stack = options.branches.contains(BranchSampleType::CALL_STACK);
-        let code = trace.code();
-        let name = options.profile.name();
-        let pmu = match &options.pmu {
-            Some(pmu) => pmu,
-            None => vlbr_pmu::Profile::named(name)
-                .map_err(|_| ReplayError::NoPmu(name.to_owned()))?,
-        };
-        let pmu_options = vlbr_pmu::Options {
-            feeds: Feed::sources(code, options.clock),
-            tsx: options.counters.tsx.or(options.device.tsx),
-            ..options.counters
-        };
-        if pmu_options.cycle_by_cycle {
-            return Err(ReplayError::CycleByCycle);
-        }
-        pmu_options.check()?;
+        let (pmu, pmu_options) = options.pmu(trace.code())?;
         let mut events = match &options.event {
-            Some(text) => sampled_events(pmu, text, &pmu_options)?,
-            None => vec![default_event(pmu, &pmu_options, call_stack)?],
+            Some(text) => sampled_events(&pmu, text, &pmu_options)?,
+            None => vec![default_event(&pmu, &pmu_options, call_stack)?],
         };
-        for event in events.iter_mut().filter(|event| !event.explicit) {
-            if call_stack || trace.meta().scope == Scope::User {
-                event.kernel = false;
-            }
-        }
+        let user = call_stack || trace.meta().scope == Scope::User;
+        levels(&mut events, user);
         let leader = &events[0];
         let pace = match (leader.period.or(options.period), options.frequency) {
             (Some(_), Some(_)) => return Err(ReplayError::PeriodAndFrequency),
@@ -213,10 +232,41 @@ impl<'t> Session<'t> {
             (None, None) => Pace::Period(DEFAULT_PERIOD),
         };
         let branches = with_event_privileges(options.branches, leader.user, leader.kernel);
-        let lbr = ProgrammedLbr::new(&options.profile, options.device, branches)?;
+        let lbr = ProgrammedLbr::new(&options.profile, options.device.clone(), branches)?;
         let period = Some(pace.period());
         let counters =
-            ProgrammedCounters::new(lbr.lbr(), pmu, pmu_options, events, period, options.clock)?;
+            ProgrammedCounters::new(lbr.lbr(), &pmu, pmu_options, events, period, options.clock)?;
+        Self::of(trace, lbr, counters, Some(pace), &options)
+    }
+
+    /// A session that counts `events` and samples nothing. `options.branches` is the filter of the
+    /// LBR, which matters to LBR_INSERTS; without privilege levels it records at all of them.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn counting(
+        trace: &'t Trace,
+        options: &SessionOptions,
+        mut events: Vec<EventSpec>,
+    ) -> Result<Self, ReplayError> {
+        let (pmu, pmu_options) = options.pmu(trace.code())?;
+        let user = trace.meta().scope == Scope::User;
+        levels(&mut events, user);
+        let branches = with_event_privileges(options.branches, true, !user);
+        let lbr = ProgrammedLbr::new(&options.profile, options.device.clone(), branches)?;
+        let counters =
+            ProgrammedCounters::new(lbr.lbr(), &pmu, pmu_options, events, None, options.clock)?;
+        Self::of(trace, lbr, counters, None, options)
+    }
+
+    fn of(
+        trace: &'t Trace,
+        lbr: ProgrammedLbr,
+        counters: ProgrammedCounters,
+        pace: Option<Pace>,
+        options: &SessionOptions,
+    ) -> Result<Self, ReplayError> {
+        let code = trace.code();
         let counting = counters.counting();
         let plan = lbr.plan(code, &counting).map_err(DeviceError::Plan)?;
         let rendered = lbr.render(code);
@@ -254,7 +304,7 @@ impl<'t> Session<'t> {
         })
     }
 
-    /// The event that is sampled.
+    /// The event that is sampled, or the first that is counted.
     #[must_use]
     pub fn event(&self) -> &EventSpec {
         &self.counters.events()[0]
@@ -271,9 +321,9 @@ impl<'t> Session<'t> {
         &self.counters
     }
 
-    /// Events between samples, as they are at the start.
+    /// Events between samples, as they are at the start; `None`: nothing is sampled.
     #[must_use]
-    pub fn pace(&self) -> Pace {
+    pub fn pace(&self) -> Option<Pace> {
         self.pace
     }
 
@@ -311,14 +361,13 @@ impl<'t> Session<'t> {
         }
         let mut summary = Summary::default();
         let mut entries = Vec::with_capacity(32);
-        let mut counted =
-            vec![CounterThread::new(&self.counters); self.trace.threads().len()];
+        let mut counted = vec![CounterThread::new(&self.counters); self.trace.threads().len()];
         let options = EngineOptions {
             event: self.counting.sampled,
             gated: self.gated.as_ref(),
-            schedule: Some(Schedule {
-                first: self.pace.period(),
-                pace: self.pace,
+            schedule: self.pace.map(|pace| Schedule {
+                first: pace.period(),
+                pace,
             }),
             region: self.region,
             jobs: self.jobs,
@@ -343,15 +392,14 @@ impl<'t> Session<'t> {
                         break;
                     }
                 }
-                self.hand_out(
-                    consumer,
-                    &mut summary,
+                let taken = Taken {
                     sample,
-                    result.thread,
-                    result.before,
-                    &entries,
-                    &amounts,
-                )
+                    thread: result.thread,
+                    before: result.before,
+                    entries: &entries,
+                    amounts: &amounts,
+                };
+                self.hand_out(consumer, &mut summary, &taken)
             })?;
             progress(result.before + result.totals.instructions);
             Ok::<(), ReplayError>(())
@@ -361,8 +409,14 @@ impl<'t> Session<'t> {
                 instructions: thread.totals.instructions,
                 ..Amounts::default()
             };
-            amounts.events[0] = thread.totals.events;
-            amounts.events[1..].copy_from_slice(&thread.totals.counts[..MAX_COLUMNS - 1]);
+            let others = &thread.totals.counts;
+            match self.pace {
+                Some(_) => {
+                    amounts.events[0] = thread.totals.events;
+                    amounts.events[1..].copy_from_slice(&others[..MAX_COLUMNS - 1]);
+                }
+                None => amounts.events = *others,
+            }
             counter.finish(&self.counters, number, &amounts)?;
             summary.threads.push(self.thread_summary(thread, &amounts));
         }
@@ -423,17 +477,20 @@ impl<'t> Session<'t> {
                 .contains(BranchSampleType::CALL_STACK)
     }
 
-    /// Hands a sample of `thread` to the consumer.
+    /// Hands a sample to the consumer.
     pub(crate) fn hand_out(
         &self,
         consumer: &mut dyn Consumer,
         summary: &mut Summary,
-        sample: &Sample,
-        thread: usize,
-        before: u64,
-        entries: &[BranchEntry],
-        amounts: &Amounts,
+        taken: &Taken<'_>,
     ) -> Result<(), ReplayError> {
+        let Taken {
+            sample,
+            thread,
+            before,
+            entries,
+            amounts,
+        } = *taken;
         let info = &self.trace.threads()[thread];
         let process = &self.trace.processes()[info.process.0 as usize];
         let (ip, kernel) = self.interrupted(sample);
@@ -502,6 +559,13 @@ impl<'t> Session<'t> {
             counts: amounts.events[..self.counters.events().len()].to_vec(),
             last_stack,
         }
+    }
+}
+
+/// Events without privilege levels count user code, if that is all there is.
+fn levels(events: &mut [EventSpec], user: bool) {
+    for event in events.iter_mut().filter(|event| user && !event.explicit) {
+        event.kernel = false;
     }
 }
 

@@ -350,7 +350,11 @@ impl<'t> Collector<'t> {
             entries: made_up.collect(),
         });
         Results {
-            sampling: format!("{} every {}", session.event(), session.pace().period()),
+            sampling: format!(
+                "{} every {}",
+                session.event(),
+                session.pace().map_or(0, |pace| pace.period())
+            ),
             register: register.map_or_else(
                 || "none".to_owned(),
                 |(msr, value)| format!("{msr}={value:#x}"),

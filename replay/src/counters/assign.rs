@@ -36,11 +36,11 @@ pub(crate) fn assign(profile: &Profile, events: &[EventSpec]) -> Result<Vec<Coun
         })
         .collect();
     let mut taken: Vec<(Counter, usize)> = Vec::new();
-    for event in 0..events.len() {
-        if !place(event, &allowed, &mut taken, &mut Vec::new()) {
+    for (number, event) in events.iter().enumerate() {
+        if !place(number, &allowed, &mut taken, &mut Vec::new()) {
             return Err(AssignError {
                 profile: profile.name().to_owned(),
-                event: events[event].to_string(),
+                event: event.to_string(),
                 gp: profile.gp_counters(),
                 fixed: profile.fixed_mask().count_ones(),
             });
@@ -57,12 +57,9 @@ fn place(
     taken: &mut Vec<(Counter, usize)>,
     tried: &mut Vec<Counter>,
 ) -> bool {
-    let holder = |taken: &[(Counter, usize)], counter| {
-        taken.iter().position(|&(of, _)| of == counter)
-    };
-    let free = |&&counter: &&Counter| {
-        !tried.contains(&counter) && holder(taken, counter).is_none()
-    };
+    let holder =
+        |taken: &[(Counter, usize)], counter| taken.iter().position(|&(of, _)| of == counter);
+    let free = |&&counter: &&Counter| !tried.contains(&counter) && holder(taken, counter).is_none();
     if let Some(&counter) = allowed[event].iter().find(free) {
         taken.push((counter, event));
         return true;
@@ -122,6 +119,9 @@ mod tests {
     #[test]
     fn too_many_events_are_refused_by_name() {
         let error = assigned("skylake", "r1c4,r2c4,r8c4,r10c4,r20c4").unwrap_err();
-        assert!(error.contains("'r20c4'") && error.contains("4 general-purpose"), "{error}");
+        assert!(
+            error.contains("'r20c4'") && error.contains("4 general-purpose"),
+            "{error}"
+        );
     }
 }

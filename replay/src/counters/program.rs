@@ -2,10 +2,10 @@
 
 use thiserror::Error;
 use vlbr_arch::{LvtPc, Msr, PerfCapabilities, PerfEvtSel};
+use vlbr_cpu::Clock;
 use vlbr_cpu::ledger::MsrAccess;
 use vlbr_cpu::processor::{LogicalProcessor, MsrFault, Options, ProcessorError};
 use vlbr_cpu::run::Counting;
-use vlbr_cpu::Clock;
 use vlbr_lbr::{InsertsEvent, Lbr};
 use vlbr_pmu::{Counter, Device, EventSpec, PeriodError, Pmu, Quirk, Refusal};
 
@@ -47,6 +47,18 @@ pub enum CounterError {
         events: u64,
         /// What the device's counter reads.
         value: u64,
+    },
+    /// A counter of the device holds something else than what was counted.
+    #[error("thread {thread}: {counter} reads {value:#x}, {counted} events were counted")]
+    Count {
+        /// Index of the thread.
+        thread: usize,
+        /// The counter.
+        counter: Counter,
+        /// What it reads.
+        value: u64,
+        /// Events on this thread.
+        counted: u64,
     },
     /// The device overflows where the hot loop does not.
     #[error("thread {thread}: the device overflows before the sample after {events} events")]
@@ -214,8 +226,10 @@ impl ProgrammedCounters {
         };
         let inserts = self.cpu.lbr().profile().lbr_inserts();
         Counting {
-            sampled: of(0),
-            others: (1..self.events.len()).filter_map(of).collect(),
+            sampled: self.sampled.and_then(|_| of(0)),
+            others: (usize::from(self.sampled.is_some())..self.events.len())
+                .filter_map(of)
+                .collect(),
             clock: self.clock,
             pops_are_inserts: inserts == InsertsEvent::PushesAndPops,
         }
@@ -229,7 +243,7 @@ impl ProgrammedCounters {
         let options = pmu.options();
         let quirks = options.quirks.unwrap_or(pmu.profile().quirks());
         let lossy = |event: &EventSpec| event.select.event() == 0xc4;
-        options.skid == 0
+        (options.skid == 0 || self.sampled.is_none())
             && !(quirks.contains(Quirk::LostBranches) && self.events.iter().any(lossy))
     }
 }

@@ -1,6 +1,6 @@
 //! The counters of one thread of a trace.
 
-use vlbr_arch::{Msr, PerfGlobalStatus};
+use vlbr_arch::{Cpl, Msr, PerfGlobalStatus};
 use vlbr_cpu::ledger::MsrAccess;
 use vlbr_cpu::processor::LogicalProcessor;
 use vlbr_cpu::run::MAX_COLUMNS;
@@ -71,18 +71,12 @@ impl CounterThread {
         let outcome = self.retire(programmed, until)?;
         let events = until.events[0];
         if outcome.pmi.is_none() || self.cpu.deliver().is_none() {
-            let value = programmed.sampled.and_then(|reload| {
-                let pmu = self.cpu.pmu();
-                let ecx = match reload.counter {
-                    Counter::Gp(n) => n.into(),
-                    Counter::Fixed(i) => 0x4000_0000 | u32::from(i),
-                };
-                pmu.rdpmc(ecx, vlbr_arch::Cpl::Ring0, true).ok()
-            });
             return Err(CounterError::NoOverflow {
                 thread: number,
                 events,
-                value: value.unwrap_or(0),
+                value: programmed
+                    .sampled
+                    .map_or(0, |reload| read(&self.cpu, reload.counter)),
             });
         }
         handle(&mut self.cpu, programmed, period)
@@ -102,8 +96,36 @@ impl CounterThread {
                 events: until.events[0],
             });
         }
+        let first = usize::from(programmed.sampled.is_some());
+        let counting = programmed.counters().iter().zip(until.events);
+        for (&counter, counted) in counting.skip(first) {
+            let value = read(&self.cpu, counter);
+            let profile = self.cpu.pmu().profile();
+            let width = match counter {
+                Counter::Gp(_) => profile.gp_width(),
+                Counter::Fixed(_) => profile.fixed_width(),
+            };
+            if value != counted & u64::MAX >> (64 - width) {
+                return Err(CounterError::Count {
+                    thread: number,
+                    counter,
+                    value,
+                    counted,
+                });
+            }
+        }
         Ok(())
     }
+}
+
+/// RDPMC.
+fn read(cpu: &LogicalProcessor, counter: Counter) -> u64 {
+    let ecx = match counter {
+        Counter::Gp(n) => n.into(),
+        Counter::Fixed(i) => 0x4000_0000 | u32::from(i),
+    };
+    // The counter was programmed, so it exists.
+    cpu.rdpmc(ecx, Cpl::Ring0, true).unwrap_or_default()
 }
 
 /// What Linux does with a PMI: stops the counters, acknowledges the status, loads the sampled
@@ -121,7 +143,15 @@ pub(crate) fn handle(
         cpu.wrmsr(Msr::PERF_GLOBAL_OVF_CTRL, known)?;
     }
     if let Some(reload) = programmed.sampled {
-        let preset = cpu.pmu().profile().preset(reload.counter, period)?;
+        // What was counted since the overflow belongs to the next period, unless that is over
+        // already. `x86_perf_event_set_period`.
+        let past = read(cpu, reload.counter);
+        let left = match past {
+            _ if past < period => period - past,
+            _ if past < period.saturating_mul(2) => 2 * period - past,
+            _ => period,
+        };
+        let preset = cpu.pmu().profile().preset(reload.counter, left)?;
         cpu.wrmsr(reload.msr, preset)?;
     }
     for &(msr, value) in &programmed.rewritten {
