@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     /// Replay a trace through the LBR of a processor and sample it.
     Replay(ReplayArgs),
+    /// Count events over a trace, as `perf stat` does.
+    Stat(StatArgs),
     /// Say what a trace or a perf.data file holds.
     Info(InfoArgs),
     /// Convert a `qemu -d in_asm,exec,nochain` log into a trace, or rewrite a trace.
@@ -254,6 +256,53 @@ pub(crate) struct ReplayArgs {
     /// Edges in the table.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) top: usize,
+}
+
+/// `vlbr stat`
+#[derive(Debug, Args)]
+pub(crate) struct StatArgs {
+    /// Trace.
+    pub(crate) file: PathBuf,
+    /// Events, separated by commas; may be repeated. perf's names, those of Intel's list of the
+    /// processor, rNNNN, cpu/event=...,umask=.../; modifiers u, k. Default: instructions and branches
+    /// by kind.
+    #[arg(short, long, value_name = "EVENT,...")]
+    pub(crate) event: Vec<String>,
+    /// Processor, see `vlbr list`; or a TOML file of your own.
+    #[arg(long, default_value = "skylake", value_name = "NAME")]
+    pub(crate) cpu: String,
+    /// Options of the LBR (open points, quirks), a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) options: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pmu: PmuArgs,
+    /// The LBR records any taken branch, so that LBR_INSERTS can be counted.
+    #[arg(short = 'b', long, conflicts_with = "branch_filter")]
+    pub(crate) branch_any: bool,
+    /// The LBR records with this filter, perf's names.
+    #[arg(short = 'j', long, value_name = "FILTER,...")]
+    pub(crate) branch_filter: Option<String>,
+    /// Count each thread, or vCPU of a guest, by itself.
+    #[arg(long)]
+    pub(crate) per_thread: bool,
+    /// Lines with this separator instead of a table.
+    #[arg(short = 'x', long, value_name = "SEP", conflicts_with = "format")]
+    pub(crate) field_separator: Option<String>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+    /// Start when control first reaches this symbol (or 0xADDRESS).
+    #[arg(long, value_name = "SYM")]
+    pub(crate) from: Option<String>,
+    /// Stop when control then reaches this symbol (or 0xADDRESS).
+    #[arg(long, value_name = "SYM")]
+    pub(crate) to: Option<String>,
+    /// Threads to use; 0 takes all cores.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) jobs: usize,
+    /// Count what lies before the damage of a damaged trace.
+    #[arg(long)]
+    pub(crate) salvage: bool,
 }
 
 /// `vlbr info`

@@ -14,6 +14,7 @@ mod msr;
 mod record;
 mod replay;
 mod scenario;
+mod stat;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Msr(command) => msr::run(&command),
         Command::Record(args) => record::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Stat(args) => stat::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Corpus(command) => corpus::run(&command),

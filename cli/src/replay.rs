@@ -142,7 +142,11 @@ pub(crate) fn session_options(
 }
 
 /// The part of the trace between two symbols or addresses.
-fn region(trace: &Trace, from: Option<&str>, to: Option<&str>) -> Result<Region, Box<dyn Error>> {
+pub(crate) fn region(
+    trace: &Trace,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<Region, Box<dyn Error>> {
     if from.is_none() && to.is_none() {
         return Ok(Region::whole());
     }

@@ -270,7 +270,7 @@ proptest! {
                     seen.push((sample.step, sample.retired, sample.after_exit,
                         instructions + sample.instructions, events + sample.events, entries,
                         counts));
-                    prop_assert_eq!(sample.period, period);
+                    prop_assert_eq!((sample.period, sample.next_period), (period, period));
                 }
                 prop_assert_eq!(end.net(), totals.pushes as i64 - totals.pops as i64);
                 let overflows = (events + totals.events) / period - events / period;

@@ -18,6 +18,7 @@ mod output;
 mod region;
 mod report;
 mod session;
+mod stat;
 mod summary;
 mod tasks;
 
@@ -33,5 +34,6 @@ pub use output::{Format, describe, export, file_info};
 pub use region::{Entrance, Region};
 pub use report::{HotEdge, Report, StackEntry, report, words};
 pub use session::{ReplayError, Session, SessionOptions};
+pub use stat::{EventCount, Stat, ThreadCounts, stat};
 pub use summary::{Consumer, Summary, ThreadSummary, Totals};
 pub use tasks::Tasks;

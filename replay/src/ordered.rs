@@ -206,6 +206,10 @@ impl Road<'_> {
         self.stack(&thread.cpu, &mut entries, &mut removed);
         self.summary.removed += removed.removed;
         let period = thread.pace.map_or(0, |pace| pace.period());
+        if let Some(pace) = &mut thread.pace {
+            pace.sampled(thread.amounts.instructions);
+        }
+        let next_period = thread.pace.map_or(0, |pace| pace.period());
         let sample = Sample {
             step: at.step,
             retired: at.retired,
@@ -213,6 +217,7 @@ impl Road<'_> {
             instructions: self.done,
             events: thread.totals.events,
             period,
+            next_period,
             net: thread.cpu.lbr().tos() as i64,
         };
         let taken = Taken {
@@ -224,10 +229,7 @@ impl Road<'_> {
         };
         self.session
             .hand_out(self.consumer, &mut self.summary, &taken)?;
-        handle(&mut thread.cpu, &self.session.counters, period)?;
-        if let Some(pace) = &mut thread.pace {
-            pace.sampled(thread.amounts.instructions);
-        }
+        handle(&mut thread.cpu, &self.session.counters, next_period)?;
         Ok(())
     }
 

@@ -37,6 +37,9 @@ pub enum ReplayError {
     /// The processor has no such event, or it cannot be counted.
     #[error(transparent)]
     Event(#[from] EventListError),
+    /// An event to count cannot be.
+    #[error(transparent)]
+    EventName(#[from] vlbr_pmu::EventNameError),
     /// The counters cannot be programmed so.
     #[error(transparent)]
     Counters(#[from] CounterError),
@@ -384,7 +387,7 @@ impl<'t> Session<'t> {
                     &self.counters,
                     result.thread,
                     &amounts,
-                    sample.period,
+                    sample.next_period,
                 )?;
                 entries.clear();
                 for &reference in references {

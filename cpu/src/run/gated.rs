@@ -52,6 +52,8 @@ pub fn run_gated(
             |stack: &Stack, gate: &mut dyn Gate, due: &mut u64, done: u16, after_exit: bool| {
                 let instructions = before.instructions + u64::from(done);
                 let period = pace.period();
+                pace.sampled(pace.start().saturating_add(instructions));
+                let next_period = pace.period();
                 let point = Sample {
                     step,
                     retired: done,
@@ -59,11 +61,11 @@ pub fn run_gated(
                     instructions,
                     events: *due,
                     period,
+                    next_period,
                     net: stack.net(),
                 };
                 samples.push(point, stack.entries(), &before.counts[..columns.len()]);
-                *due = due.saturating_add(period.max(1));
-                pace.sampled(pace.start().saturating_add(instructions));
+                *due = due.saturating_add(next_period.max(1));
                 gate.sampled();
             };
         while due <= after && (position_of(due) < retired || before_exit) {

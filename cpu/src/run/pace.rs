@@ -3,10 +3,6 @@
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Longest time between two samples from which Linux learns at an overflow: two ticks at 250 Hz,
-/// the tick of the usual configurations.
-const LEARNED: u64 = 2 * SECOND / 250;
-
 /// How many events the sampled counter is loaded with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -17,7 +13,7 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// Events the counter is loaded with at the next overflow.
+    /// Events of the interval that runs.
     #[must_use]
     pub const fn period(&self) -> u64 {
         match self {
@@ -26,8 +22,8 @@ impl Pace {
         }
     }
 
-    /// A sample was taken `time` ns after the start of the thread, and the counter has been
-    /// loaded again.
+    /// The interval ends `time` ns after the start of the thread: [`Pace::period`] is now that of the
+    /// next one.
     pub fn sampled(&mut self, time: u64) {
         if let Self::Frequency(frequency) = self {
             frequency.overflow(time);
@@ -51,17 +47,17 @@ impl Pace {
 }
 
 /// The period of an event with `perf_event_attr.freq`. It starts at 1 and follows what each
-/// interval has shown, an eighth of the way at a time.
+/// interval has shown, an eighth of the way at a time, as Linux `perf_adjust_period` does.
 ///
-/// Linux `perf_adjust_period`, `__perf_event_account_interrupt`; the new period is loaded one
-/// overflow later, because the counter is loaded before the handler looks at the time. Left out:
-/// the tick's look at events that overflow less often than twice a tick.
+/// Linux loads the counter before it learns, compares an interval with the period of the next one,
+/// and learns at its ticks as well, which repairs what that overshoots. Here an interval is compared
+/// with its own period, and the next one has the new period; there are no ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frequency {
     hertz: u64,
     period: u64,
-    /// When the last sample was taken.
-    last: Option<u64>,
+    /// When the interval began.
+    last: u64,
     start: u64,
 }
 
@@ -72,7 +68,7 @@ impl Frequency {
         Self {
             hertz: if hertz == 0 { 1 } else { hertz },
             period: 1,
-            last: None,
+            last: 0,
             start: 0,
         }
     }
@@ -84,11 +80,9 @@ impl Frequency {
     }
 
     fn overflow(&mut self, time: u64) {
-        let Some(last) = self.last.replace(time) else {
-            return;
-        };
-        let passed = time.saturating_sub(last);
-        if passed == 0 || passed >= LEARNED {
+        let passed = time.saturating_sub(self.last);
+        self.last = time;
+        if passed == 0 {
             return;
         }
         let wanted = u128::from(self.period) * u128::from(SECOND)
@@ -109,37 +103,41 @@ mod tests {
     fn a_steady_event_reaches_the_frequency() {
         // 3 events a microsecond, 1000 samples a second: 3000 events.
         let mut frequency = Frequency::new(1000);
-        let mut time = 1;
+        let mut time = 0;
         let mut periods = Vec::new();
         for _ in 0..200 {
+            time += (frequency.period * 1000).div_ceil(3);
             frequency.overflow(time);
             periods.push(frequency.period);
-            time += (frequency.period * 1000).div_ceil(3);
         }
-        assert_eq!(periods[0], 1, "the first has no interval behind it");
-        assert_eq!(periods[1], 1 + (2994 - 1 + 7) / 8, "1 event in 334 ns");
+        assert_eq!(periods[0], 1 + (2994 - 1 + 7) / 8, "1 event in 334 ns");
+        assert!(periods.is_sorted(), "it does not overshoot: {periods:?}");
         let end = periods[199];
         assert!((2990..=3010).contains(&end), "{end}");
     }
 
     #[test]
-    fn long_intervals_and_none_teach_nothing() {
+    fn a_rarer_event_makes_the_period_shorter() {
+        let mut frequency = Frequency {
+            period: 3000,
+            ..Frequency::new(1000)
+        };
+        frequency.overflow(10_000_000);
+        assert_eq!(frequency.period, 3000 - (3000 - 300 + 7) / 8);
+    }
+
+    #[test]
+    fn no_time_teaches_nothing() {
         let mut frequency = Frequency::new(100);
-        frequency.overflow(LEARNED);
+        frequency.overflow(0);
         assert_eq!(frequency.period, 1);
-        frequency.overflow(LEARNED);
-        assert_eq!(frequency.period, 1);
-        frequency.overflow(LEARNED + 10);
-        assert!(frequency.period > 1);
     }
 
     #[test]
     fn no_number_overflows() {
         let mut frequency = Frequency {
-            hertz: 1,
             period: u64::MAX,
-            last: Some(0),
-            start: 0,
+            ..Frequency::new(1)
         };
         frequency.overflow(1);
         assert!(frequency.period >= 1);

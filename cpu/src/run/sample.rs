@@ -39,8 +39,10 @@ pub struct Sample {
     pub instructions: u64,
     /// Events of the sampled counter since the start of the run.
     pub events: u64,
-    /// The period the counter is loaded with now.
+    /// The period of the interval that ends here.
     pub period: u64,
+    /// The period the counter is loaded with now.
+    pub next_period: u64,
     /// Pushes minus pops since the start of the run.
     pub net: i64,
 }

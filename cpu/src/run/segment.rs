@@ -126,6 +126,10 @@ impl Run<'_> {
             columns.add(sum, sums, &mut counts);
             let instructions = before + u64::from(done);
             let period = cursor.pace.period();
+            cursor
+                .pace
+                .sampled(cursor.pace.start().saturating_add(instructions));
+            let next_period = cursor.pace.period();
             let point = Sample {
                 step,
                 retired: done,
@@ -133,13 +137,12 @@ impl Run<'_> {
                 instructions,
                 events: cursor.due,
                 period,
+                next_period,
                 net: net(plan, cursor),
             };
             let entries = &entries[..usize::from(plan.depth())];
             samples.push(point, entries, &counts[..columns.len()]);
-            cursor.due = cursor.due.saturating_add(period.max(1));
-            let time = cursor.pace.start().saturating_add(instructions);
-            cursor.pace.sampled(time);
+            cursor.due = cursor.due.saturating_add(next_period.max(1));
         };
         // The overflow falls after this many instructions of the step.
         let position = |due: u64| plan.position(step, due - counted, retired);

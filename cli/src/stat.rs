@@ -1,0 +1,157 @@
+//! `vlbr stat`
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use vlbr_host::perf::parse_branch_filter;
+use vlbr_replay::{SessionOptions, Stat, ThreadCounts};
+use vlbr_traces::perfdata::BranchSampleType;
+
+use crate::args::{StatArgs, TextOrJson};
+use crate::common::{self, Outcome, count};
+use crate::replay::region;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &StatArgs) -> Outcome {
+    let trace = common::open(&args.file, args.salvage)?;
+    let mut options = SessionOptions::new(common::profile(&args.cpu)?);
+    options.device = common::device_options(args.options.as_deref())?;
+    options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;
+    options.clock = common::clock(args.pmu.clock);
+    options.jobs = args.jobs;
+    options.region = region(&trace, args.from.as_deref(), args.to.as_deref())?;
+    options.branches = match &args.branch_filter {
+        Some(names) => parse_branch_filter(names)?,
+        None => BranchSampleType::ANY,
+    };
+    let lbr = args.branch_any || args.branch_filter.is_some();
+    let events = (!args.event.is_empty()).then(|| args.event.join(","));
+    let bar = common::instruction_bar(trace.instructions(), "counting");
+    let mut progress = |done| bar.set_position(done);
+    let stat = vlbr_replay::stat(&trace, &options, events.as_deref(), lbr, &mut progress)?;
+    bar.finish_and_clear();
+    let text = match (args.format, &args.field_separator) {
+        (TextOrJson::Json, _) => serde_json::to_string_pretty(&stat)? + "\n",
+        (TextOrJson::Text, Some(separator)) => lines(&stat, args, separator),
+        (TextOrJson::Text, None) => table(&stat, args),
+    };
+    common::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How perf calls a thread or CPU in front of its counts.
+fn label(thread: &ThreadCounts) -> String {
+    match thread.vcpu {
+        Some(vcpu) => format!("CPU{vcpu}"),
+        None => {
+            let comm = thread.program.rsplit('/').next().unwrap_or_default();
+            format!("{comm}-{}", thread.tid)
+        }
+    }
+}
+
+/// Every count with what stands in front of it.
+fn rows<'s>(stat: &'s Stat, args: &StatArgs) -> Vec<(String, u64, &'s str)> {
+    let events = stat.events.iter();
+    if !args.per_thread {
+        let whole = events.map(|event| (String::new(), event.count, event.event.as_str()));
+        return whole.collect();
+    }
+    let mut rows = Vec::new();
+    for (number, event) in events.enumerate() {
+        for thread in &stat.threads {
+            rows.push((label(thread), thread.counts[number], event.event.as_str()));
+        }
+    }
+    rows
+}
+
+/// Lines with a separator, as `perf stat -x` prints them: thread, count, unit, event.
+fn lines(stat: &Stat, args: &StatArgs, separator: &str) -> String {
+    let mut out = String::new();
+    for (who, count, event) in rows(stat, args) {
+        if args.per_thread {
+            out.push_str(&who);
+            out.push_str(separator);
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{count}{separator}{separator}{event}");
+    }
+    out
+}
+
+fn table(stat: &Stat, args: &StatArgs) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_table(&mut out, stat, args);
+    out
+}
+
+fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n Performance counter stats for '{}':\n",
+        stat.command
+    )?;
+    let rows = rows(stat, args);
+    let width = rows.iter().map(|(who, ..)| who.len()).max().unwrap_or(0);
+    for (who, number, event) in &rows {
+        let comment = if args.per_thread {
+            None
+        } else {
+            share(stat, event, *number)
+        };
+        let line = format!("{:>18}      {event:<40}", count(*number));
+        let who = if width > 0 {
+            format!(" {who:<width$}")
+        } else {
+            String::new()
+        };
+        let line = format!("{who}{line}{}", comment.unwrap_or_default());
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out)?;
+    let counters: Vec<_> = stat
+        .events
+        .iter()
+        .map(|event| event.counter.as_str())
+        .collect();
+    writeln!(
+        out,
+        " {}, counted on {}{}",
+        stat.processor,
+        counters.join(", "),
+        match stat.runs {
+            0 | 1 => String::new(),
+            runs => format!(" in {runs} runs of the whole trace, nothing scaled"),
+        }
+    )?;
+    if stat.nominal_clock {
+        writeln!(
+            out,
+            " Clocks are nominal, one an instruction: no measurement"
+        )?;
+    }
+    if let Some(damage) = &stat.damage {
+        writeln!(out, " Not counted: everything behind {damage}")?;
+    }
+    Ok(())
+}
+
+/// perf's comment behind events of branches, if all branches of the same levels were counted too.
+fn share(stat: &Stat, event: &str, number: u64) -> Option<String> {
+    let (name, levels) = event.split_once(':').unwrap_or((event, ""));
+    let name = name.to_ascii_lowercase();
+    if !name.starts_with("br_") && name != "branch-misses" {
+        return None;
+    }
+    let all = stat.events.iter().find(|other| {
+        let (name, of) = other.event.split_once(':').unwrap_or((&other.event, ""));
+        ["branches", "branch-instructions"].contains(&name) && of == levels
+    })?;
+    if all.count == 0 {
+        return None;
+    }
+    let percent = 100.0 * number as f64 / all.count as f64;
+    Some(format!("  # {percent:>6.2}% of all branches"))
+}
