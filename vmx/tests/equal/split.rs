@@ -363,7 +363,11 @@ fn splitting_a_run_anywhere_changes_nothing() {
                 prop_assert_eq!(&single.0, &other.0, "the processor, {:?}", &cuts);
                 let mut tally = tally.borrow_mut();
                 *tally.entry("told one by one".to_owned()).or_default() += single.2;
-                *tally.entry(format!("told {cuts:.4?}")).or_default() += other.2;
+                let how = match cuts {
+                    Cuts::Horizon => "told at horizons",
+                    _ => "told at cuts too",
+                };
+                *tally.entry(how.to_owned()).or_default() += other.2;
             }
             let mut tally = tally.borrow_mut();
             for (_, happened) in &single.1 {
@@ -387,6 +391,13 @@ fn splitting_a_run_anywhere_changes_nothing() {
         assert!(result.is_ok(), "{}: {}", part.cpu, result.unwrap_err());
     }
     let tally = tally.into_inner();
+    let told = ["told at horizons", "told at cuts too"].map(|how| tally[how]);
+    // Each is counted twice: once for each way of cutting.
+    let single = tally["told one by one"] / 2;
+    assert!(
+        told[0] < told[1] && told[1] < single,
+        "nothing is put off: {told:?} of {single}"
+    );
     for what in [
         "PMI raised",
         "PMI exits",
