@@ -377,7 +377,8 @@ fn guest() -> impl Strategy<Value = Op> {
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let count = (
         0u32..4,
-        select(vec![0xc0u64, 0xc4]),
+        // Instructions, branches, LBR_INSERTS.
+        select(vec![0xc0u64, 0xc4, 0x20cc]),
         select(vec![0x53_0000u64, 0x43_0000, 0x51_0000, 0x52_0000]),
         1u64..40,
     );

@@ -287,7 +287,7 @@ fn drive(part: &Part, setup: &Setup, program: &[Piece], cuts: Cuts) -> End {
 
 fn setups() -> impl Strategy<Value = Setup> {
     let counter = (
-        select(vec![0xc0u64, 0xc4]),
+        select(vec![0xc0u64, 0xc4, 0x20cc]),
         select(vec![0x53_0000u64, 0x43_0000, 0x51_0000, 0x52_0000]),
         1u64..60,
     );
