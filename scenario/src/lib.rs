@@ -39,4 +39,4 @@ pub use step::{
     Action, Branch, BranchOutcome, Check, EntryCheck, Expected, Fault, ImageField, Phase,
     ReadCheck, Register, Step, Unseen, WriteOutcome,
 };
-pub use vmx_step::{BitmapBits, VmxOutcome, VmxRead, VmxStep};
+pub use vmx_step::{BitmapBits, GuestEvent, VmxOutcome, VmxRead, VmxStep};

@@ -41,6 +41,17 @@ pub enum BitmapBits {
     Run(bool, Register, Expr),
 }
 
+/// What reaches a guest, and may exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestEvent {
+    /// NMI.
+    Nmi,
+    /// An external interrupt with this vector.
+    Interrupt(u8),
+    /// An exception with this vector and error code.
+    Exception(u8, Option<u32>),
+}
+
 /// What a step about VMX does or expects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VmxStep {
@@ -70,6 +81,12 @@ pub enum VmxStep {
     Rdmsr(Cpl, Register, VmxRead),
     /// WRMSR of the guest.
     Wrmsr(Cpl, Register, Expr, VmxOutcome),
+    /// WRMSRNS of the guest.
+    Wrmsrns(Cpl, Register, Expr, VmxOutcome),
+    /// RDPMC of the guest, with this ECX and CR4.PCE.
+    Rdpmc(Cpl, bool, Expr, VmxRead),
+    /// An event while the guest runs.
+    Event(GuestEvent, VmxOutcome),
     /// XSAVES or XRSTORS (true) of component 15 by the guest, which has `IA32_XSS[15]` = 1.
     Xsaves(bool, VmxOutcome),
     /// The preemption timer: whether it exits now.

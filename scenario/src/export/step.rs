@@ -255,6 +255,22 @@ pub(super) enum Step {
     },
     GuestRdmsr(GuestAccess),
     GuestWrmsr(GuestAccess),
+    GuestWrmsrns(GuestAccess),
+    GuestRdpmc {
+        ecx: Hex,
+        cpl: u8,
+        pce: bool,
+        expect: Expect,
+    },
+    /// An event while the guest runs.
+    GuestEvent {
+        event: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        vector: Option<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_code: Option<Hex>,
+        expect: Expect,
+    },
     GuestXsaves {
         expect: Expect,
     },

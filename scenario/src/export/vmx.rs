@@ -10,7 +10,7 @@ use super::step::{Expect, GuestAccess, Step};
 use crate::compare::{Mismatch, eval, mismatch};
 use crate::expr::Scope;
 use crate::machine::view::{BITMAP, VMCS, VMXON, initial_fields, place};
-use crate::{BitmapBits, VmxOutcome, VmxRead, VmxStep};
+use crate::{BitmapBits, GuestEvent, VmxOutcome, VmxRead, VmxStep};
 
 impl From<VmxOutcome> for Expect {
     fn from(outcome: VmxOutcome) -> Self {
@@ -193,6 +193,29 @@ pub(super) fn steps(
         VmxStep::Wrmsr(cpl, register, value, expected) => {
             let value = Some(Hex(eval(value, scope)?));
             Step::GuestWrmsr(guest(at, *cpl, register, value, (*expected).into())?)
+        }
+        VmxStep::Wrmsrns(cpl, register, value, expected) => {
+            let value = Some(Hex(eval(value, scope)?));
+            Step::GuestWrmsrns(guest(at, *cpl, register, value, (*expected).into())?)
+        }
+        VmxStep::Rdpmc(cpl, pce, ecx, expected) => Step::GuestRdpmc {
+            ecx: Hex(eval(ecx, scope)?),
+            cpl: cpl.number(),
+            pce: *pce,
+            expect: read(expected, scope)?,
+        },
+        VmxStep::Event(event, expected) => {
+            let (event, vector, error_code) = match *event {
+                GuestEvent::Nmi => ("nmi", None, None),
+                GuestEvent::Interrupt(vector) => ("interrupt", Some(vector), None),
+                GuestEvent::Exception(vector, error) => ("exception", Some(vector), error),
+            };
+            Step::GuestEvent {
+                event,
+                vector,
+                error_code: error_code.map(Hex::from),
+                expect: (*expected).into(),
+            }
         }
         VmxStep::Xsaves(restore, expected) => {
             let expect = (*expected).into();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vlbr_arch::Msr;
-use vlbr_arch::vmx::{ExitReason, Interruptibility, MsrArea, VmcsField};
+use vlbr_arch::vmx::{ExitReason, Interruptibility, InterruptionType, MsrArea, VmcsField};
 use vlbr_cpu::ledger::{Ledger, MsrAccess};
 use vlbr_cpu::processor::{MsrFault, MsrOperation, MsrReason};
 use vlbr_lbr::Profile;
@@ -16,7 +16,7 @@ use super::Machine;
 use crate::compare::{Mismatch, Outcome, compare, eval, hex, mismatch};
 use crate::expr::Scope;
 use crate::smt::Core;
-use crate::{BitmapBits, Check, Fault, VmxOutcome, VmxRead, VmxStep};
+use crate::{BitmapBits, Check, Fault, GuestEvent, VmxOutcome, VmxRead, VmxStep};
 
 pub(crate) const VMXON: u64 = 0x1000;
 pub(crate) const VMCS: u64 = 0x2000;
@@ -370,6 +370,53 @@ impl Side {
     }
 }
 
+impl Side {
+    fn event(&mut self, event: GuestEvent, msrs: &mut Msrs<'_>, tsc: u64) -> End {
+        let exit = match event {
+            GuestEvent::Nmi => self.vmx.nmi(),
+            GuestEvent::Interrupt(vector) => self.vmx.external_interrupt(vector),
+            GuestEvent::Exception(vector, error) => {
+                let kind = match vector {
+                    3 | 4 => InterruptionType::SoftwareException,
+                    _ => InterruptionType::HardwareException,
+                };
+                self.vmx.exception(vector, kind, error, 0)
+            }
+        };
+        match exit {
+            Err(fail) => End::of_fail(fail),
+            Ok(None) => End::OK,
+            Ok(Some(exit)) => self.told(&exit, msrs, tsc),
+        }
+    }
+
+    /// Privilege first, then the exit, then whether there is such a counter.
+    fn rdpmc(
+        &mut self,
+        ecx: u32,
+        (cpl, pce): (vlbr_arch::Cpl, bool),
+        msrs: &mut Msrs<'_>,
+        tsc: u64,
+    ) -> End {
+        let gp = |fault: vlbr_pmu::GpFault| {
+            End::Is(
+                VmxOutcome::Gp(Fault::of_pmu(&fault.reason)),
+                fault.to_string(),
+            )
+        };
+        let read = msrs.core.thread(msrs.cpu);
+        let read = read.map(|thread| thread.pmu().rdpmc(ecx, cpl, pce));
+        match (self.vmx.rdpmc(), read) {
+            (Err(fail), _) => End::of_fail(fail),
+            (Ok(_), Some(Err(fault))) if fault.reason == vlbr_pmu::GpReason::Privilege => gp(fault),
+            (Ok(Some(exit)), _) => self.told(&exit, msrs, tsc),
+            (Ok(None), Some(Ok(value))) => End::Value(value),
+            (Ok(None), Some(Err(fault))) => gp(fault),
+            (Ok(None), None) => End::Unmodelled("no such logical processor".to_owned()),
+        }
+    }
+}
+
 fn byte_of(at: u64) -> Result<u64, Mismatch> {
     match at {
         0..0x1000 => Ok(BITMAP + at),
@@ -388,7 +435,8 @@ impl Machine<'_> {
             VmxStep::Bitmap(_, BitmapBits::Run(_, register, _))
             | VmxStep::Area(_, register, ..)
             | VmxStep::Rdmsr(_, register, _)
-            | VmxStep::Wrmsr(_, register, ..) => self.address(register, scope)?,
+            | VmxStep::Wrmsr(_, register, ..)
+            | VmxStep::Wrmsrns(_, register, ..) => self.address(register, scope)?,
             _ => Msr::DEBUGCTL,
         };
         let tsc = self.clock;
@@ -480,6 +528,18 @@ impl Machine<'_> {
                 side.access(write, (*cpl, register), msrs, tsc)
                     .compare(*expected)
             }
+            VmxStep::Wrmsrns(cpl, _, value, expected) => {
+                let write = GuestMsr::Wrmsrns(eval(value, scope)?);
+                side.access(write, (*cpl, register), msrs, tsc)
+                    .compare(*expected)
+            }
+            VmxStep::Rdpmc(cpl, pce, ecx, expected) => {
+                let ecx = eval(ecx, scope)?;
+                let ecx = u32::try_from(ecx).map_err(|_| mismatch("ECX of 32 bits", ecx))?;
+                side.rdpmc(ecx, (*cpl, *pce), msrs, tsc)
+                    .compare_read(expected, scope)
+            }
+            VmxStep::Event(event, expected) => side.event(*event, msrs, tsc).compare(*expected),
             VmxStep::Xsaves(restore, expected) => {
                 match side.vmx.xsaves(*restore, LBR_STATE, LBR_STATE, 3) {
                     Err(fail) => End::of_fail(fail),

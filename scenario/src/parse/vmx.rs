@@ -10,7 +10,7 @@ use vlbr_vmx::Launch;
 
 use super::names::{bits_of, register};
 use super::words::{Words, no_bits, unknown};
-use crate::{BitmapBits, Expr, Reason, VmxOutcome, VmxRead, VmxStep};
+use crate::{BitmapBits, Expr, GuestEvent, Reason, VmxOutcome, VmxRead, VmxStep};
 
 /// Reads a step whose first word is about VMX; `None` if it is not.
 pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<VmxStep>, Reason> {
@@ -75,15 +75,17 @@ pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<VmxStep>
 
 /// `guest [cpl=N] rdmsr|wrmsr|xsaves|xrstors ...`
 fn guest(words: &mut Words<'_>) -> Result<VmxStep, Reason> {
-    const EXPECTED: &str = "cpl=N, rdmsr, wrmsr, xsaves or xrstors";
+    const EXPECTED: &str = "cpl=N, rdmsr, wrmsr, wrmsrns, rdpmc, nmi, interrupt, exception, \
+                            xsaves or xrstors";
+    const WITH_CPL: &str = "rdmsr, wrmsr, wrmsrns or rdpmc";
     let mut word = words.next(EXPECTED)?;
     let mut cpl = Cpl::Ring0;
     if let Some(ring) = word.strip_prefix("cpl=") {
         let number = ring.parse().ok().and_then(Cpl::from_number);
         cpl = number.ok_or_else(|| unknown(word, "cpl=0 to cpl=3"))?;
-        word = words.next("rdmsr or wrmsr")?;
-        if !matches!(word, "rdmsr" | "wrmsr") {
-            return Err(unknown(word, "rdmsr or wrmsr"));
+        word = words.next(WITH_CPL)?;
+        if !matches!(word, "rdmsr" | "wrmsr" | "wrmsrns" | "rdpmc") {
+            return Err(unknown(word, WITH_CPL));
         }
     }
     Ok(match word {
@@ -96,6 +98,34 @@ fn guest(words: &mut Words<'_>) -> Result<VmxStep, Reason> {
             let register = register(words.next("a register")?)?;
             let value = words.value_with(bits_of(&register))?;
             VmxStep::Wrmsr(cpl, register, value, outcome(words)?)
+        }
+        "wrmsrns" => {
+            let register = register(words.next("a register")?)?;
+            let value = words.value_with(bits_of(&register))?;
+            VmxStep::Wrmsrns(cpl, register, value, outcome(words)?)
+        }
+        "rdpmc" => {
+            let ecx = words.value()?;
+            let pce = words.take("pce");
+            VmxStep::Rdpmc(cpl, pce, ecx, read(words, &no_bits)?)
+        }
+        "nmi" => VmxStep::Event(GuestEvent::Nmi, outcome(words)?),
+        "interrupt" => {
+            let vector = vector(words)?;
+            VmxStep::Event(GuestEvent::Interrupt(vector), outcome(words)?)
+        }
+        "exception" => {
+            let vector = vector(words)?;
+            let error = match words.peek() {
+                Some(word) if word != "=>" => {
+                    words.take(word);
+                    let text = word.strip_prefix("error=");
+                    let text = text.ok_or_else(|| unknown(word, "error=CODE or =>"))?;
+                    Some(code(text)?)
+                }
+                _ => None,
+            };
+            VmxStep::Event(GuestEvent::Exception(vector, error), outcome(words)?)
         }
         "xsaves" => VmxStep::Xsaves(false, outcome(words)?),
         "xrstors" => VmxStep::Xsaves(true, outcome(words)?),
@@ -177,6 +207,20 @@ fn outcome(words: &mut Words<'_>) -> Result<VmxOutcome, Reason> {
         "#UD" => VmxOutcome::Ud,
         other => return Err(unknown(other, EXPECTED)),
     })
+}
+
+fn vector(words: &mut Words<'_>) -> Result<u8, Reason> {
+    let vector = words.constant()?;
+    u8::try_from(vector).map_err(|_| Reason::BadValue(format!("{vector:#x}")))
+}
+
+/// An error code, 32 bits.
+fn code(text: &str) -> Result<u32, Reason> {
+    let bad = || Reason::BadValue(text.to_owned());
+    match Expr::parse(text, &no_bits)? {
+        Expr::Number(value) => u32::try_from(value).map_err(|_| bad()),
+        _ => Err(bad()),
+    }
 }
 
 fn number(words: &mut Words<'_>) -> Result<u32, Reason> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vlbr_arch::vmx::{ExitReason, Interruptibility, VmcsField};
+use vlbr_arch::vmx::{ExitReason, Interruptibility, InterruptionType, VmcsField};
 use vlbr_arch::{Cpl, Msr};
 use vlbr_cpu::ledger::{Ledger, MsrAccess};
 use vlbr_cpu::processor::{Core, MsrFault};
@@ -105,7 +105,13 @@ impl Side {
             }
             "guest-rdmsr" => Some(GuestMsr::Rdmsr),
             "guest-wrmsr" => Some(GuestMsr::Wrmsr(json::number(&step["value"]))),
+            "guest-wrmsrns" => Some(GuestMsr::Wrmsrns(json::number(&step["value"]))),
             _ => None,
+        };
+        let counters = msrs.core.thread(msrs.cpu).expect("one of two").clone();
+        let read_counter = |ecx, cpl, pce| {
+            let read = counters.rdpmc(ecx, cpl, pce);
+            read.map_or_else(|_| outcome::gp(), outcome::value)
         };
         let mut context = Context {
             msrs,
@@ -149,6 +155,35 @@ impl Side {
                 let reason = ExitReason::new(json::number(&step["reason"]) as u32);
                 let length = json::small(&step["instruction_length"]) as u32;
                 told(vmx, &VmExit::of_instruction(reason, length), outcome::ok())
+            }
+            "guest-event" => {
+                let vector = step
+                    .get("vector")
+                    .map_or(0, |vector| json::small(vector) as u8);
+                let error = step.get("error_code").map(|code| json::number(code) as u32);
+                let exit = match json::text(step, "event") {
+                    "nmi" => vmx.nmi(),
+                    "interrupt" => vmx.external_interrupt(vector),
+                    "exception" => {
+                        vmx.exception(vector, InterruptionType::HardwareException, error, 0)
+                    }
+                    other => panic!("{other}"),
+                };
+                match exit {
+                    Err(error) => outcome::fail(error),
+                    Ok(None) => outcome::ok(),
+                    Ok(Some(exit)) => told(vmx, &exit, outcome::of_exit(&exit)),
+                }
+            }
+            "guest-rdpmc" => {
+                let cpl = Cpl::from_number(json::small(&step["cpl"]) as u8).expect("a ring");
+                let pce = json::flag(&step["pce"]);
+                let allowed = cpl == Cpl::Ring0 || pce;
+                match vmx.rdpmc() {
+                    Err(error) => outcome::fail(error),
+                    Ok(Some(exit)) if allowed => told(vmx, &exit, outcome::of_exit(&exit)),
+                    Ok(_) => read_counter(json::number(&step["ecx"]) as u32, cpl, pce),
+                }
             }
             "guest-xsaves" | "guest-xrstors" => {
                 match vmx.xsaves(name == "guest-xrstors", 1 << 15, 1 << 15, 3) {

@@ -23,7 +23,7 @@ pub(crate) fn expectations(scenario: &Scenario) -> Vec<(usize, Scenario)> {
 pub(crate) fn without_one_step(scenario: &Scenario) -> Vec<Scenario> {
     let happens = |step: &Step| match &step.what {
         Action::Rdmsr(..) | Action::Unseen(_) => false,
-        Action::Vmx(VmxStep::Vmread(..) | VmxStep::Rdmsr(..)) => false,
+        Action::Vmx(VmxStep::Vmread(..) | VmxStep::Rdmsr(..) | VmxStep::Rdpmc(..)) => false,
         Action::Pmu(PmuStep::Rdpmc { .. }) => false,
         Action::Wrmsr(_, _, outcome)
         | Action::Xsaves(_, outcome)
@@ -226,6 +226,15 @@ fn vmx(step: &VmxStep) -> Vec<VmxStep> {
         VmxStep::Wrmsr(cpl, register, value, outcome) => ends(*outcome, &|outcome| {
             VmxStep::Wrmsr(*cpl, register.clone(), value.clone(), outcome)
         }),
+        VmxStep::Wrmsrns(cpl, register, value, outcome) => ends(*outcome, &|outcome| {
+            VmxStep::Wrmsrns(*cpl, register.clone(), value.clone(), outcome)
+        }),
+        VmxStep::Rdpmc(cpl, pce, ecx, read) => {
+            reads(read, &|read| VmxStep::Rdpmc(*cpl, *pce, ecx.clone(), read))
+        }
+        VmxStep::Event(event, outcome) => {
+            ends(*outcome, &|outcome| VmxStep::Event(*event, outcome))
+        }
         VmxStep::Xsaves(restore, outcome) => {
             ends(*outcome, &|outcome| VmxStep::Xsaves(*restore, outcome))
         }

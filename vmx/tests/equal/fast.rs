@@ -1,7 +1,7 @@
 //! The processor under test as a side.
 
 use vlbr_arch::vmx::{ExitReason, Interruptibility, InterruptionInfo, InterruptionType, VmcsField};
-use vlbr_arch::{Cpl, LvtPc, Msr, Transfer};
+use vlbr_arch::{Cpl, Cycles, LvtPc, Msr, Transfer};
 use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess};
 use vlbr_pmu::{Device as _, Increments, Source};
 use vlbr_vmx::{
@@ -322,10 +322,8 @@ impl Side for Fast {
     }
 
     fn record(&mut self, transfer: &Transfer) {
-        let inserts = self.msrs.transfer(transfer);
-        let mut run = Increments::new();
-        run.add(Source::LbrInserts, transfer.cpl_before, inserts);
-        self.msrs.retire(&run, None);
+        let now = Cycles::new(self.msrs.clock);
+        self.msrs.cpu.transfer(transfer, now, &mut self.msrs.store);
     }
 
     fn look(&mut self, depth: Depth) -> Look {

@@ -313,8 +313,8 @@ fn access() -> impl Strategy<Value = Access> {
         3 => Just(Access::Rdmsr),
         2 => bits().prop_map(Access::Wrmsr),
         1 => bits().prop_map(Access::Wrmsrns),
-        1 => (5u32..12).prop_map(Access::RdmsrImmediate),
-        1 => (bits(), 5u32..12).prop_map(|(value, length)| Access::WrmsrnsImmediate(value, length)),
+        2 => (5u32..12).prop_map(Access::RdmsrImmediate),
+        2 => (bits(), 5u32..12).prop_map(|(value, length)| Access::WrmsrnsImmediate(value, length)),
     ]
 }
 
@@ -359,7 +359,7 @@ fn guest() -> impl Strategy<Value = Op> {
     let code = option::of(0u32..8);
     let kind = prop_oneof![4 => Just(3u32), 1 => Just(5), 1 => Just(6)];
     prop_oneof![
-        4 => (access(), register(), prop_oneof![4 => Just(0u8), 1 => 1u8..4])
+        6 => (access(), register(), prop_oneof![4 => Just(0u8), 1 => 1u8..4])
             .prop_map(|(access, msr, cpl)| Op::GuestMsr(access, msr, cpl)),
         4 => told().prop_map(Op::Exit),
         4 => (prop_oneof![1 => Just(1u8), 3 => Just(14), 1 => 0u8..40], kind, code, bits())
@@ -377,7 +377,8 @@ fn guest() -> impl Strategy<Value = Op> {
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let count = (
         0u32..4,
-        select(vec![0xc0u64, 0xc4]),
+        // Instructions, branches, LBR_INSERTS.
+        select(vec![0xc0u64, 0xc4, 0x20cc]),
         select(vec![0x53_0000u64, 0x43_0000, 0x51_0000, 0x52_0000]),
         1u64..40,
     );
