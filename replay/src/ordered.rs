@@ -24,8 +24,8 @@ struct Thread {
     amounts: Amounts,
     pace: Option<Pace>,
     /// Events of the sampled counter before the one that may overflow it, by the device's horizon;
-    /// 0 while a PMI waits.
-    clear: u64,
+    /// `None` while a PMI waits, which each instruction brings nearer.
+    clear: Option<u64>,
 }
 
 /// Where in a step a boundary lies.
@@ -49,7 +49,7 @@ pub(crate) fn run(
         totals: Totals::default(),
         amounts: Amounts::default(),
         pace: session.pace,
-        clear: 0,
+        clear: None,
     };
     let mut road = Road {
         session,
@@ -98,8 +98,8 @@ impl Thread {
         let horizon = self.cpu.pmu().horizon();
         let limits = horizon.limits.iter().map(|limit| limit.events);
         self.clear = match horizon.delivery {
-            Some(_) => 0,
-            None => limits.min().unwrap_or(u64::MAX).saturating_sub(1),
+            Some(_) => None,
+            None => Some(limits.min().unwrap_or(u64::MAX).saturating_sub(1)),
         };
     }
 }
@@ -142,8 +142,11 @@ impl Road<'_> {
             selector.as_ref().map_or(0, |one| one.amount(run))
         };
         let own = transfer.filter(|_| !by_event);
-        if sampled(&whole) <= thread.clear && !by_event {
-            thread.clear -= sampled(&whole);
+        let clear = thread
+            .clear
+            .and_then(|clear| clear.checked_sub(sampled(&whole)));
+        if let Some(clear) = clear.filter(|_| !by_event) {
+            thread.clear = Some(clear);
             return self.boundary(thread, &whole, own, at(retired, true));
         }
         let mut past = Increments::new();

@@ -8,8 +8,8 @@ use vlbr_cpu::run::{
     Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord, Sample, Schedule,
 };
 use vlbr_cpu::{Clock, Code, Exit, Feed};
-use vlbr_host::perf::with_event_privileges;
-use vlbr_lbr::{Options, Profile};
+use vlbr_host::perf::{X86Br, with_event_privileges};
+use vlbr_lbr::{Options, Profile, Record};
 use vlbr_pmu::{EventSpec, Source, SourceSet};
 use vlbr_traces::export::ExportError;
 use vlbr_traces::perfdata::{
@@ -186,6 +186,8 @@ pub struct Session<'t> {
     jobs: usize,
     plan: Plan,
     rendered: Vec<Option<RenderedEntry>>,
+    /// What perf reads of an entry that nothing was recorded in.
+    empty: BranchEntry,
     eager: Option<Vec<RawRecord>>,
     gated: Option<GatedSteps>,
     ordered: bool,
@@ -294,6 +296,7 @@ impl<'t> Session<'t> {
             trace,
             gated,
             ordered,
+            empty: lbr.read(&Record::default(), X86Br::NONE).entry,
             feed: Feed::new(code, counting.sources(), options.clock),
             lbr,
             counters,
@@ -464,7 +467,7 @@ impl<'t> Session<'t> {
             Some(RenderedEntry { entry, keep: true }) => entries.push(entry),
             // perf reads every slot, empty ones too, but ends a call stack at the first.
             None if self.stops_at_empty() => return false,
-            None if !self.lbr.filter().software_filters() => entries.push(BranchEntry::default()),
+            None if !self.lbr.filter().software_filters() => entries.push(self.empty),
             _ => summary.removed += 1,
         }
         true

@@ -1,7 +1,9 @@
 //! A replay has one result: deferred or eager, through the plan or through the device, on any
 //! number of threads.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod counters;
 
 use std::num::NonZeroU64;
 
