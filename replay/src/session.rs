@@ -45,8 +45,8 @@ pub enum ReplayError {
     Counters(#[from] CounterError),
     /// The LBR is of a part whose PMU is not known.
     #[error(
-        "no PMU is known under the name '{0}' of the LBR's profile; its counters need a profile of \
-         that name"
+        "no PMU is known for the LBR of '{0}': neither the name nor a family and model of that \
+         profile is one of `vlbr list`"
     )]
     NoPmu(String),
     /// Options of the PMU ask for what is not fed.
@@ -99,7 +99,7 @@ pub struct SessionOptions {
     pub profile: Profile,
     /// Open points and quirks of its LBR.
     pub device: Options,
-    /// The PMU; `None`: the known one of the same name.
+    /// The PMU; `None`: the known one of the same name, or else of the same family and model.
     pub pmu: Option<vlbr_pmu::Profile>,
     /// Open points and quirks of the PMU, skid among them. What is fed the session decides.
     pub counters: vlbr_pmu::Options,
@@ -152,12 +152,9 @@ impl SessionOptions {
     /// # Errors
     /// No PMU is known, or the options ask for what a trace does not feed.
     pub fn pmu(&self, code: &Code) -> Result<(vlbr_pmu::Profile, vlbr_pmu::Options), ReplayError> {
-        let name = self.profile.name();
         let pmu = match &self.pmu {
-            Some(pmu) => pmu,
-            None => {
-                vlbr_pmu::Profile::named(name).map_err(|_| ReplayError::NoPmu(name.to_owned()))?
-            }
+            Some(pmu) => pmu.clone(),
+            None => pmu_of(&self.profile)?,
         };
         let options = vlbr_pmu::Options {
             feeds: Feed::sources(code, self.clock),
@@ -168,7 +165,7 @@ impl SessionOptions {
             return Err(ReplayError::CycleByCycle);
         }
         options.check()?;
-        Ok((pmu.clone(), options))
+        Ok((pmu, options))
     }
 }
 
@@ -566,6 +563,23 @@ impl<'t> Session<'t> {
             last_stack,
         }
     }
+}
+
+/// The known PMU of the part whose LBR this is. A profile of one's own may have another name.
+fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {
+    if let Ok(pmu) = vlbr_pmu::Profile::named(lbr.name()) {
+        return Ok(pmu.clone());
+    }
+    let models: Vec<String> = lbr
+        .models()
+        .iter()
+        .map(|model| format!("{:02X}_{:02X}", model.family, model.model))
+        .collect();
+    vlbr_pmu::Profile::all()
+        .iter()
+        .find(|pmu| pmu.models().iter().any(|model| models.contains(model)))
+        .map(|pmu| pmu.renamed(lbr.name()))
+        .ok_or_else(|| ReplayError::NoPmu(lbr.name().to_owned()))
 }
 
 /// Events without privilege levels count user code, if that is all there is.

@@ -168,6 +168,15 @@ impl Profile {
         })
     }
 
+    /// The profile under another name: the same PMU in a part whose LBR has a profile of its own.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Parts whose CPUID leaf 0xA is known by name.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
         self.leaves
