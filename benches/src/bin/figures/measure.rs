@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use vlbr_cpu::Clock;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
-use vlbr_replay::{Consumer, ReplayError, Session, SessionOptions};
+use vlbr_replay::{Consumer, Format, ReplayError, Session, SessionOptions, export};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
@@ -26,12 +27,18 @@ pub(crate) struct Road {
     period: u64,
     eager: bool,
     jobs: usize,
+    /// Samples are written as perf.data.
+    written: bool,
 }
+
+/// Four general-purpose and three fixed counters of which the first is sampled.
+const SEVEN: &str = "{instructions,br_inst_retired.conditional,br_inst_retired.near_taken,\
+    br_inst_retired.near_call,br_inst_retired.near_return,cycles,ref-cycles}:S";
 
 const NEAR: &str = "br_inst_retired.near_taken";
 
 /// The ways that are timed. The first one is what the targets speak of.
-pub(crate) const ROADS: [Road; 6] = [
+pub(crate) const ROADS: [Road; 11] = [
     Road {
         name: "every branch, references",
         filter: "any",
@@ -39,6 +46,7 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 997,
         eager: false,
         jobs: 1,
+        written: false,
     },
     Road {
         name: "every branch, whole records at once",
@@ -47,6 +55,7 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 997,
         eager: true,
         jobs: 1,
+        written: false,
     },
     Road {
         name: "filter any_call",
@@ -55,6 +64,7 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 997,
         eager: false,
         jobs: 1,
+        written: false,
     },
     Road {
         name: "call-stack mode",
@@ -63,6 +73,7 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 10_007,
         eager: false,
         jobs: 1,
+        written: false,
     },
     Road {
         name: "every branch, event instructions",
@@ -71,6 +82,7 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 10_007,
         eager: false,
         jobs: 1,
+        written: false,
     },
     Road {
         name: "every branch, references, all cores",
@@ -79,6 +91,52 @@ pub(crate) const ROADS: [Road; 6] = [
         period: 997,
         eager: false,
         jobs: 0,
+        written: false,
+    },
+    Road {
+        name: "nothing counted",
+        filter: "any",
+        event: "",
+        period: 10_000,
+        eager: false,
+        jobs: 1,
+        written: false,
+    },
+    Road {
+        name: "one counter every 10,000",
+        filter: "any",
+        event: "instructions",
+        period: 10_000,
+        eager: false,
+        jobs: 1,
+        written: false,
+    },
+    Road {
+        name: "seven counters, one every 10,000",
+        filter: "any",
+        event: SEVEN,
+        period: 10_000,
+        eager: false,
+        jobs: 1,
+        written: false,
+    },
+    Road {
+        name: "one counter, perf.data written",
+        filter: "any",
+        event: "instructions",
+        period: 10_000,
+        eager: false,
+        jobs: 1,
+        written: true,
+    },
+    Road {
+        name: "seven counters, perf.data written",
+        filter: "any",
+        event: SEVEN,
+        period: 10_000,
+        eager: false,
+        jobs: 1,
+        written: true,
     },
 ];
 
@@ -126,11 +184,21 @@ fn run(trace: &Trace, cpu: &str, road: &Road, jobs: usize) -> Result<(), Failure
         branches: parse_branch_filter(road.filter)?,
         event: Some(road.event.to_owned()),
         period: NonZeroU64::new(road.period),
+        clock: Clock::Instructions,
         eager: road.eager,
         jobs,
         ..SessionOptions::new(profile)
     };
-    let session = Session::new(trace, options)?;
+    let session = match road.event {
+        "" => Session::counting(trace, &options, Vec::new())?,
+        _ => Session::new(trace, options)?,
+    };
+    if road.written {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("perf.data");
+        export(&session, Format::PerfData, &path, &[], &mut |_| ())?;
+        return Ok(());
+    }
     let mut taken = Taken::default();
     let summary = session.run(&mut taken, &mut |_| ())?;
     if (taken.samples, taken.entries) != (summary.samples, summary.entries) {
