@@ -203,6 +203,9 @@ fn write_table(out: &mut String, report: &Report) -> std::fmt::Result {
             String::new()
         }
     )?;
+    for (event, counted) in &report.group {
+        writeln!(out, "# counted   : {:>16} {event}", count(*counted))?;
+    }
     writeln!(
         out,
         "# samples   : {} with {} entries; {} entries empty or removed by perf's software \

@@ -33,6 +33,8 @@ pub struct Report {
     pub instructions: u64,
     /// Events counted.
     pub events: u64,
+    /// What each event of a group counted, the sampled one first; empty without a group.
+    pub group: Vec<(String, u64)>,
     /// Records inserted.
     pub pushes: u64,
     /// Records popped (call-stack mode).
@@ -225,6 +227,16 @@ pub fn report(
             .map(|thread| field(&thread.totals))
             .sum()
     };
+    let events = session.counters().events();
+    let group = events
+        .iter()
+        .enumerate()
+        .filter(|_| events.len() > 1)
+        .map(|(number, event)| {
+            let counts = summary.threads.iter().map(|thread| thread.counts[number]);
+            (event.to_string(), counts.sum())
+        })
+        .collect();
     let Summary {
         samples,
         entries,
@@ -244,6 +256,7 @@ pub fn report(
         threads: trace.threads().len(),
         instructions: sum(|totals| totals.instructions),
         events: sum(|totals| totals.events),
+        group,
         pushes: sum(|totals| totals.pushes),
         pops: sum(|totals| totals.pops),
         samples,

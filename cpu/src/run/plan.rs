@@ -95,7 +95,7 @@ enum Place {
 }
 
 /// One word a step: what it does to the stack, in bits 62 and 63, and what it adds to the counters
-/// (see [`Columns`]), with more words if that is too much for one.
+/// (see `columns`), with more words if that is too much for one.
 #[derive(Clone, Debug)]
 pub struct Plan {
     words: Vec<u64>,
