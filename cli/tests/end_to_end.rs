@@ -47,6 +47,11 @@ fn recorders_agree_and_bad_endings_say_one_clear_line() {
 }
 
 #[test]
+fn counters_agree_with_an_independent_count_of_single_instructions() {
+    run("count.sh");
+}
+
+#[test]
 fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
     run("system.sh");
 }

@@ -11,7 +11,7 @@ use super::mode::{Entry, Kind, SMI_HANDLERS};
 use super::pending::{OpenEvent, Taken, kind_of};
 use super::raw::RawBlock;
 use super::stream::{AssembleError, Assembler};
-use super::transition::{Decoded, Struck, struck};
+use super::transition::{Decoded, Struck, late, struck};
 
 impl Assembler {
     /// A branch into the unrecorded kernel, which returns to `next`.
@@ -36,7 +36,8 @@ impl Assembler {
             // or to it if it is to be restarted. Or the call never happened: an instruction before
             // it faulted.
             self.learn(next.start(), false);
-            self.remember_event(previous, Some(self.steps.len() - 1), next, n, true);
+            let slot = self.steps.len() - 1;
+            self.remember_event(previous, (slot, None), next, n, true);
             self.steps.push(StepId(HOLE));
         }
         self.emit(&kernel, 0, event(back, target_of(next)))?;
@@ -82,21 +83,23 @@ impl Assembler {
                 self.emit(&kernel, 0, event(FarKind::Iret, target))?;
             }
         }
-        self.remember_event(previous, Some(slot), next, retired, doubtful);
+        let fallback = (!doubtful).then_some(place);
+        self.remember_event(previous, (slot, fallback), next, retired, doubtful);
         Ok(())
     }
 
     pub(super) fn remember_event(
         &mut self,
         previous: &Arc<Decoded>,
-        slot: Option<usize>,
+        (slot, fallback): (usize, Option<Struck>),
         handler: &Arc<Decoded>,
         retired: u16,
         doubtful: bool,
     ) {
         let lost = self.events.push(OpenEvent {
             previous: Arc::clone(previous),
-            slot,
+            slot: Some(slot),
+            fallback,
             resume: None,
             handler: handler.start(),
             target: target_of(handler),
@@ -119,6 +122,7 @@ impl Assembler {
         let lost = self.events.push(OpenEvent {
             previous: Arc::clone(previous),
             slot: None,
+            fallback: None,
             resume: Some(resume),
             handler: handler.start(),
             target: target_of(handler),
@@ -133,7 +137,7 @@ impl Assembler {
     /// An IRET or `rt_sigreturn` goes to `next`: places the event it returns from.
     pub(super) fn resolve(&mut self, next: &Arc<Decoded>) {
         let resume = next.start();
-        let Some(found) = self.events.take(self.kind, resume) else {
+        let Some(found) = self.events.take(self.kind, &self.handlers, resume) else {
             self.stats.unpaired_returns += 1;
             return;
         };
@@ -153,7 +157,7 @@ impl Assembler {
             }
             downwards &= event.behind_return() && matches!(place, Struck::At(_));
             work = if downwards {
-                self.events.take(self.kind, resume)
+                self.events.take(self.kind, &self.handlers, resume)
             } else {
                 self.events.take_behind_return_of(number, resume)
             };
@@ -168,6 +172,9 @@ impl Assembler {
         resumed: &Decoded,
     ) -> Result<(), AssembleError> {
         let Some(slot) = open.slot else {
+            if let Some(fallback) = open.fallback {
+                self.stats.late += late(&open.previous, fallback, place);
+            }
             return Ok(());
         };
         if open.previous.enters_kernel(self.kind) && place_is_behind(&open.previous, place) {
@@ -291,7 +298,7 @@ impl Assembler {
         self.stats.paired += 1;
         let target = target_of(&next);
         let into = self.event_target(target)?;
-        match struck(self.kind, previous, from) {
+        match struck(self.kind, previous, from, kind != FarKind::Interrupt) {
             Some((place, _)) => {
                 let (steps, retired) = self.event_steps(previous, place, None, kind, into)?;
                 self.steps.extend(steps);

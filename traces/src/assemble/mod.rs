@@ -21,8 +21,11 @@
 //! 4. An event can strike right behind a branch, so that the branch seems to go to the handler. A
 //!    direct branch has its target in the instruction. An indirect one is under suspicion if it
 //!    goes to a place where events went before, or if it would change the privilege level. The
-//!    return shows the true target, and for a conditional branch the direction. The branch is one
-//!    step; the event is a second step, of a block of no instructions at the target.
+//!    return shows the true target, and for a conditional branch the direction. A return to where
+//!    the direct branch goes, inside the block itself, does not tell an interrupt behind the branch
+//!    from an exception of the instruction there: interrupt, unless the handler is known for
+//!    exceptions. The branch is one step; the event is a second step, of a block of no instructions
+//!    at the target.
 //! 5. A block can be cut short without an event (code that modifies itself, I/O): the next block
 //!    starts inside. Its instruction count is an upper bound, and what lies before the next block's
 //!    start retired. Cut at its first instruction, it retired nothing and makes no step. A block
@@ -42,7 +45,8 @@
 //! (not taken), at the target of a direct branch; before the last instruction of a block that ends
 //! in an indirect branch or a REP string instruction, or whose handler is known for exceptions,
 //! or that belongs to a program, ends in a branch and accesses memory or divides: its handler may
-//! have left a fault by `longjmp`. [`AssembleStats::unpaired_events`] counts them. The first event
+//! have left a fault by `longjmp`. [`AssembleStats::unpaired_events`] counts them, and
+//! [`AssembleStats::late`] sums up what returns that came later showed to be wrong in the counts. The first event
 //! of all that strikes right behind an indirect branch within one privilege level cannot be told
 //! from a branch.
 //!
@@ -90,5 +94,5 @@ mod tests;
 
 pub use mode::{Kind, UNRECORDED_KERNEL};
 pub use raw::{RawBlock, RawBlocks, RawTable, RecordedMode};
-pub use stats::AssembleStats;
+pub use stats::{AssembleStats, Late};
 pub use stream::{AssembleError, Assembled, Assembler};

@@ -7,7 +7,7 @@ use vlbr_arch::FarKind;
 use vlbr_cpu::Target;
 
 use super::mode::Kind;
-use super::transition::{Decoded, Struck, struck};
+use super::transition::{Decoded, Handlers, Struck, struck};
 
 /// Open events that are kept; more are nested or abandoned deeper than any return will look.
 const MAX_OPEN: usize = 64;
@@ -20,6 +20,8 @@ pub(super) struct OpenEvent {
     /// Index of its first step in the chunk under construction; `None` once that is sealed, or if
     /// there is nothing to change.
     pub(super) slot: Option<usize>,
+    /// Where the fallback put it, if the steps say so.
+    pub(super) fallback: Option<Struck>,
     /// Where execution goes on, if the recorder said so.
     pub(super) resume: Option<u64>,
     /// Handler, linear.
@@ -88,13 +90,16 @@ impl OpenEvents {
     }
 
     /// Takes the event that a return to linear address `resume` belongs to.
-    pub(super) fn take(&mut self, kind: Kind, resume: u64) -> Option<Taken> {
+    pub(super) fn take(&mut self, kind: Kind, handlers: &Handlers, resume: u64) -> Option<Taken> {
         let mut possible = None;
         for index in (0..self.events.len()).rev() {
             let event = &self.events[index].event;
             let found = match event.resume {
                 Some(known) => (known == resume).then_some((Struck::At(resume), true)),
-                None => struck(kind, &event.previous, resume),
+                None => {
+                    let exception = handlers.get(&event.handler).copied().unwrap_or(false);
+                    struck(kind, &event.previous, resume, exception)
+                }
             };
             match found {
                 Some((place, true)) => return self.remove(index, place),

@@ -24,6 +24,9 @@ pub struct AssembleStats {
     /// Events that were placed by the fallback rule: no return came while the step could still
     /// be changed.
     pub unpaired_events: u64,
+    /// What the fallback rule took from the counts or added to them, as returns showed that came
+    /// after the step was sealed: the truth less what the trace says.
+    pub late: Late,
     /// IRETs and `rt_sigreturn`s that no open event explains. A kernel also starts tasks by IRET,
     /// and ends system calls and events of other processors by it.
     pub unpaired_returns: u64,
@@ -43,6 +46,25 @@ impl AssembleStats {
     }
 }
 
+/// Differences of counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    /// Instructions.
+    pub instructions: i64,
+    /// Branches.
+    pub branches: i64,
+    /// Taken branches.
+    pub taken: i64,
+}
+
+impl AddAssign for Late {
+    fn add_assign(&mut self, other: Self) {
+        self.instructions += other.instructions;
+        self.branches += other.branches;
+        self.taken += other.taken;
+    }
+}
+
 impl AddAssign for AssembleStats {
     fn add_assign(&mut self, other: Self) {
         self.blocks += other.blocks;
@@ -54,6 +76,7 @@ impl AddAssign for AssembleStats {
         self.events += other.events;
         self.paired += other.paired;
         self.unpaired_events += other.unpaired_events;
+        self.late += other.late;
         self.unpaired_returns += other.unpaired_returns;
         self.size_surprises += other.size_surprises;
         self.undecodable += other.undecodable;

@@ -7,6 +7,7 @@ use vlbr_cpu::{Block, BlockId, Terminator};
 
 use super::mode::{Entry, Kind, is_high};
 use super::raw::RawBlock;
+use super::stats::Late;
 
 /// A decoded block and its id in the code of the trace.
 #[derive(Debug)]
@@ -317,10 +318,20 @@ pub(super) enum Struck {
 
 /// Where an event behind or inside `previous` struck if execution later goes on at linear address
 /// `resume`; `None` if it cannot go on there. The second value says whether the address alone
-/// proves it: an indirect branch can go anywhere at the same privilege.
-pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Struck, bool)> {
+/// proves it: an indirect branch can go anywhere at the same privilege. `exception` says whether it
+/// is known for an exception: only that tells an instruction of the block that faulted from one the
+/// branch at the end went back to.
+pub(super) fn struck(
+    kind: Kind,
+    previous: &Decoded,
+    resume: u64,
+    exception: bool,
+) -> Option<(Struck, bool)> {
     let block = &previous.block;
     let n = block.instructions();
+    if !exception && previous.targets(resume) {
+        return Some((Struck::At(resume), true));
+    }
     if let Some(index) = previous.index_of(resume) {
         return Some((Struck::After(index), true));
     }
@@ -344,6 +355,25 @@ pub(super) fn struck(kind: Kind, previous: &Decoded, resume: u64) -> Option<(Str
         Some(BranchClass::Far(_)) => {
             Some((Struck::At(resume), end && previous.enters_kernel(kind)))
         }
+    }
+}
+
+/// What is lost by the trace saying that an event struck at `said` when it struck at `place`.
+pub(super) fn late(previous: &Decoded, said: Struck, place: Struck) -> Late {
+    let n = previous.block.instructions();
+    let counts = |place| match place {
+        Struck::After(retired) => [
+            i64::from(retired),
+            i64::from(retired == n && previous.class().is_some()),
+            0,
+        ],
+        Struck::At(_) => [i64::from(n), 1, 1],
+    };
+    let ([a, b, c], [x, y, z]) = (counts(place), counts(said));
+    Late {
+        instructions: a - x,
+        branches: b - y,
+        taken: c - z,
     }
 }
 

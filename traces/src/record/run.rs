@@ -352,7 +352,13 @@ fn describe_end(end: GuestEnd) -> String {
 
 /// The assembler's guesses and losses, where there are any.
 pub(super) fn stats_notes(stats: &AssembleStats) -> impl Iterator<Item = (String, String)> + use<> {
-    [
+    let late = [
+        ("late instructions", stats.late.instructions),
+        ("late branches", stats.late.branches),
+        ("late taken branches", stats.late.taken),
+    ];
+    let late = late.into_iter().filter(|&(_, count)| count != 0);
+    let counts = [
         ("cut blocks", stats.cut_blocks),
         ("events", stats.events),
         ("events placed by their return", stats.paired),
@@ -363,7 +369,8 @@ pub(super) fn stats_notes(stats: &AssembleStats) -> impl Iterator<Item = (String
     ]
     .into_iter()
     .filter(|&(_, count)| count > 0)
-    .map(|(name, count)| (name.to_owned(), count.to_string()))
+    .map(|(name, count)| (name.to_owned(), count.to_string()));
+    counts.chain(late.map(|(name, count)| (name.to_owned(), count.to_string())))
 }
 
 /// Reports progress until it is stopped.

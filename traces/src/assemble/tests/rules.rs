@@ -171,6 +171,39 @@ fn rule_4_the_return_shows_the_direction_of_a_conditional_branch() {
 }
 
 #[test]
+fn rule_4_an_interrupt_of_a_loop_of_one_block_comes_behind_the_branch_back() {
+    /// `mov (%rax), %eax; jne -4`.
+    const LOOP: &[u8] = &[0x8b, 0x00, 0x75, 0xfc];
+    let mut s = Stream::system();
+    s.run(KERNEL, LOOP);
+    s.run(HANDLER, IRETQ);
+    s.run(KERNEL, LOOP);
+    // A handler that has served an exception serves one more.
+    s.run(OTHER_HANDLER, IRETQ);
+    s.run(KERNEL + 2, &LOOP[2..]);
+    s.run(KERNEL, LOOP);
+    s.run(OTHER_HANDLER, IRETQ);
+    s.run(KERNEL, LOOP);
+    s.run(KERNEL + 4, NOP2);
+    assert_eq!(
+        s.finish(),
+        [
+            To(KERNEL, 2, BranchClass::Jcc, KERNEL),
+            To(KERNEL, 0, far(FarKind::Interrupt), HANDLER),
+            To(HANDLER, 2, far(FarKind::Iret), KERNEL),
+            To(KERNEL, 1, far(FarKind::Exception), OTHER_HANDLER),
+            To(OTHER_HANDLER, 2, far(FarKind::Iret), KERNEL + 2),
+            To(KERNEL + 2, 1, BranchClass::Jcc, KERNEL),
+            To(KERNEL, 0, far(FarKind::Exception), OTHER_HANDLER),
+            To(OTHER_HANDLER, 2, far(FarKind::Iret), KERNEL),
+            On(KERNEL, 2),
+            Gap(KERNEL + 4, 2),
+        ]
+    );
+    assert_eq!(s.assembler.stats().problems(), 0);
+}
+
+#[test]
 fn rule_4_an_indirect_branch_to_a_known_handler_gets_its_target_from_the_return() {
     let mut s = Stream::system();
     s.run(KERNEL, NOP2);
@@ -279,6 +312,42 @@ fn rule_4_without_a_return_in_the_chunk_the_fallback_stays() {
     s.run(OTHER_HANDLER + 2, &IRETQ[1..]);
     s.run(KERNEL + 2, NOP2);
     assert_eq!(s.assembler.stats().unpaired_returns, 0);
+}
+
+#[test]
+fn rule_4_what_a_return_shows_too_late_is_summed_up() {
+    let mut s = Stream::system();
+    // A conditional branch that was taken, a load that faulted, a return from a call.
+    s.run(KERNEL, &[0x75, 0x10]);
+    s.run(HANDLER, NOP2);
+    s.steps();
+    s.run(HANDLER + 2, &IRETQ[1..]);
+    s.run(KERNEL + 0x12, &[0x90, 0x8b, 0x00, 0x90]);
+    let taken = Late {
+        instructions: 0,
+        branches: 0,
+        taken: 1,
+    };
+    assert_eq!(s.assembler.stats().late, taken);
+    s.run(OTHER_HANDLER, NOP2);
+    s.steps();
+    s.run(OTHER_HANDLER + 2, &IRETQ[1..]);
+    s.run(KERNEL + 0x13, &[0x8b, 0x00, 0xc3]);
+    let faulted = Late {
+        instructions: -2,
+        ..taken
+    };
+    assert_eq!(s.assembler.stats().late, faulted);
+    s.run(OTHER_HANDLER, NOP2);
+    s.steps();
+    s.run(OTHER_HANDLER + 2, &IRETQ[1..]);
+    s.run(KERNEL + 0x40, NOP2);
+    let returned = Late {
+        instructions: -1,
+        branches: 1,
+        taken: 2,
+    };
+    assert_eq!(s.assembler.stats().late, returned);
 }
 
 #[test]
