@@ -8,6 +8,6 @@ mod thread;
 pub use assign::AssignError;
 pub use events::{EventListError, sampled_events};
 pub use program::{CounterError, ProgrammedCounters};
-pub(crate) use thread::{Amounts, CounterThread, handle};
+pub(crate) use thread::{Amounts, CounterThread, handle, read, width};
 
 pub(crate) use assign::assign;
