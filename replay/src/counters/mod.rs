@@ -6,6 +6,7 @@ mod program;
 mod thread;
 
 pub use assign::AssignError;
+pub(crate) use events::counted_events;
 pub use events::{EventListError, sampled_events};
 pub use program::{CounterError, ProgrammedCounters};
 pub(crate) use thread::{Amounts, CounterThread, handle, read, width};
