@@ -4,15 +4,15 @@
 
 use vlbr_arch::{Cycles, Transfer};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
-use vlbr_cpu::run::{Op, Pace, Sample};
-use vlbr_cpu::{Exit, StepId};
+use vlbr_cpu::run::{MAX_COLUMNS, Op, Pace, Sample};
+use vlbr_cpu::{Exit, Inserts, StepId};
 use vlbr_host::perf::X86Br;
 use vlbr_lbr::{Record, Verdict};
-use vlbr_pmu::Increments;
+use vlbr_pmu::{Device, Increments};
 use vlbr_traces::perfdata::BranchEntry;
 use vlbr_traces::vlt::ChunkBuffer;
 
-use crate::counters::{Amounts, handle};
+use crate::counters::{Amounts, ProgrammedCounters, handle, read, width};
 use crate::session::{ReplayError, Session, Taken};
 use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 
@@ -21,7 +21,10 @@ use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 struct Thread {
     cpu: LogicalProcessor,
     totals: Totals,
+    /// What the device's counters have counted, as of the last look at them.
     amounts: Amounts,
+    /// What they read then, or were loaded with since.
+    values: [u64; MAX_COLUMNS],
     pace: Option<Pace>,
     /// Events of the sampled counter before the one that may overflow it, by the device's horizon;
     /// `None` while a PMI waits, which each instruction brings nearer.
@@ -48,6 +51,7 @@ pub(crate) fn run(
         cpu: session.counters.processor().clone(),
         totals: Totals::default(),
         amounts: Amounts::default(),
+        values: [0; MAX_COLUMNS],
         pace: session.pace,
         clear: None,
     };
@@ -63,6 +67,7 @@ pub(crate) fn run(
     let mut threads = vec![initial; trace.threads().len()];
     for thread in &mut threads {
         thread.look();
+        thread.values = values(&thread.cpu, &session.counters);
     }
     let mut buffer = ChunkBuffer::default();
     for index in session.region.chunks(trace.chunks().len()) {
@@ -79,7 +84,8 @@ pub(crate) fn run(
         road.before += road.done;
         progress(road.before);
     }
-    for thread in &threads {
+    for thread in &mut threads {
+        thread.read(session);
         let mut last_stack = Vec::new();
         road.stack(&thread.cpu, &mut last_stack, &mut Summary::default());
         let events = session.counters.events().len();
@@ -93,6 +99,21 @@ pub(crate) fn run(
 }
 
 impl Thread {
+    /// Reads the counters. What they have counted since the last time is less than they can hold.
+    fn read(&mut self, session: &Session<'_>) {
+        let programmed = &session.counters;
+        let now = values(&self.cpu, programmed);
+        let profile = self.cpu.pmu().profile();
+        for (index, &counter) in programmed.counters().iter().enumerate() {
+            let counted = now[index].wrapping_sub(self.values[index]);
+            self.amounts.events[index] += counted & u64::MAX >> (64 - width(profile, counter));
+        }
+        self.values = now;
+        if programmed.sampled.is_some() {
+            self.totals.events = self.amounts.events[0];
+        }
+    }
+
     /// Asks the device how far it may count unlooked.
     fn look(&mut self) {
         let horizon = self.cpu.pmu().horizon();
@@ -102,6 +123,15 @@ impl Thread {
             None => Some(limits.min().unwrap_or(u64::MAX).saturating_sub(1)),
         };
     }
+}
+
+/// What the counters read, by event.
+fn values(cpu: &LogicalProcessor, programmed: &ProgrammedCounters) -> [u64; MAX_COLUMNS] {
+    let mut values = [0; MAX_COLUMNS];
+    for (value, &counter) in values.iter_mut().zip(programmed.counters()) {
+        *value = read(cpu, counter);
+    }
+    values
 }
 
 struct Road<'a> {
@@ -131,12 +161,14 @@ impl Road<'_> {
         });
         let inserts = self.session.counting.inserts(op);
         let feed = &self.session.feed;
+        // The processor itself counts what its LBR inserts.
+        let none = Inserts(0);
         let at = |retired, after_exit| At {
             step: id,
             retired,
             after_exit,
         };
-        let whole = feed.step(id, inserts);
+        let whole = feed.step(id, none);
         let sampled = |run: &Increments| {
             let selector = &self.session.counting.sampled;
             selector.as_ref().map_or(0, |one| one.amount(run))
@@ -144,14 +176,14 @@ impl Road<'_> {
         let own = transfer.filter(|_| !by_event);
         let clear = thread
             .clear
-            .and_then(|clear| clear.checked_sub(sampled(&whole)));
+            .and_then(|clear| clear.checked_sub(sampled(&feed.step(id, inserts))));
         if let Some(clear) = clear.filter(|_| !by_event) {
             thread.clear = Some(clear);
             return self.boundary(thread, &whole, own, at(retired, true));
         }
         let mut past = Increments::new();
         for index in 0..retired {
-            let now = feed.through(id, index, inserts);
+            let now = feed.through(id, index, none);
             let last = index + 1 == retired;
             let own = own.filter(|_| last);
             let behind = at(index + 1, last && !by_event);
@@ -186,14 +218,6 @@ impl Road<'_> {
             Some(Verdict::Pop) => thread.totals.pops += 1,
             Some(Verdict::Ignore) | None => {}
         }
-        let counting = &self.session.counting;
-        let selectors = counting.sampled.iter().chain(&counting.others);
-        for (amount, selector) in thread.amounts.events.iter_mut().zip(selectors) {
-            *amount += selector.amount(run);
-        }
-        if counting.sampled.is_some() {
-            thread.totals.events = thread.amounts.events[0];
-        }
         thread.amounts.instructions += run.instructions();
         self.done += run.instructions();
         if thread.cpu.deliver().is_some() {
@@ -204,6 +228,7 @@ impl Road<'_> {
 
     /// The interrupt handler.
     fn sample(&mut self, thread: &mut Thread, at: At) -> Result<(), ReplayError> {
+        thread.read(self.session);
         let mut entries = Vec::new();
         let mut removed = Summary::default();
         self.stack(&thread.cpu, &mut entries, &mut removed);
@@ -232,7 +257,9 @@ impl Road<'_> {
         };
         self.session
             .hand_out(self.consumer, &mut self.summary, &taken)?;
-        handle(&mut thread.cpu, &self.session.counters, next_period)?;
+        let programmed = &self.session.counters;
+        handle(&mut thread.cpu, programmed, next_period)?;
+        thread.values = values(&thread.cpu, programmed);
         Ok(())
     }
 

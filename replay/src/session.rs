@@ -283,12 +283,15 @@ impl<'t> Session<'t> {
             rendered.iter().map(raw).collect()
         });
         let gated = GatedSteps::new(code, &lbr);
-        // Which records there are then depends on the registers, and so does their number.
+        // Which records there are then depends on the registers, and so does their number; that of
+        // the removed ones depends on whether there is one.
         let counts_inserts = counting.sources().contains(Source::LbrInserts);
+        let empty_pops = lbr.lbr().options().inserts_count_empty_pops;
+        let unsure = gated.is_some() || counting.pops_are_inserts && plan.pops() && !empty_pops;
         let ordered = options.ordered
             || lbr.needs_order(code)
             || !counters.is_foretold()
-            || counts_inserts && gated.is_some();
+            || counts_inserts && unsure;
         Ok(Self {
             trace,
             gated,

@@ -5,7 +5,7 @@ use vlbr_pmu::{Counter, EventNameError, EventSpec};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{Scope, Trace};
 
-use crate::counters::{EventListError, assign};
+use crate::counters::{assign, counted_events};
 use crate::report::words;
 use crate::session::{ReplayError, Session, SessionOptions};
 use crate::summary::{Consumer, Summary};
@@ -93,17 +93,9 @@ pub fn stat(
         pmu_options.feeds = pmu_options.feeds.without(inserts);
     }
     let specs = match events {
-        Some(text) => pmu.parse_events(text, &pmu_options)?,
+        Some(text) => counted_events(&pmu, text, &pmu_options)?,
         None => default_events(&pmu, &pmu_options)?,
     };
-    for spec in &specs {
-        if spec.precise > 0 {
-            return Err(EventListError::Precise(spec.to_string()).into());
-        }
-        if spec.period.is_some() {
-            return Err(EventListError::Period(spec.to_string()).into());
-        }
-    }
     let mut result = Stat {
         command: words(&trace.meta().command_line),
         processor: options.profile.title().to_owned(),

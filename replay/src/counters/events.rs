@@ -1,6 +1,7 @@
 //! Which events a session counts, as `-e` says.
 
 use thiserror::Error;
+use vlbr_arch::PerfEvtSel;
 use vlbr_pmu::{EventNameError, EventSpec, Options, Profile};
 
 /// Why a text is no event to sample on.
@@ -24,6 +25,9 @@ pub enum EventListError {
          on the exact instruction and name the one that would run next"
     )]
     Precise(String),
+    /// A counter that takes back what an aborted transaction counted.
+    #[error("'{0}': in_tx_cp is not modelled here: aborted transactions take nothing back")]
+    Checkpointed(String),
     /// A period among the terms of an event that is not sampled.
     #[error("'{0}' is counted, not sampled: it takes no period")]
     Period(String),
@@ -52,15 +56,38 @@ pub fn sampled_events(
     if group.is_none() && events.len() > 1 {
         return Err(EventListError::NoGroup(text.to_owned()));
     }
-    for (number, event) in events.iter().enumerate() {
-        if event.precise > 0 {
-            return Err(EventListError::Precise(event.to_string()));
-        }
-        if number > 0 && event.period.is_some() {
-            return Err(EventListError::Period(event.to_string()));
-        }
+    let mut refused = events.iter().enumerate();
+    match refused.find_map(|(number, event)| refusal(event, number == 0)) {
+        Some(error) => Err(error),
+        None => Ok(events),
     }
-    Ok(events)
+}
+
+/// Reads what `-e` gives a session that only counts.
+///
+/// # Errors
+/// See [`EventListError`].
+pub(crate) fn counted_events(
+    profile: &Profile,
+    text: &str,
+    options: &Options,
+) -> Result<Vec<EventSpec>, EventListError> {
+    let events = profile.parse_events(text, options)?;
+    match events.iter().find_map(|event| refusal(event, false)) {
+        Some(error) => Err(error),
+        None => Ok(events),
+    }
+}
+
+/// What a replay cannot do with `event`.
+fn refusal(event: &EventSpec, sampled: bool) -> Option<EventListError> {
+    if event.precise > 0 {
+        return Some(EventListError::Precise(event.to_string()));
+    }
+    if event.select.contains(PerfEvtSel::IN_TXCP) {
+        return Some(EventListError::Checkpointed(event.to_string()));
+    }
+    (!sampled && event.period.is_some()).then(|| EventListError::Period(event.to_string()))
 }
 
 #[cfg(test)]
@@ -91,6 +118,7 @@ mod tests {
             ("{instructions}:k", "{LEADER"),
             ("{{branches}:S}:S", "{LEADER"),
             ("instructions:pp", "precise"),
+            ("cpu/event=0xc0,in_tx_cp=1/", "in_tx_cp is not"),
             ("{branches,cpu/event=0xc0,period=5/}:S", "takes no period"),
             ("instrctions", "nearest are"),
             ("", "names no event"),

@@ -6,8 +6,9 @@ mod program;
 mod thread;
 
 pub use assign::AssignError;
+pub(crate) use events::counted_events;
 pub use events::{EventListError, sampled_events};
 pub use program::{CounterError, ProgrammedCounters};
-pub(crate) use thread::{Amounts, CounterThread, handle};
+pub(crate) use thread::{Amounts, CounterThread, handle, read, width};
 
 pub(crate) use assign::assign;

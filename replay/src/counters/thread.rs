@@ -4,7 +4,7 @@ use vlbr_arch::{Cpl, Msr, PerfGlobalStatus};
 use vlbr_cpu::ledger::MsrAccess;
 use vlbr_cpu::processor::LogicalProcessor;
 use vlbr_cpu::run::MAX_COLUMNS;
-use vlbr_pmu::{Counter, Device};
+use vlbr_pmu::{Counter, Device, Profile};
 
 use super::program::NMI;
 use super::{CounterError, ProgrammedCounters};
@@ -100,11 +100,7 @@ impl CounterThread {
         let counting = programmed.counters().iter().zip(until.events);
         for (&counter, counted) in counting.skip(first) {
             let value = read(&self.cpu, counter);
-            let profile = self.cpu.pmu().profile();
-            let width = match counter {
-                Counter::Gp(_) => profile.gp_width(),
-                Counter::Fixed(_) => profile.fixed_width(),
-            };
+            let width = width(self.cpu.pmu().profile(), counter);
             if value != counted & u64::MAX >> (64 - width) {
                 return Err(CounterError::Count {
                     thread: number,
@@ -118,8 +114,16 @@ impl CounterThread {
     }
 }
 
+/// Bits of a counter.
+pub(crate) fn width(profile: &Profile, counter: Counter) -> u32 {
+    match counter {
+        Counter::Gp(_) => profile.gp_width(),
+        Counter::Fixed(_) => profile.fixed_width(),
+    }
+}
+
 /// RDPMC.
-fn read(cpu: &LogicalProcessor, counter: Counter) -> u64 {
+pub(crate) fn read(cpu: &LogicalProcessor, counter: Counter) -> u64 {
     let ecx = match counter {
         Counter::Gp(n) => n.into(),
         Counter::Fixed(i) => 0x4000_0000 | u32::from(i),
@@ -143,14 +147,10 @@ pub(crate) fn handle(
         cpu.wrmsr(Msr::PERF_GLOBAL_OVF_CTRL, known)?;
     }
     if let Some(reload) = programmed.sampled {
-        // What was counted since the overflow belongs to the next period, unless that is over
-        // already. `x86_perf_event_set_period`.
+        // What was counted since the overflow belongs to the next period. Where that is over
+        // already it begins anew: no sample stands for it. `x86_perf_event_set_period`.
         let past = read(cpu, reload.counter);
-        let left = match past {
-            _ if past < period => period - past,
-            _ if past < period.saturating_mul(2) => 2 * period - past,
-            _ => period,
-        };
+        let left = if past < period { period - past } else { period };
         let preset = cpu.pmu().profile().preset(reload.counter, left)?;
         cpu.wrmsr(reload.msr, preset)?;
     }

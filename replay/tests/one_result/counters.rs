@@ -1,11 +1,13 @@
 //! Counters of a replay: any event, groups, frequency and skid, by the hot loop and by the devices.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
+use vlbr_arch::FarKind;
 use vlbr_cpu::Clock;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
+use vlbr_pmu::{Quirk, QuirkSet};
 use vlbr_replay::{Consumer, ReplayError, Session, SessionOptions, Summary, stat};
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 use vlbr_traces::synthetic::SyntheticConfig;
@@ -183,6 +185,11 @@ fn skid_moves_the_address_and_not_the_frozen_records() {
         same.threads.iter().map(|t| t.totals.events).sum::<u64>(),
         "the counter runs on"
     );
+    let inserts = "rob_misc_events.lbr_inserts";
+    let (exact_inserts, _) = replay(&trace, "skylake", inserts, |_| ()).unwrap();
+    let (late_inserts, _) = replay(&trace, "skylake", inserts, |o| o.counters.skid = 7).unwrap();
+    assert!(late_inserts.len() + 2 >= exact_inserts.len());
+    assert!(late_inserts.len() <= exact_inserts.len());
     // Two samples of a thread may be nearer than the skid only if as many branches are.
     assert!(late.len() + 2 >= exact.len() && late.len() <= exact.len());
     let mut moved = 0;
@@ -225,6 +232,21 @@ fn the_period_stays_exact_behind_a_skid() {
 }
 
 #[test]
+fn a_period_that_ends_within_the_skid_begins_anew() {
+    let trace = threads(1);
+    let skid = PERIOD + 19;
+    let (late, _) = replay(&trace, "skylake", "instructions", |o| {
+        o.counters.skid = skid;
+    })
+    .unwrap();
+    for (number, sample) in late.iter().enumerate() {
+        let expected = (PERIOD + skid) * (number as u64 + 1);
+        assert_eq!(sample.events, expected, "sample {number}");
+    }
+    assert!(late.len() > 100);
+}
+
+#[test]
 fn stat_counts_what_the_chunk_headers_say() {
     let trace = trace();
     let options = SessionOptions::new(Profile::named("skylake").unwrap().clone());
@@ -252,6 +274,47 @@ fn stat_counts_what_the_chunk_headers_say() {
             .sum();
         assert_eq!(sum, event.count);
     }
+}
+
+#[test]
+fn an_erratum_that_loses_branches_shows_in_the_count() {
+    let trace = trace();
+    let count = |quirks| {
+        let mut options = SessionOptions::new(Profile::named("skylake").unwrap().clone());
+        options.counters.quirks = Some(quirks);
+        options.counters.branch_lost_one_in = NonZeroU32::new(4).unwrap();
+        let events = Some("branches,instructions");
+        let counted = stat(&trace, &options, events, false, &mut |_| ()).unwrap();
+        counted.events.iter().map(|e| e.count).collect::<Vec<_>>()
+    };
+    let all = count(QuirkSet::EMPTY);
+    let some = count(QuirkSet::EMPTY.with(Quirk::LostBranches));
+    assert_eq!(all[1], some[1]);
+    assert!(
+        some[0] < all[0] * 4 / 5 && some[0] > all[0] * 7 / 10,
+        "{some:?} of {all:?}"
+    );
+}
+
+#[test]
+fn a_return_without_a_call_is_no_lbr_insert() {
+    // On Skylake the event counts pushes and pops, but no pop of an empty stack.
+    let trace = common::trace_with_events(3, &[FarKind::Interrupt], 2, 2000);
+    let event = "{instructions:u,rob_misc_events.lbr_inserts:u}:S";
+    let stack = |always| {
+        replay(&trace, "skylake", event, |options| {
+            options.branches = parse_branch_filter("stack,u").unwrap();
+            options.device.inserts_count_empty_pops = always;
+        })
+        .unwrap()
+        .1
+        .threads[0]
+            .clone()
+    };
+    let (some, all) = (stack(false), stack(true));
+    assert_eq!(all.counts[1], all.totals.pushes + all.totals.pops);
+    assert_eq!(some.totals, all.totals);
+    assert!(some.counts[1] < all.counts[1], "{some:?}");
 }
 
 #[test]
