@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Record programs without LBR hardware, replay them through an emulated Last Branch Record.
 #[derive(Debug, Parser)]
-#[command(name = "vlbr", version, about, max_term_width = 100)]
+#[command(name = "vlbr", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -186,13 +186,13 @@ pub(crate) struct DeviceArgs {
     /// Without a privilege level the event then counts user code only.
     #[arg(long, value_name = "MODE", value_parser = ["lbr"])]
     pub(crate) call_graph: Option<String>,
-    /// Event to sample on: perf's names, those of Intel's list of the processor, rNNNN or
-    /// cpu/event=...,umask=.../; modifiers u, k. A group '{LEADER,EVENT,...}:S' samples the leader and
+    /// Event to sample on, see `vlbr list --events`: perf's and Intel's names, rNNNN or
+    /// cpu/event=...,umask=.../; modifiers u, k. Samples have branches with or without -b. A group '{LEADER,EVENT,...}:S' samples the leader and
     /// reads the others. Default: br_inst_retired.near_taken, else all taken branches, else branches;
     /// `instructions` with --call-graph.
     #[arg(short, long)]
-    pub(crate) event: Option<String>,
-    /// Events between two samples; default 997, of instructions 10007.
+    pub(crate) event: Vec<String>,
+    /// Events between two samples; default 997, of instructions and clocks 10007.
     #[arg(short, long, value_name = "PERIOD")]
     pub(crate) count: Option<NonZeroU64>,
     /// Samples a second of the trace's time, one nanosecond an instruction: the period follows, as
@@ -263,9 +263,9 @@ pub(crate) struct ReplayArgs {
 pub(crate) struct StatArgs {
     /// Trace.
     pub(crate) file: PathBuf,
-    /// Events, separated by commas; may be repeated. perf's names, those of Intel's list of the
-    /// processor, rNNNN, cpu/event=...,umask=.../; modifiers u, k. Default: instructions and branches
-    /// by kind.
+    /// Events, separated by commas; may be repeated. See `vlbr list --events`: perf's and Intel's
+    /// names, rNNNN, cpu/event=...,umask=.../; modifiers u, k. Default: instructions and branches by
+    /// kind.
     #[arg(short, long, value_name = "EVENT,...")]
     pub(crate) event: Vec<String>,
     /// Processor, see `vlbr list`; or a TOML file of your own.
@@ -280,12 +280,16 @@ pub(crate) struct StatArgs {
     #[arg(short = 'b', long, conflicts_with = "branch_filter")]
     pub(crate) branch_any: bool,
     /// The LBR records with this filter, perf's names.
-    #[arg(short = 'j', long, value_name = "FILTER,...")]
+    #[arg(long, value_name = "FILTER,...")]
     pub(crate) branch_filter: Option<String>,
     /// Count each thread, or vCPU of a guest, by itself.
     #[arg(long)]
     pub(crate) per_thread: bool,
-    /// Lines with this separator instead of a table.
+    /// JSON, as --format json.
+    #[arg(short, long, conflicts_with_all = ["format", "field_separator"])]
+    pub(crate) json_output: bool,
+    /// Lines with this separator instead of a table, as perf's: count, unit, event, run time (in ns, one
+    /// an instruction), percentage of it.
     #[arg(short = 'x', long, value_name = "SEP", conflicts_with = "format")]
     pub(crate) field_separator: Option<String>,
     /// Output format.
@@ -452,6 +456,9 @@ pub(crate) struct ExplainArgs {
 /// `vlbr list`
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// List the events of this processor instead, and which of them a trace feeds.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) events: Option<String>,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: TextOrJson,

@@ -127,7 +127,7 @@ pub(crate) fn session_options(
     } else if let Some(names) = &args.branch_filter {
         options.branches = parse_branch_filter(names)?;
     }
-    options.event.clone_from(&args.event);
+    options.event = (!args.event.is_empty()).then(|| args.event.join(","));
     options.period = args.count;
     options.frequency = args.freq;
     options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;

@@ -102,7 +102,7 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
     }
     writeln!(
         out,
-        "{} scenarios on {} profiles in all, each on both devices: {} passed, {} failed",
+        "{} scenarios, {} runs on processors, each on the fast and the literal device: {} passed, {} failed",
         report.files.len(),
         report.runs(),
         report.files.len() - report.failed_files(),

@@ -25,12 +25,18 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
         None => BranchSampleType::ANY,
     };
     let lbr = args.branch_any || args.branch_filter.is_some();
-    let events = (!args.event.is_empty()).then(|| args.event.join(","));
+    // Every event is counted all the time, so the braces of a group say nothing more.
+    let events = (!args.event.is_empty()).then(|| args.event.join(",").replace(['{', '}'], ""));
     let bar = common::instruction_bar(trace.instructions(), "counting");
     let mut progress = |done| bar.set_position(done);
     let stat = vlbr_replay::stat(&trace, &options, events.as_deref(), lbr, &mut progress)?;
     bar.finish_and_clear();
-    let text = match (args.format, &args.field_separator) {
+    let format = if args.json_output {
+        TextOrJson::Json
+    } else {
+        args.format
+    };
+    let text = match (format, &args.field_separator) {
         (TextOrJson::Json, _) => serde_json::to_string_pretty(&stat)? + "\n",
         (TextOrJson::Text, Some(separator)) => lines(&stat, args, separator),
         (TextOrJson::Text, None) => table(&stat, args),
@@ -51,31 +57,51 @@ fn label(thread: &ThreadCounts) -> String {
 }
 
 /// Every count with what stands in front of it.
-fn rows<'s>(stat: &'s Stat, args: &StatArgs) -> Vec<(String, u64, &'s str)> {
-    let events = stat.events.iter();
-    if !args.per_thread {
-        let whole = events.map(|event| (String::new(), event.count, event.event.as_str()));
-        return whole.collect();
-    }
+fn rows<'s>(stat: &'s Stat, args: &StatArgs) -> Vec<Row<'s>> {
     let mut rows = Vec::new();
-    for (number, event) in events.enumerate() {
-        for thread in &stat.threads {
-            rows.push((label(thread), thread.counts[number], event.event.as_str()));
+    for (number, event) in stat.events.iter().enumerate() {
+        let mut row = |who, count, time| {
+            rows.push(Row {
+                who,
+                count,
+                event: &event.event,
+                time,
+            });
+        };
+        if args.per_thread {
+            for thread in &stat.threads {
+                row(label(thread), thread.counts[number], thread.instructions);
+            }
+        } else {
+            let time = stat.threads.iter().map(|thread| thread.instructions);
+            row(String::new(), event.count, time.sum());
         }
     }
     rows
 }
 
-/// Lines with a separator, as `perf stat -x` prints them: thread, count, unit, event.
+/// A count.
+struct Row<'s> {
+    /// Thread or vCPU, if it is counted by itself.
+    who: String,
+    count: u64,
+    event: &'s str,
+    /// Nominal time that it was counted, in ns.
+    time: u64,
+}
+
+/// Lines with a separator, as `perf stat -x` prints them.
 fn lines(stat: &Stat, args: &StatArgs, separator: &str) -> String {
     let mut out = String::new();
-    for (who, count, event) in rows(stat, args) {
+    for row in rows(stat, args) {
+        let (count, time) = (row.count.to_string(), row.time.to_string());
+        let fields = [&count, "", row.event, &time, "100.00", "", ""];
         if args.per_thread {
-            out.push_str(&who);
+            out.push_str(&row.who);
             out.push_str(separator);
         }
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{count}{separator}{separator}{event}");
+        out.push_str(&fields.join(separator));
+        out.push('\n');
     }
     out
 }
@@ -94,8 +120,14 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         stat.command
     )?;
     let rows = rows(stat, args);
-    let width = rows.iter().map(|(who, ..)| who.len()).max().unwrap_or(0);
-    for (who, number, event) in &rows {
+    let width = rows.iter().map(|row| row.who.len()).max().unwrap_or(0);
+    for row in &rows {
+        let Row {
+            who,
+            count: number,
+            event,
+            ..
+        } = row;
         let comment = if args.per_thread {
             None
         } else {

@@ -256,5 +256,9 @@ pub fn describe(session: &Session<'_>) -> String {
         None => "not sampled".to_owned(),
         Some(Pace::Frequency(frequency)) => format!("at {} Hz", frequency.hertz()),
     };
-    format!("{events} {pace}, branches {filter} ({register})")
+    let skid = match session.counters().skid() {
+        0 => String::new(),
+        skid => format!(", skid {skid}"),
+    };
+    format!("{events} {pace}{skid}, branches {filter} ({register})")
 }

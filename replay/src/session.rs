@@ -49,6 +49,12 @@ pub enum ReplayError {
          profile is one of `vlbr list`"
     )]
     NoPmu(String),
+    /// The kernel's part of an event, which the trace does not hold.
+    #[error(
+        "'{0}' at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
+         modifiers user code is counted"
+    )]
+    UserOnly(String),
     /// Options of the PMU ask for what is not fed.
     #[error(transparent)]
     PmuOptions(#[from] vlbr_pmu::OptionsError),
@@ -221,8 +227,7 @@ impl<'t> Session<'t> {
             Some(text) => sampled_events(&pmu, text, &pmu_options)?,
             None => vec![default_event(&pmu, &pmu_options, call_stack)?],
         };
-        let user = call_stack || trace.meta().scope == Scope::User;
-        levels(&mut events, user);
+        levels(&mut events, call_stack, trace.meta().scope)?;
         let leader = &events[0];
         let pace = match (leader.period.or(options.period), options.frequency) {
             (Some(_), Some(_)) => return Err(ReplayError::PeriodAndFrequency),
@@ -253,7 +258,7 @@ impl<'t> Session<'t> {
     ) -> Result<Self, ReplayError> {
         let (pmu, pmu_options) = options.pmu(trace.code())?;
         let user = trace.meta().scope == Scope::User;
-        levels(&mut events, user);
+        levels(&mut events, false, trace.meta().scope)?;
         let branches = with_event_privileges(options.branches, true, !user);
         let lbr = ProgrammedLbr::new(&options.profile, options.device.clone(), branches)?;
         let counters =
@@ -318,7 +323,7 @@ impl<'t> Session<'t> {
 
     /// Whether every instruction is an event of the sampled counter.
     pub(crate) fn samples_each_instruction(&self) -> bool {
-        is_each_instruction(self.event().sources)
+        self.event().sources == SourceSet::of(Source::Instructions)
     }
 
     /// The counters.
@@ -586,10 +591,17 @@ fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {
 }
 
 /// Events without privilege levels count user code, if that is all there is.
-fn levels(events: &mut [EventSpec], user: bool) {
-    for event in events.iter_mut().filter(|event| user && !event.explicit) {
-        event.kernel = false;
+fn levels(events: &mut [EventSpec], call_stack: bool, scope: Scope) -> Result<(), ReplayError> {
+    let user = scope == Scope::User;
+    for event in events.iter_mut() {
+        if !event.explicit && (user || call_stack) {
+            event.kernel = false;
+        }
+        if event.kernel && user {
+            return Err(ReplayError::UserOnly(event.name.clone()));
+        }
     }
+    Ok(())
 }
 
 /// Whether every instruction is an event.

@@ -235,6 +235,12 @@ impl ProgrammedCounters {
         }
     }
 
+    /// Instructions or clocks from an overflow to its interrupt.
+    #[must_use]
+    pub fn skid(&self) -> u64 {
+        self.cpu.pmu().options().skid
+    }
+
     /// Whether an overflow can be foretold from what the steps count: the PMI is delivered at its
     /// boundary, and no erratum loses events.
     #[must_use]
