@@ -31,7 +31,8 @@ pub struct Inserts(pub u8);
 /// gap, counts as a conditional one that was not taken. An instruction that accesses memory by its encoding counts as a load or store: a REP
 /// string instruction that repeated 0 times does, and an access with all elements masked; so does a
 /// software prefetch as a load, by the text of Intel's MEM_INST_RETIRED.ALL_LOADS. What a NOP or LEA
-/// names is no access.
+/// names is no access. Only steps left by a transfer or an event tell of a transaction: others count
+/// as outside of any.
 #[derive(Clone, Debug)]
 pub struct Feed<'c> {
     code: &'c Code,
