@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A recorded program opened in the real perf: branch stacks, branch report, branch history, call
-# graph, each with symbols. perf 6.1 crashes in some report modes also on files from hardware
+# graph, each with symbols; groups of events. perf 6.1 crashes in some report modes also on files from hardware
 # (--sort symbol_from, --total-cycles); those are not used here, and every exit status is read.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need gcc python3 qemu-x86_64 "$PERF"
@@ -53,6 +53,38 @@ contains "main calls fib" caller.out 'main'
 contains "fib recurses" caller.out 'fib' 3
 runs "perf script of the call graph" callscript.out "$PERF" script -i callgraph.data -F ip,sym
 contains "call chains reach main" callscript.out ' main$' 100
+
+group='br_inst_retired.near_taken,instructions,br_inst_retired.near_call'
+runs "vlbr replay of a group" group.out "$VLBR" replay toy.vlt --cpu skylake -b -e "{$group}:S" -c 10007 -o group.data
+runs "vlbr replay of a group, as json" group.json.out \
+    "$VLBR" replay toy.vlt --cpu skylake -b -e "{$group}:S" -c 10007 --format json -o group.json
+runs "perf evlist -g" evlist.out "$PERF" evlist -i group.data -g
+contains "perf knows the group" evlist.out '^\{br_inst_retired.near_taken:u,instructions:u,br_inst_retired.near_call:u\}$'
+runs "perf evlist -v" attrs.out "$PERF" evlist -i group.data -v
+contains "every event is read with its group" attrs.out 'sample_type: IP\|TID\|TIME\|READ\|ID\|.*read_format: ID\|GROUP' 3
+runs "perf report --group" groups.out "$PERF" report -i group.data --group --stdio --no-branch-stack
+contains "the report has a column an event" groups.out '^ +[0-9.]+% +[0-9.]+% +[0-9.]+% .*\bfib\b'
+runs "perf script of a group" group.txt "$PERF" script -i group.data -F tid,event,period
+check "what perf counts up to the last sample is what was counted" python3 - <<'PY'
+import json, sys
+data = json.load(open("group.json"))
+last = {}
+for record in data["records"]:
+    if record["record"] == "sample":
+        last[record["tid"]] = record["counts"]
+wanted = {(tid, name): count for tid, counts in last.items()
+          for name, count in zip([data["event"]] + data["group"], counts) if count}
+found = {}
+for line in open("group.txt"):
+    tid, period, event = line.split()
+    key = (int(tid), event.removesuffix(":"))
+    found[key] = found.get(key, 0) + int(period)
+if found != wanted or len(found) < 3:
+    sys.exit(f"    perf {found}, counted {wanted}")
+PY
+runs "vlbr replay -F" freq.out "$VLBR" replay toy.vlt --cpu skylake -b -e branches -F 4000 -o freq.data
+runs "perf evlist -F" freq.txt "$PERF" evlist -i freq.data -F
+contains "perf knows the frequency" freq.txt 'sample_freq=4000'
 
 runs "folded stacks" folded.out "$VLBR" replay toy.vlt --cpu skylake --call-graph lbr --format folded -o toy.folded
 contains "folded stacks lead from main to fib" toy.folded 'main;fib(;fib)*.* [0-9]+$'

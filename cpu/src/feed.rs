@@ -1,6 +1,8 @@
 //! What a retired step gives the counters.
 
-use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, InstructionInfoOptions, OpAccess};
+use iced_x86::{
+    Decoder, DecoderOptions, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
+};
 use vlbr_arch::BranchClass;
 use vlbr_pmu::{Increments, Selector, Source, SourceSet};
 
@@ -27,8 +29,10 @@ pub struct Inserts(pub u8);
 /// Branches count by class, direction and recorded misprediction, at the last instruction of their
 /// step. A near branch that the trace does not show taken, because it fell through or retired into a
 /// gap, counts as a conditional one that was not taken. An instruction that accesses memory by its encoding counts as a load or store: a REP
-/// string instruction that repeated 0 times does, and an access with all elements masked. What a
-/// NOP or LEA names is no access.
+/// string instruction that repeated 0 times does, and an access with all elements masked; so does a
+/// software prefetch as a load, by the text of Intel's MEM_INST_RETIRED.ALL_LOADS. What a NOP or LEA
+/// names is no access. Only steps left by a transfer or an event tell of a transaction: others count
+/// as outside of any.
 #[derive(Clone, Debug)]
 pub struct Feed<'c> {
     code: &'c Code,
@@ -234,9 +238,19 @@ fn append(factory: &mut InstructionInfoFactory, block: &Block, accesses: &mut Ve
                 access.load |= load;
                 access.store |= store;
             }
+            access.load |= is_prefetch(instruction.mnemonic());
         }
         accesses.push(access);
     }
+}
+
+/// PREFETCHNTA, PREFETCHT0 to T2 and PREFETCHW, which the decoder knows no access of.
+const fn is_prefetch(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::{Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw};
+    matches!(
+        mnemonic,
+        Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw
+    )
 }
 
 #[cfg(test)]
@@ -295,6 +309,27 @@ mod tests {
         assert_eq!(amount(Source::NearRelCall), 1);
         assert_eq!(amount(Source::LbrInserts), 1);
         assert_eq!(amount(Source::CoreCycles), 0);
+    }
+
+    #[test]
+    fn a_software_prefetch_is_a_load() {
+        // prefetchnta [rax]; prefetcht0 [rax]; prefetchw [rax]; nop [rax]
+        let bytes = [
+            0x0f, 0x18, 0x00, 0x0f, 0x18, 0x08, 0x0f, 0x0d, 0x08, 0x0f, 0x1f, 0x00,
+        ];
+        let mut code = Code::new();
+        let block = Block::decode(0x1000, Mode::user64(0), &bytes).unwrap();
+        let block = code.add_block(block).unwrap();
+        code.add_step(Step {
+            block,
+            retired: 4,
+            exit: Exit::Sequential,
+        })
+        .unwrap();
+        let sum = Feed::new(&code, MEMORY, Clock::None).step(StepId(0), Inserts(0));
+        assert_eq!(sum.amount(Source::LoadInstructions, true), 3);
+        assert_eq!(sum.amount(Source::MemoryInstructions, true), 3);
+        assert_eq!(sum.amount(Source::StoreInstructions, true), 0);
     }
 
     #[test]

@@ -322,7 +322,7 @@ impl Profile {
             return Ok(());
         }
         match (key, value) {
-            ("config", Some(value)) => draft.config |= number(value).ok_or("no number")?,
+            ("config", Some(value)) => draft.config = number(value).ok_or("no number")?,
             ("period", Some(value)) => {
                 let period = number(value).and_then(NonZeroU64::new);
                 draft.period = Some(period.ok_or("no period")?);

@@ -526,6 +526,7 @@ impl<'t> Session<'t> {
                 1 => &[],
                 events => &amounts.events[..events],
             },
+            instance: thread as u32,
             hw_idx: sample_type.contains(BranchSampleType::HW_INDEX).then(|| {
                 // The architectural stack has no TOS; perf leaves the index 0.
                 if self.lbr.lbr().profile().is_arch() {

@@ -75,7 +75,8 @@ impl Packer {
         if usize::from(self.word) > MOST_WORDS {
             return Err(TooWide);
         }
-        let shift = self.used as u8;
+        // A column of zeros has no bits, and none may be left.
+        let shift = if bits == 0 { 0 } else { self.used as u8 };
         self.used += bits;
         Ok(Field {
             word: self.word,
@@ -114,7 +115,7 @@ impl Columns {
                 };
                 fields.push(field);
             }
-            Ok((fields, usize::from(packer.word), segment))
+            Ok::<_, TooWide>((fields, usize::from(packer.word), segment))
         };
         // One word a step is worth shorter segments.
         let one = SEGMENTS
@@ -123,7 +124,10 @@ impl Columns {
             .find(|(_, more, _)| *more == 0);
         let (fields, more, segment) = match one {
             Some(packed) => packed,
-            None => pack(SEGMENTS[0])?,
+            None => SEGMENTS
+                .iter()
+                .find_map(|&segment| pack(segment).ok())
+                .ok_or(TooWide)?,
         };
         let width = match more {
             0..=2 => more,

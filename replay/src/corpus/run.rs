@@ -96,6 +96,8 @@ struct Kept {
     time: u64,
     kernel: bool,
     hw_idx: Option<u64>,
+    period: u64,
+    counts: Vec<u64>,
     entries: Vec<BranchEntry>,
     chunk: usize,
 }
@@ -109,6 +111,8 @@ impl Kept {
             time: sample.time_ns,
             kernel: sample.kernel,
             hw_idx: sample.hw_idx,
+            period: sample.period,
+            counts: sample.counts.to_vec(),
             entries: sample.branches.to_vec(),
             chunk,
         }

@@ -134,6 +134,8 @@ pub(crate) fn read(cpu: &LogicalProcessor, counter: Counter) -> u64 {
 
 /// What Linux does with a PMI: stops the counters, acknowledges the status, loads the sampled
 /// counter again, unmasks the LVT entry, starts LBR and counters. `intel_pmu_handle_irq`.
+///
+/// Linux never loads a counter for less than 2 events, a quirk of early parts; here 1 is 1.
 pub(crate) fn handle(
     cpu: &mut LogicalProcessor,
     programmed: &ProgrammedCounters,

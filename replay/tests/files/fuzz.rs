@@ -85,6 +85,7 @@ fn fuzz_perf_data_in_diff() {
             hw_idx: None,
             callchain: None,
             counts: &[],
+            instance: 0,
         };
         writer.sample(&sample).unwrap();
     }

@@ -204,6 +204,7 @@ mod tests {
             hw_idx: None,
             callchain: None,
             counts: &[],
+            instance: 0,
         };
         sink.sample(&sample).expect("taken");
         sink.sample(&sample).expect("taken");

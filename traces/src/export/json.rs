@@ -304,6 +304,7 @@ mod tests {
             hw_idx: Some(3),
             callchain: None,
             counts: &[],
+            instance: 0,
         };
         sink.sample(&sample).expect("taken");
         sink.finish().expect("finished");

@@ -141,4 +141,22 @@ pub enum PerfWriteError {
     /// A sample lacks what the file's attribute promises.
     #[error("sample without {0}, which the event asks for")]
     MissingField(&'static str),
+    /// A sample has not one count for each event of the group, or counts and no group.
+    #[error("sample with {counts} counts in a group of {events} events")]
+    GroupSize {
+        /// Counts of the sample.
+        counts: usize,
+        /// Events of the group, 0 without one.
+        events: usize,
+    },
+    /// A count of a group is below that of the sample before, of the same task or CPU.
+    #[error("event {event} of the group counted {count}, and {before} at the sample before")]
+    CountFell {
+        /// Place of the event in the group, 0 for the sampled one.
+        event: usize,
+        /// Count at the sample before.
+        before: u64,
+        /// Count at this sample.
+        count: u64,
+    },
 }

@@ -30,6 +30,17 @@ pub struct EventDescription {
     pub ids: Vec<u64>,
 }
 
+/// A group of GROUP_DESC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Name, `{anon_group}` for a group without one.
+    pub name: String,
+    /// Index of its first event among the events of the file.
+    pub leader: u32,
+    /// Events, the leader included.
+    pub members: u32,
+}
+
 /// Settings of COMPRESSED records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
@@ -72,6 +83,8 @@ pub struct Features {
     pub events: Vec<EventDescription>,
     /// Samples have branch stacks.
     pub branch_stack: bool,
+    /// Groups of events.
+    pub groups: Vec<GroupDescription>,
     /// Numbers and names of the PMUs.
     pub pmu_mappings: Vec<(u32, String)>,
     /// Time of the first and of the last sample.
@@ -102,6 +115,7 @@ impl Features {
                 | Feature::CMDLINE
                 | Feature::EVENT_DESC
                 | Feature::BRANCH_STACK
+                | Feature::GROUP_DESC
                 | Feature::PMU_MAPPINGS
                 | Feature::SAMPLE_TIME
                 | Feature::CLOCKID
@@ -140,6 +154,7 @@ impl Features {
             Feature::CMDLINE => self.cmdline = list(c, string)?,
             Feature::EVENT_DESC => self.events = event_desc(c)?,
             Feature::BRANCH_STACK => self.branch_stack = true,
+            Feature::GROUP_DESC => self.groups = list(c, group)?,
             Feature::PMU_MAPPINGS => {
                 self.pmu_mappings = list(c, |c| Ok((c.u32("a PMU's number")?, string(c)?)))?;
             }
@@ -200,6 +215,14 @@ fn event_desc(c: &mut Cursor<'_>) -> Result<Vec<EventDescription>, Cut> {
         });
     }
     Ok(out)
+}
+
+fn group(c: &mut Cursor<'_>) -> Result<GroupDescription, Cut> {
+    Ok(GroupDescription {
+        name: string(c)?,
+        leader: c.u32("a group's leader")?,
+        members: c.u32("the number of a group's events")?,
+    })
 }
 
 fn build_ids(c: &mut Cursor<'_>) -> Result<Vec<BuildIdEntry>, Cut> {

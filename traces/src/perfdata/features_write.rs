@@ -2,6 +2,7 @@
 
 use super::abi::{BranchSampleType, Feature, NAME_ALIGN, misc};
 use super::attr::{ATTR_SIZE, EventAttr};
+use super::events_write::Instances;
 use super::info::FileInfo;
 
 /// Build-id of a mapped file.
@@ -15,7 +16,8 @@ pub(super) struct KnownBuildId {
 /// The sections in the order of their bits, which is their order in the file.
 pub(super) fn sections(
     info: &FileInfo,
-    attr: &EventAttr,
+    attrs: &[EventAttr],
+    instances: &Instances,
     build_ids: &[KnownBuildId],
     sample_time: Option<(u64, u64)>,
 ) -> Vec<(Feature, Vec<u8>)> {
@@ -41,7 +43,7 @@ pub(super) fn sections(
         }
         out.push((Feature::CMDLINE, bytes));
     }
-    out.push((Feature::EVENT_DESC, event_desc(info, attr)));
+    out.push((Feature::EVENT_DESC, event_desc(info, attrs, instances)));
     // With this bit perf report opens in branch mode and shows no call graph.
     if !info.branch_sample_type.is_empty()
         && !info
@@ -49,6 +51,9 @@ pub(super) fn sections(
             .contains(BranchSampleType::CALL_STACK)
     {
         out.push((Feature::BRANCH_STACK, Vec::new()));
+    }
+    if !info.group.is_empty() {
+        out.push((Feature::GROUP_DESC, group_desc(attrs.len() as u32)));
     }
     if let Some((first, last)) = sample_time {
         out.push((
@@ -81,13 +86,27 @@ fn string(out: &mut Vec<u8>, value: &str) {
     out.resize(out.len() + padded - value.len(), 0);
 }
 
-fn event_desc(info: &FileInfo, attr: &EventAttr) -> Vec<u8> {
+fn event_desc(info: &FileInfo, attrs: &[EventAttr], instances: &Instances) -> Vec<u8> {
     let mut out = Vec::new();
-    out.extend_from_slice(&1u32.to_le_bytes());
+    out.extend_from_slice(&(attrs.len() as u32).to_le_bytes());
     out.extend_from_slice(&(ATTR_SIZE as u32).to_le_bytes());
-    out.extend_from_slice(&attr.encode());
+    let events = std::iter::once(&info.event).chain(&info.group);
+    for (number, (attr, event)) in attrs.iter().zip(events).enumerate() {
+        let ids = instances.ids(number);
+        out.extend_from_slice(&attr.encode());
+        out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+        string(&mut out, &event.name);
+        out.extend(ids.flat_map(u64::to_le_bytes));
+    }
+    out
+}
+
+/// One group of all events, without a name: perf then gives it this one.
+fn group_desc(events: u32) -> Vec<u8> {
+    let mut out = 1u32.to_le_bytes().to_vec();
+    string(&mut out, "{anon_group}");
     out.extend_from_slice(&0u32.to_le_bytes());
-    string(&mut out, &info.event.name);
+    out.extend_from_slice(&events.to_le_bytes());
     out
 }
 

@@ -235,6 +235,9 @@ pub struct SampleRecord<'a> {
     /// What each event of the group has counted on this task or CPU, the sampled one first; empty
     /// if the event is no group's.
     pub counts: &'a [u64],
+    /// Which instance of the group counted: counts only grow in one, as in an event that perf opened
+    /// on one task or CPU.
+    pub instance: u32,
 }
 
 impl SampleRecord<'_> {

@@ -5,6 +5,7 @@ mod attr;
 mod cursor;
 mod entry;
 mod error;
+mod events_write;
 mod features;
 mod features_write;
 mod info;
@@ -25,7 +26,7 @@ pub use entry::{
     ReservedBits,
 };
 pub use error::{PerfReadError, PerfWriteError};
-pub use features::{BuildIdEntry, Compression, EventDescription, Features};
+pub use features::{BuildIdEntry, Compression, EventDescription, Features, GroupDescription};
 pub use info::{EventInfo, FileInfo, Mapping, SampleRecord, TaskId};
 pub use read::{Event, Metadata, PerfFile, Section};
 pub use record::{FileIdentity, MmapRecord, RawRecord, Record, SampleId};

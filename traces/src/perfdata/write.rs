@@ -12,12 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::abi::{
-    AttrFlags, BranchSampleType, FILE_HEADER_SIZE, Feature, MAGIC, RECORD_HEADER_SIZE, RecordType,
-    SampleType, misc,
+    BranchSampleType, FILE_HEADER_SIZE, Feature, MAGIC, RECORD_HEADER_SIZE, RecordType, SampleType,
+    misc,
 };
 use super::attr::{ATTR_SIZE, EventAttr};
 use super::entry::{BranchEntry, ENTRY_SIZE};
 use super::error::PerfWriteError;
+use super::events_write::{Instances, attrs_of};
 use super::features_write::{self as features, KnownBuildId};
 use super::info::{FileInfo, Mapping, SampleRecord, TaskId};
 
@@ -27,8 +28,8 @@ const MAX_BUILD_ID: usize = 20;
 const MAX_COMM: usize = 15;
 /// Longest path of a mapping that perf takes, final zero included.
 const PATH_MAX: usize = 4096;
-/// Offset of the records: header, one attribute with its (empty) id section.
-const DATA_OFFSET: u64 = FILE_HEADER_SIZE + ATTR_SIZE as u64 + 16;
+/// An attribute in the file, with the place of its ids.
+const ATTR_ENTRY_SIZE: u64 = ATTR_SIZE as u64 + 16;
 
 /// What a finished file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,11 @@ pub struct PerfDataWriter {
     out: BufWriter<tempfile::NamedTempFile>,
     path: PathBuf,
     info: FileInfo,
-    attr: EventAttr,
+    /// One an event, the sampled one first.
+    attrs: Vec<EventAttr>,
+    instances: Instances,
+    /// Offset of the records: behind the header and the attributes.
+    data_offset: u64,
     record: Vec<u8>,
     /// Keyed by path and mode: one entry a file, in a fixed order.
     build_ids: BTreeMap<(Vec<u8>, bool), Vec<u8>>,
@@ -68,7 +73,8 @@ impl PerfDataWriter {
     /// [`PerfWriteError::NotARegularFile`] when `path` exists and is not a regular file, and I/O
     /// errors of creating or writing the temporary beside it.
     pub fn create(path: &Path, info: FileInfo) -> Result<Self, PerfWriteError> {
-        let attr = attr_of(&info);
+        let attrs = attrs_of(&info);
+        let data_offset = FILE_HEADER_SIZE + attrs.len() as u64 * ATTR_ENTRY_SIZE;
         match std::fs::metadata(path) {
             Ok(meta) if !meta.is_file() => {
                 return Err(PerfWriteError::NotARegularFile {
@@ -92,25 +98,27 @@ impl PerfDataWriter {
         let mut writer = Self {
             out: BufWriter::with_capacity(1 << 17, file),
             path: path.to_owned(),
+            instances: Instances::new(info.group.len()),
             info,
-            attr,
+            attrs,
+            data_offset,
             record: Vec::with_capacity(4096),
             build_ids: BTreeMap::new(),
             sample_time: None,
-            position: DATA_OFFSET,
+            position: data_offset,
             written: Written::default(),
         };
         writer
             .out
-            .write_all(&[0; DATA_OFFSET as usize])
+            .write_all(&vec![0; data_offset as usize])
             .map_err(io)?;
         Ok(writer)
     }
 
-    /// The attribute of the one event of this file.
+    /// The attribute of the event that is sampled.
     #[must_use]
-    pub const fn attr(&self) -> &EventAttr {
-        &self.attr
+    pub fn attr(&self) -> &EventAttr {
+        &self.attrs[0]
     }
 
     /// A task got the name `comm`, at an exec when `exec` is set.
@@ -257,17 +265,31 @@ impl PerfDataWriter {
     /// # Errors
     /// [`PerfWriteError::TooLarge`] when entries and call chain do not fit 64 KiB;
     /// [`PerfWriteError::MissingField`] when the file was declared with call chains or hardware
-    /// indices and the sample has none; I/O errors.
+    /// indices and the sample has none; [`PerfWriteError::GroupSize`] when it has not one count an
+    /// event of the group, or counts without a group; [`PerfWriteError::CountFell`] for a count below
+    /// that of the sample before; I/O errors.
     pub fn sample(&mut self, sample: &SampleRecord<'_>) -> Result<(), PerfWriteError> {
+        self.instances.count(sample)?;
+        let sample_type = self.attr().sample_type;
         self.begin();
         self.u64(sample.ip);
         self.u32(sample.pid);
         self.u32(sample.tid);
         self.u64(sample.time_ns);
+        if sample_type.contains(SampleType::ID) {
+            self.u64(self.instances.id(sample.instance, 0));
+        }
         self.u32(sample.cpu);
         self.u32(0);
         self.u64(sample.period);
-        if self.attr.sample_type.contains(SampleType::CALLCHAIN) {
+        if sample_type.contains(SampleType::READ) {
+            self.u64(sample.counts.len() as u64);
+            for (event, &count) in sample.counts.iter().enumerate() {
+                self.u64(count);
+                self.u64(self.instances.id(sample.instance, event));
+            }
+        }
+        if sample_type.contains(SampleType::CALLCHAIN) {
             let chain = sample
                 .callchain
                 .ok_or(PerfWriteError::MissingField("call chain"))?;
@@ -276,10 +298,10 @@ impl PerfDataWriter {
                 self.u64(address);
             }
         }
-        if self.attr.sample_type.contains(SampleType::BRANCH_STACK) {
+        if sample_type.contains(SampleType::BRANCH_STACK) {
             self.u64(sample.branches.len() as u64);
             if self
-                .attr
+                .attr()
                 .branch_sample_type
                 .contains(BranchSampleType::HW_INDEX)
             {
@@ -320,7 +342,13 @@ impl PerfDataWriter {
             .into_iter()
             .map(|((path, kernel), id)| KnownBuildId { path, kernel, id })
             .collect();
-        let sections = features::sections(&self.info, &self.attr, &build_ids, self.sample_time);
+        let sections = features::sections(
+            &self.info,
+            &self.attrs,
+            &self.instances,
+            &build_ids,
+            self.sample_time,
+        );
         let bytes = self.write_tail(&sections).map_err(io)?;
         self.written.bytes = bytes;
         let file = self.out.into_inner().map_err(|e| io(e.into_error()))?;
@@ -340,24 +368,40 @@ impl PerfDataWriter {
         for (_, bytes) in sections {
             self.out.write_all(bytes)?;
         }
+        // perf puts the ids before the attributes; here they are known only now.
+        let mut places = Vec::new();
+        for event in 0..self.attrs.len() {
+            let start = at;
+            for id in self.instances.ids(event) {
+                self.out.write_all(&id.to_le_bytes())?;
+                at += 8;
+            }
+            places.push(if at > start {
+                [start, at - start]
+            } else {
+                [0, 0]
+            });
+        }
         self.out.flush()?;
-        let mut head = Vec::with_capacity(DATA_OFFSET as usize);
+        let mut head = Vec::with_capacity(self.data_offset as usize);
         head.extend_from_slice(&MAGIC);
         let words = [
             FILE_HEADER_SIZE,
-            ATTR_SIZE as u64 + 16,
+            ATTR_ENTRY_SIZE,
             FILE_HEADER_SIZE,
-            ATTR_SIZE as u64 + 16,
-            DATA_OFFSET,
-            self.position - DATA_OFFSET,
+            self.data_offset - FILE_HEADER_SIZE,
+            self.data_offset,
+            self.position - self.data_offset,
             0,
             0,
         ];
         for word in words.into_iter().chain(bitmap) {
             head.extend_from_slice(&word.to_le_bytes());
         }
-        head.extend_from_slice(&self.attr.encode());
-        head.extend_from_slice(&[0; 16]);
+        for (attr, place) in self.attrs.iter().zip(places) {
+            head.extend_from_slice(&attr.encode());
+            head.extend(place.into_iter().flat_map(u64::to_le_bytes));
+        }
         let file: &mut File = self.out.get_mut().as_file_mut();
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&head)?;
@@ -415,6 +459,10 @@ impl PerfDataWriter {
         self.u32(task.pid);
         self.u32(task.tid);
         self.u64(time_ns);
+        if self.attr().sample_type.contains(SampleType::ID) {
+            // No event's: perf gives the id 0 to the records that it synthesises.
+            self.u64(0);
+        }
         self.u32(cpu);
         self.u32(0);
     }
@@ -445,50 +493,5 @@ fn build_id_name(path: &[u8], kernel: bool) -> Vec<u8> {
         b"[kernel.kallsyms]".to_vec()
     } else {
         OsStr::from_bytes(path).as_bytes().to_vec()
-    }
-}
-
-/// The attribute that an event with this description has when perf opens it.
-fn attr_of(info: &FileInfo) -> EventAttr {
-    let mut sample_type =
-        SampleType::IP | SampleType::TID | SampleType::TIME | SampleType::CPU | SampleType::PERIOD;
-    if info.callchain {
-        sample_type |= SampleType::CALLCHAIN;
-    }
-    if !info.branch_sample_type.is_empty() {
-        sample_type |= SampleType::BRANCH_STACK;
-    }
-    let mut flags = AttrFlags::DISABLED
-        | AttrFlags::INHERIT
-        | AttrFlags::MMAP
-        | AttrFlags::COMM
-        | AttrFlags::TASK
-        | AttrFlags::SAMPLE_ID_ALL
-        | AttrFlags::EXCLUDE_GUEST
-        | AttrFlags::MMAP2
-        | AttrFlags::COMM_EXEC;
-    // perf's modifiers u and k leave out the hypervisor too; without one nothing is left out.
-    if info.event.exclude_kernel || info.event.exclude_user {
-        flags |= AttrFlags::EXCLUDE_HV;
-    }
-    if info.event.exclude_kernel {
-        flags |= AttrFlags::EXCLUDE_KERNEL;
-    }
-    if info.event.exclude_user {
-        flags |= AttrFlags::EXCLUDE_USER;
-    }
-    if info.build_id_in_mmap {
-        flags |= AttrFlags::BUILD_ID;
-    }
-    flags.0 |= u64::from(info.event.precise_ip & 3) << 15;
-    EventAttr {
-        event_type: info.event.event_type,
-        size: ATTR_SIZE as u32,
-        config: info.event.config,
-        sample_period: info.event.period,
-        sample_type,
-        flags,
-        branch_sample_type: info.branch_sample_type,
-        ..EventAttr::default()
     }
 }

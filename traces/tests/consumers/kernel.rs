@@ -74,6 +74,7 @@ fn feed(sink: &mut dyn SampleSink) {
             hw_idx: None,
             callchain: None,
             counts: &[],
+            instance: 0,
         };
         sink.sample(&sample).expect("taken");
     }

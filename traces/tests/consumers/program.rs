@@ -285,6 +285,7 @@ pub(crate) fn walk(
                 hw_idx: (options.hw_idx || options.call_stack).then_some(taken % DEPTH as u64),
                 callchain: options.call_stack.then_some(&chain),
                 counts: &[],
+                instance: 0,
             })?;
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn sample(number: u64, branches: &[BranchEntry]) -> SampleRecord<'_> 
         hw_idx: None,
         callchain: None,
         counts: &[],
+        instance: 0,
     }
 }
 

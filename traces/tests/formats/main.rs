@@ -5,4 +5,5 @@ mod damaged;
 mod explained;
 mod files;
 mod fuzz;
+mod groups;
 mod real_files;
