@@ -17,13 +17,17 @@ const SYNTHETIC: &str = "SYNTHETIC";
 
 /// Reads every run of a text.
 ///
-/// Lines outside runs are passed over: a serial console has the firmware's as well. A text whose first
-/// line starts with `SYNTHETIC` holds runs that are.
+/// Lines outside runs are passed over: a serial console has the firmware's as well. All runs of a text
+/// with a line that starts with `SYNTHETIC` are.
 ///
 /// # Errors
 /// The first line that is wrong, with the reason; a text without a run.
 pub fn parse(text: &str) -> Result<Vec<Run>, ParseError> {
-    let synthetic = text.trim_start().starts_with(SYNTHETIC);
+    // Editors put byte order marks before texts, and texts are put together. In a run the word starts
+    // no line.
+    let blank = |c: char| c.is_whitespace() || c == '\u{feff}';
+    let marked = |line: &str| line.trim_start_matches(blank).starts_with(SYNTHETIC);
+    let synthetic = text.lines().any(marked);
     let mut runs = Vec::new();
     let mut draft: Option<Draft> = None;
     let mut last = 0;

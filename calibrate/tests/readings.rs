@@ -55,11 +55,15 @@ fn both_programs_are_read_whatever_stands_around_their_runs() {
 }
 
 #[test]
-fn a_run_is_synthetic_only_if_the_first_line_says_so() {
+fn a_run_is_synthetic_only_if_a_line_says_so() {
     let text = run(&[]);
     assert_eq!(parse(&text).unwrap()[0].origin, Origin::Hardware);
     let marked = format!("SYNTHETIC\n{text}");
     assert_eq!(parse(&marked).unwrap()[0].origin, Origin::Synthetic);
+    for before in ["\u{feff}", "SeaBIOS\r\n", &text] {
+        let runs = parse(&format!("{before}{marked}")).unwrap();
+        assert!(runs.iter().all(|run| run.origin == Origin::Synthetic));
+    }
     let named = text.replace("hypervisor none", "hypervisor named TCGTCGTCGTCG");
     let origin = Origin::Virtual("TCGTCGTCGTCG".to_owned());
     assert_eq!(parse(&named).unwrap()[0].origin, origin);

@@ -50,6 +50,11 @@ struct Skipped<'c> {
 /// Runs the subcommand.
 pub(crate) fn run(args: &CalibrateArgs) -> Outcome {
     let base = base(&args.base)?;
+    if let Some(path) = &args.output
+        && args.files.iter().any(|file| common::same_file(file, path))
+    {
+        return Err(format!("{}: is one of the readings", path.display()).into());
+    }
     let mut runs = Vec::new();
     for path in &args.files {
         let name = path.display();

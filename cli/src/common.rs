@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use vlbr_cpu::Clock;
 use vlbr_lbr::{Options, Profile};
-use vlbr_traces::files::read_text;
+use vlbr_traces::files::{is_descriptor, read_text};
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
 use crate::args::ClockArg;
@@ -174,6 +175,27 @@ pub(crate) fn instruction_bar(total: u64, doing: &'static str) -> ProgressBar {
     bar.set_message(doing);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// Refuses an output that is there, unless `force` says to replace it and a rename would replace a
+/// file: not a device, and not the link that names an open file.
+pub(crate) fn replaceable(output: &Path, force: bool) -> Result<(), String> {
+    let said = output.display();
+    match std::fs::symlink_metadata(output) {
+        Ok(_) if !force => Err(format!("{said}: exists; -f overwrites it")),
+        Ok(meta) if !meta.is_file() && !meta.is_symlink() || is_descriptor(output) => {
+            Err(format!("{said}: not a regular file"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether both names lead to one file.
+pub(crate) fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 /// A name of this process in the folder of `path`.

@@ -48,14 +48,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let trace = common::open(&args.input, args.salvage)?;
-    match std::fs::symlink_metadata(&args.output) {
-        Ok(_) if !args.force => return Err(format!("{output}: exists; -f overwrites it").into()),
-        // A rename would replace a device by a file.
-        Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
-            return Err(format!("{output}: not a regular file").into());
-        }
-        _ => {}
-    }
+    common::replaceable(&args.output, args.force)?;
     // Written beside the output and renamed when whole: it may be the input itself.
     let partial = common::beside(&args.output);
     let options = WriterOptions {

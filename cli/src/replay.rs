@@ -2,13 +2,13 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_pmu::SkidUnit;
 use vlbr_replay::{Entrance, Format, Names, Region, ReplayError, Report, Session, SessionOptions};
+use vlbr_traces::files::is_descriptor;
 use vlbr_traces::perfdata::BranchSampleType;
 use vlbr_traces::vlt::{Scope, Trace};
 
@@ -54,8 +54,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
             "vlbr: perf takes this kernel for the one it runs on unless told --kallsyms FILE"
         );
     }
-    if same_file(&args.file, &path) {
+    if common::same_file(&args.file, &path) {
         return Err(format!("{}: is the trace itself", path.display()).into());
+    }
+    if kind == Format::PerfData && is_descriptor(&path) {
+        return Err(format!("{}: not a regular file", path.display()).into());
     }
     let arguments = std::env::args_os();
     let cmdline: Vec<String> = arguments
@@ -99,14 +102,6 @@ fn say_which_program(trace: &Trace) {
             others[0].display(),
             if others.len() > 1 { " ..." } else { "" }
         );
-    }
-}
-
-/// Whether both names lead to one file.
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (std::fs::metadata(a), std::fs::metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
     }
 }
 

@@ -32,13 +32,10 @@ fn export(paths: &[PathBuf], cpus: &[String], output: &Path, force: bool) -> Out
         .map(|name| Profile::named(name))
         .collect::<Result<Vec<_>, _>>()?;
     let said = output.display();
-    match std::fs::symlink_metadata(output) {
-        Ok(_) if !force => return Err(format!("{said}: exists; -f overwrites it").into()),
-        // A rename would replace a device by a file.
-        Ok(meta) if !meta.is_file() && !meta.is_symlink() => {
-            return Err(format!("{said}: not a regular file").into());
-        }
-        _ => {}
+    common::replaceable(output, force)?;
+    let files = vlbr_scenario::discover(paths)?;
+    if files.iter().any(|file| common::same_file(file, output)) {
+        return Err(format!("{said}: is one of the scenarios").into());
     }
     // Written beside the output and renamed when whole.
     let partial = common::beside(output);

@@ -174,6 +174,13 @@ fn toml_is_refused_on_one_line_with_its_place() {
             assert!(text.len() < 1100, "{} bytes", text.len());
         }
     }
+    fs::write(
+        path.join("bad.toml"),
+        "skid = 1\nskid_unit = \"core-cycles\"",
+    )
+    .expect("written");
+    let text = refused(path, ["replay", "t.vlt", "--pmu-options", "bad.toml"]);
+    assert!(text.contains("with --clock instructions"), "{text}");
     fs::write(path.join("bad.toml"), vec![b' '; 2 << 20]).expect("written");
     let text = refused(path, ["replay", "t.vlt", "--options", "bad.toml"]);
     assert!(text.contains("longer than"), "{text}");
@@ -282,6 +289,15 @@ fn the_input_and_devices_are_not_replaced() {
         fs::read(path.join("t.vlt")).expect("read"),
         fs::read(bundled(SHORT)).expect("read")
     );
+    std::os::unix::fs::symlink("/proc/self/fd/1", path.join("open")).expect("link");
+    for arguments in [
+        ["replay", "t.vlt", "-o", "open"],
+        ["convert", "-f", "t.vlt", "open"],
+    ] {
+        let text = refused(path, arguments);
+        assert!(text.contains("open: not a regular file"), "{text}");
+        assert!(path.join("open").is_symlink());
+    }
     mkfifo(&path.join("pipe"), Mode::S_IRWXU).expect("pipe");
     refused(path, ["convert", "-f", "t.vlt", "pipe"]);
     refused(

@@ -114,3 +114,20 @@ fn on_a_hybrid_part_the_round_trip_is_that_of_the_core_that_ran() {
         assert_eq!(trips, [own]);
     }
 }
+
+#[test]
+fn readings_are_not_replaced_by_the_model() {
+    let folder = tempfile::tempdir().expect("folder");
+    let readings = fs::read(sample("synthetic-module.txt")).expect("read");
+    fs::write(folder.path().join("in.txt"), &readings).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_vlbr"))
+        .current_dir(folder.path())
+        .args(["calibrate", "in.txt", "-o", "./in.txt"])
+        .output()
+        .expect("the command starts");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("./in.txt: is one of the readings"), "{said}");
+    let there = fs::read(folder.path().join("in.txt")).expect("there");
+    assert_eq!(there, readings);
+}

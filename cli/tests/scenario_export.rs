@@ -84,6 +84,18 @@ fn nothing_is_left_of_an_export_that_fails() {
         assert!(said.contains(why), "{said}");
         assert_eq!(entries(folder.path()), 1, "{why}");
     }
-    let output = export(&[&arch], Path::new("/dev/null"), &["-f"]);
-    assert!(said(&output).contains("not a regular file"));
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/proc/self/fd/1", &link).expect("linked");
+    for path in [Path::new("/dev/null"), &link] {
+        let output = export(&[&arch], path, &["-f"]);
+        assert!(said(&output).contains("not a regular file"));
+    }
+    assert!(link.is_symlink());
+    let case = folder.path().join("499-name.scn");
+    fs::write(&case, "a scenario").expect("written");
+    for path in [folder.path(), &case] {
+        let output = export(&[path], &case, &["-f"]);
+        assert!(said(&output).contains("is one of the scenarios"));
+    }
+    assert_eq!(fs::read(&case).expect("there"), b"a scenario");
 }

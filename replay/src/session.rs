@@ -56,7 +56,7 @@ pub enum ReplayError {
     )]
     UserOnly(String),
     /// Options of the PMU ask for what is not fed.
-    #[error(transparent)]
+    #[error("{0}; a trace feeds them with --clock instructions")]
     PmuOptions(#[from] vlbr_pmu::OptionsError),
     /// Steps do not come clock by clock.
     #[error("cycle_by_cycle: a trace has no clock by which steps could be counted")]

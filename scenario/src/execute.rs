@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vlbr_lbr::Profile;
 
-use crate::compare::{Mismatch, mismatch};
+use crate::compare::{Mismatch, eval, mismatch};
 use crate::expr::Scope;
 use crate::machine::Machine;
 use crate::{
@@ -115,10 +115,14 @@ pub(crate) fn times(machine: &mut Machine<'_>, step: &Step) -> Result<u64, Misma
         depth: machine.depth(step.cpu),
         n: 0,
     };
-    repeat
-        .eval(scope)
-        .filter(|times| *times <= MAX_REPEAT)
-        .ok_or_else(|| mismatch(format!("a count up to {MAX_REPEAT}"), format!("{repeat:?}")))
+    let times = eval(repeat, scope)?;
+    if times > MAX_REPEAT {
+        return Err(mismatch(
+            format!("a count up to {MAX_REPEAT}"),
+            times.to_string(),
+        ));
+    }
+    Ok(times)
 }
 
 /// A step as often as it says; on failure its text, what was expected and what was found.

@@ -103,6 +103,10 @@ impl<'a> Machine<'a> {
             }
             Action::Reset(reset) => {
                 self.thread(cpu)?.reset(*reset);
+                if *reset != Reset::Init {
+                    // RESET ends VMX operation.
+                    self.vmx.remove(&cpu);
+                }
                 Ok(())
             }
             Action::SegmentTestFails => {
@@ -456,5 +460,8 @@ pub(crate) fn image_offset(field: &ImageField, scope: Scope) -> Result<usize, Mi
     offset
         .and_then(|offset| usize::try_from(offset).ok())
         .filter(|offset| *offset <= XSTATE_LBR_SIZE - 8)
-        .ok_or_else(|| mismatch("an offset inside the image", format!("{offset:?}")))
+        .ok_or_else(|| {
+            let found = offset.map_or_else(|| "one beyond 64 bits".to_owned(), |at| at.to_string());
+            mismatch("an offset inside the image", found)
+        })
 }

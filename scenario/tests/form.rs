@@ -182,8 +182,47 @@ fn values_that_do_not_fit_and_counts_without_end_are_failures() {
         ("stack holds 2", "image A FROM[1<<60] = 0"),
     ] {
         let scenario = with(old, new).unwrap();
-        assert_eq!(run_scenario(&scenario).1.len(), 4, "{new}");
+        let failures = run_scenario(&scenario).1;
+        assert_eq!(failures.len(), 4, "{new}");
+        // People read it: no value as the program's source would write it.
+        assert!(!failures[0].found.contains('('), "{}", failures[0].found);
     }
+}
+
+const GUEST: &str = "\
+scenario 1
+title: RESET ends VMX operation
+area: vmx
+rule: 7.1/ranges
+source: SDM
+profiles: skylake
+description: d
+
+given
+  vmx on
+when
+  vmlaunch
+  STEP
+  guest rdmsr IA32_DEBUGCTL = 0
+";
+
+#[test]
+fn reset_ends_vmx_operation() {
+    for (step, failures) in [("wait 1", 0), ("reset cold", 2), ("reset warm", 2)] {
+        let text = GUEST.replace("STEP", step);
+        let scenario = parse(Path::new("vmx/1199-name.scn"), &text).unwrap();
+        assert_eq!(run_scenario(&scenario).1.len(), failures, "{step}");
+    }
+}
+
+#[test]
+fn memory_ends_at_its_last_byte() {
+    let text = GUEST.replace(
+        "vmlaunch\n  STEP",
+        "vmwrite MSR_BITMAP 0xfffffffffffffff0\n  msr-bitmap pass all\n  vmwrite MSR_BITMAP 0x3000\n  vmlaunch",
+    );
+    let scenario = parse(Path::new("vmx/1199-name.scn"), &text).unwrap();
+    assert_eq!(run_scenario(&scenario).1, []);
 }
 
 #[test]

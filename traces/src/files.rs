@@ -20,6 +20,29 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether `path` names an open file of this process, as `/dev/stdout` and `/dev/fd/1` do. Renaming
+/// onto it would replace the link.
+pub fn is_descriptor(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let folder = std::fs::canonicalize(folder);
+        if folder.is_ok_and(|folder| folder.starts_with("/proc")) {
+            return true;
+        }
+        let Ok(to) = std::fs::read_link(&path) else {
+            return false;
+        };
+        path.pop();
+        path.push(to);
+    }
+    false
+}
+
 /// Reads a text file of at most `limit` bytes.
 ///
 /// # Errors
@@ -42,6 +65,23 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_to_open_files_are_told_from_others() {
+        assert!(is_descriptor(Path::new("/dev/stdout")));
+        assert!(is_descriptor(Path::new("/proc/self/fd/1")));
+        let folder = tempfile::tempdir().expect("folder");
+        let link = |name: &str, to: &str| {
+            let path = folder.path().join(name);
+            std::os::unix::fs::symlink(to, &path).expect("linked");
+            is_descriptor(&path)
+        };
+        assert!(link("far", "/proc/self/fd/2"));
+        assert!(link("farther", "far"));
+        assert!(!link("file", "somewhere"));
+        assert!(!link("loop", "loop"));
+        assert!(!is_descriptor(Path::new("out")));
+    }
 
     #[test]
     fn devices_and_folders_are_refused_and_texts_are_bounded() {

@@ -358,7 +358,10 @@ impl Reader<'_> {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        let reason = refused.map_or_else(|| "no event".to_owned(), |error| error.to_string());
+        let reason = refused.map_or_else(
+            || "no event".to_owned(),
+            |error| format!("no processor takes the event: {error}"),
+        );
         Err(self.error(at, reason))
     }
 

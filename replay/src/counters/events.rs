@@ -19,6 +19,9 @@ pub enum EventListError {
     /// Braces that do not match, or other modifiers behind them.
     #[error("'{0}' is not of the form {{LEADER,EVENT,...}}:S")]
     Braces(String),
+    /// Braces around events of which none is sampled.
+    #[error("'{0}': braces are for sampling; events that are counted are listed without them")]
+    NotSampled(String),
     /// A precise event.
     #[error(
         "'{0}': precise sampling (p) is not modelled here; without it and without skid samples fall \
@@ -72,6 +75,9 @@ pub(crate) fn counted_events(
     text: &str,
     options: &Options,
 ) -> Result<Vec<EventSpec>, EventListError> {
+    if text.split(',').any(|one| one.trim().starts_with('{')) {
+        return Err(EventListError::NotSampled(text.to_owned()));
+    }
     let events = profile.parse_events(text, options)?;
     match events.iter().find_map(|event| refusal(event, false)) {
         Some(error) => Err(error),
@@ -126,6 +132,15 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn counted_events_have_no_braces() {
+        let profile = Profile::named("skylake").unwrap();
+        for text in ["{branches}:S", "branches, {branches,instructions}:S"] {
+            let error = counted_events(profile, text, &Options::default()).unwrap_err();
+            assert_eq!(error, EventListError::NotSampled(text.to_owned()));
         }
     }
 }

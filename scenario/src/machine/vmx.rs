@@ -59,15 +59,15 @@ const fn split(at: u64) -> (u64, usize) {
 
 impl PhysicalMemory for Ram {
     fn read(&self, address: u64, bytes: &mut [u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let (page, place) = split(at);
+        for (offset, byte) in (0..).zip(bytes) {
+            let (page, place) = split(address.wrapping_add(offset));
             *byte = self.0.get(&page).map_or(0xff, |page| page[place]);
         }
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let (page, place) = split(at);
+        for (offset, byte) in (0..).zip(bytes) {
+            let (page, place) = split(address.wrapping_add(offset));
             let page = self.0.entry(page);
             page.or_insert_with(|| Box::new([0xff; PAGE]))[place] = *byte;
         }

@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::sink::ExportError;
+use crate::files::is_descriptor;
 
 /// Writes to a temporary beside the file and renames it when all is written.
 ///
 /// Dropped without [`OutputFile::commit`], it leaves nothing behind. An existing output that is
-/// no regular file, such as `/dev/stdout` or a pipe, is written to directly.
+/// no regular file, such as a pipe, and an open file, such as `/dev/stdout`, is written to directly.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
@@ -32,10 +33,11 @@ impl OutputFile {
             path: path.to_owned(),
             source,
         };
-        let direct = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
-        let target = if direct {
+        let device = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
+        let target = if device || is_descriptor(path) {
             let file = std::fs::OpenOptions::new()
-                .write(true)
+                // Behind what the open file holds.
+                .append(true)
                 .open(path)
                 .map_err(error)?;
             Target::Direct(BufWriter::new(file))
@@ -113,6 +115,27 @@ mod tests {
         output.commit().expect("committed");
         assert_eq!(std::fs::read(&path).expect("read"), b"whole");
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn an_open_file_is_appended_to_and_its_link_stays() {
+        use std::os::fd::AsRawFd;
+        let folder = tempfile::tempdir().expect("folder");
+        let mut file = tempfile::tempfile().expect("opened");
+        file.write_all(b"before ").expect("written");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), &link)
+            .expect("linked");
+        let mut output = OutputFile::create(&link).expect("opened");
+        output.write_all(b"behind").expect("buffered");
+        output.commit().expect("written");
+        assert!(
+            std::fs::symlink_metadata(&link)
+                .expect("there")
+                .is_symlink()
+        );
+        let text = std::fs::read(&link).expect("read");
+        assert_eq!(text, b"before behind");
     }
 
     #[test]
