@@ -131,3 +131,24 @@ fn readings_are_not_replaced_by_the_model() {
     let there = fs::read(folder.path().join("in.txt")).expect("there");
     assert_eq!(there, readings);
 }
+
+#[test]
+fn a_model_on_standard_output_stands_before_the_table() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("all.txt");
+    // A link of its own: one that were replaced would be lost to every other program.
+    std::os::unix::fs::symlink("/proc/self/fd/1", folder.path().join("out")).expect("linked");
+    let status = Command::new(env!("CARGO_BIN_EXE_vlbr"))
+        .current_dir(folder.path())
+        .arg("calibrate")
+        .arg(sample("synthetic-module.txt"))
+        .args(["-o", "out"])
+        .stdout(fs::File::create(&path).expect("created"))
+        .status()
+        .expect("the command starts");
+    assert!(status.success());
+    assert!(folder.path().join("out").is_symlink());
+    let text = fs::read_to_string(&path).expect("written");
+    let (model, table) = (text.find("name = "), text.find("# model "));
+    assert!(model.is_some() && model < table, "{text}");
+}

@@ -1,7 +1,9 @@
 //! An output file that is either whole or not there.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::sink::ExportError;
@@ -20,7 +22,7 @@ pub struct OutputFile {
 #[derive(Debug)]
 enum Target {
     Temporary(BufWriter<tempfile::NamedTempFile>),
-    Direct(BufWriter<std::fs::File>),
+    Direct(BufWriter<File>),
 }
 
 impl OutputFile {
@@ -35,11 +37,7 @@ impl OutputFile {
         };
         let device = std::fs::metadata(path).is_ok_and(|meta| !meta.is_file());
         let target = if device || is_descriptor(path) {
-            let file = std::fs::OpenOptions::new()
-                // Behind what the open file holds.
-                .append(true)
-                .open(path)
-                .map_err(error)?;
+            let file = direct(path).map_err(error)?;
             Target::Direct(BufWriter::new(file))
         } else {
             let folder = match path.parent() {
@@ -96,6 +94,18 @@ impl Write for OutputFile {
             Target::Direct(out) => out.flush(),
         }
     }
+}
+
+/// Opens what is written in place, behind what it holds.
+fn direct(path: &Path) -> io::Result<File> {
+    // Opened a second time, a file would be written twice at one position: what is printed later
+    // shares that of standard output.
+    let printed = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    if identity(printed.metadata()?) == identity(std::fs::metadata(path)?) {
+        return Ok(printed);
+    }
+    std::fs::OpenOptions::new().append(true).open(path)
 }
 
 #[cfg(test)]
