@@ -148,10 +148,12 @@ pub(crate) fn pmu_options(path: Option<&Path>) -> Result<vlbr_pmu::Options, Box<
     };
     let name = path.display();
     let text = read_text(path, MAX_TOML).map_err(|error| format!("{name}: {error}"))?;
-    Ok(
-        vlbr_pmu::Options::unchecked_from_toml(&text)
-            .map_err(|error| format!("{name}: {error}"))?,
-    )
+    let options = vlbr_pmu::Options::unchecked_from_toml(&text)
+        .map_err(|error| format!("{name}: {error}"))?;
+    if options.feeds != vlbr_pmu::Options::default().feeds {
+        return Err(format!("{name}: feeds: what is fed the trace and --clock decide").into());
+    }
+    Ok(options)
 }
 
 /// What feeds counters of clocks.

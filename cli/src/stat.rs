@@ -26,7 +26,11 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
     };
     let lbr = args.branch_any || args.branch_filter.is_some();
     // Every event is counted all the time, so the braces of a group say nothing more.
-    let events = (!args.event.is_empty()).then(|| args.event.join(",").replace(['{', '}'], ""));
+    let events = (!args.event.is_empty()).then(|| args.event.join(","));
+    let events = events.map(|text| match text.contains("}:") {
+        true => text,
+        false => text.replace(['{', '}'], ""),
+    });
     let bar = common::instruction_bar(trace.instructions(), "counting");
     let mut progress = |done| bar.set_position(done);
     let stat = vlbr_replay::stat(&trace, &options, events.as_deref(), lbr, &mut progress)?;

@@ -327,6 +327,9 @@ impl Profile {
                 let period = number(value).and_then(NonZeroU64::new);
                 draft.period = Some(period.ok_or("no period")?);
             }
+            ("name", Some(value)) if value.chars().any(char::is_control) => {
+                return Err("control characters");
+            }
             ("name", Some(value)) if !value.is_empty() => draft.name = Some(value.to_owned()),
             (name, None) => {
                 let known = self.known(name).ok_or("no such event or term")?;

@@ -49,6 +49,18 @@ pub enum ReplayError {
          profile is one of `vlbr list`"
     )]
     NoPmu(String),
+    /// An event of clocks, and no clock.
+    #[error(
+        "'{event}' counts clocks, which a trace does not have; --clock instructions lets one pass with \
+         each instruction"
+    )]
+    NeedsClock {
+        /// The event as given.
+        event: String,
+        /// What the counter says.
+        #[source]
+        refusal: vlbr_pmu::Refusal,
+    },
     /// The kernel's part of an event, which the trace does not hold.
     #[error(
         "'{0}' at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
@@ -224,7 +236,8 @@ impl<'t> Session<'t> {
         let call_stack = options.branches.contains(BranchSampleType::CALL_STACK);
         let (pmu, pmu_options) = options.pmu(trace.code())?;
         let mut events = match &options.event {
-            Some(text) => sampled_events(&pmu, text, &pmu_options)?,
+            Some(text) => sampled_events(&pmu, text, &pmu_options)
+                .map_err(|error| without_clock(text, error))?,
             None => vec![default_event(&pmu, &pmu_options, call_stack)?],
         };
         levels(&mut events, call_stack, trace.meta().scope)?;
@@ -589,6 +602,26 @@ fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {
         .find(|pmu| pmu.models().iter().any(|model| models.contains(model)))
         .map(|pmu| pmu.renamed(lbr.name()))
         .ok_or_else(|| ReplayError::NoPmu(lbr.name().to_owned()))
+}
+
+/// The error of an event of clocks says what would feed it.
+pub(crate) fn without_clock(event: &str, error: impl Into<ReplayError>) -> ReplayError {
+    use vlbr_pmu::{EventNameError, Refusal};
+    let clocks = [Source::CoreCycles, Source::ReferenceCycles];
+    let fed: SourceSet = clocks.into_iter().collect();
+    match error.into() {
+        ReplayError::Event(EventListError::Name(EventNameError::Refused(refusal)))
+        | ReplayError::EventName(EventNameError::Refused(refusal))
+            if matches!(&refusal, Refusal::NotFed { missing, .. }
+                if !missing.is_empty() && missing.is_subset_of(fed)) =>
+        {
+            ReplayError::NeedsClock {
+                event: event.to_owned(),
+                refusal,
+            }
+        }
+        error => error,
+    }
 }
 
 /// Events without privilege levels count user code, if that is all there is.

@@ -7,7 +7,7 @@ use vlbr_traces::vlt::{Scope, Trace};
 
 use crate::counters::{assign, counted_events};
 use crate::report::words;
-use crate::session::{ReplayError, Session, SessionOptions};
+use crate::session::{ReplayError, Session, SessionOptions, without_clock};
 use crate::summary::{Consumer, Summary};
 
 /// Counts of a trace.
@@ -93,7 +93,9 @@ pub fn stat(
         pmu_options.feeds = pmu_options.feeds.without(inserts);
     }
     let specs = match events {
-        Some(text) => counted_events(&pmu, text, &pmu_options)?,
+        Some(text) => {
+            counted_events(&pmu, text, &pmu_options).map_err(|error| without_clock(text, error))?
+        }
         None => default_events(&pmu, &pmu_options)?,
     };
     let mut result = Stat {

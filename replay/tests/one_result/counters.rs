@@ -331,7 +331,7 @@ fn what_cannot_be_counted_is_refused_by_name() {
             (|_| ()) as fn(&mut SessionOptions),
             "LONGEST_LAT_CACHE.MISS is not fed",
         ),
-        ("cycles", |o| o.clock = Clock::None, "it takes core-cycles"),
+        ("cycles", |o| o.clock = Clock::None, "--clock instructions"),
         (
             "br_misp_retired.conditional",
             |_| (),
