@@ -352,6 +352,37 @@ fn a_guest_that_closes_every_descriptor_is_still_recorded() {
     );
 }
 
+/// Each new function is translated after the connection was given up, so that the process returns
+/// again and again, faster than the recorder may look.
+#[test]
+fn a_guest_that_closes_every_descriptor_in_a_row_returns_each_time() {
+    let Some(plugin) = plugin() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = String::from("#include <unistd.h>\n#include <sys/syscall.h>\n");
+    let mut body = String::new();
+    for n in 0..150 {
+        source += &format!(
+            "__attribute__((noinline, noclone)) static int f{n}(int x) {{ return x * {n} + 1; }}\n"
+        );
+        body += &format!("syscall(436, 3u, ~0u, 0u); sum += f{n}(c);\n");
+    }
+    source += &format!("int main(int c, char **v) {{ volatile int sum = 0; {body} return 0; }}");
+    let Some(program) = compile(directory.path(), "returns", &source) else {
+        return;
+    };
+    for _ in 0..3 {
+        let recording = Recording::default();
+        let outcome = record(
+            SessionOptions::default(),
+            &options(&plugin, &program, &[]),
+            &recording,
+        )
+        .unwrap();
+        assert_eq!(outcome.end, GuestEnd::Exited(0));
+        assert_eq!(outcome.lost, []);
+    }
+}
+
 #[test]
 fn a_small_ring_and_data_addresses_change_no_count() {
     let Some(plugin) = plugin() else { return };

@@ -1,5 +1,6 @@
 //! One process's control connection.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -42,10 +43,11 @@ impl Lifetime {
     }
 }
 
-/// Where a reconnecting process's new socket is put for the thread that serves the process.
+/// Where a reconnecting process's new sockets are put for the thread that serves the process. There may
+/// be several: a guest that closes descriptors in a row is faster than the thread.
 #[derive(Debug, Default)]
 struct Handover {
-    socket: Mutex<Option<UnixStream>>,
+    sockets: Mutex<VecDeque<UnixStream>>,
     arrived: Condvar,
 }
 
@@ -209,7 +211,13 @@ pub(super) fn serve<'scope, 'env, S: Sink>(
     }
 }
 
-fn reconnect<S: Sink>(shared: &Shared<'_, S>, hello: &Hello, mut socket: UnixStream) {
+fn reconnect<S: Sink>(shared: &Shared<'_, S>, hello: &Hello, socket: UnixStream) {
+    let mut answering = match socket.try_clone() {
+        Ok(answering) => answering,
+        Err(error) => {
+            return shared.lost(None, format!("process {} returned: {error}", hello.pid));
+        }
+    };
     let handover = {
         let mut processes = lock(&shared.processes);
         let index = hello.process as usize;
@@ -223,14 +231,15 @@ fn reconnect<S: Sink>(shared: &Shared<'_, S>, hello: &Hello, mut socket: UnixStr
         process.socket = socket.try_clone().ok();
         Arc::clone(&process.handover)
     };
-    let welcome = protocol::encode(protocol::WELCOME, [0, hello.process, 0], None);
-    // A peer that is gone already shows as the end of the connection.
-    let _ = socket.write_all(&welcome);
     if shared.closing() {
         let _ = socket.shutdown(std::net::Shutdown::Read);
     }
-    *lock(&handover.socket) = Some(socket);
+    // Before the answer: with it the process may go on, detach and return once more.
+    lock(&handover.sockets).push_back(socket);
     handover.arrived.notify_all();
+    let welcome = protocol::encode(protocol::WELCOME, [0, hello.process, 0], None);
+    // A peer that is gone already shows as the end of the connection.
+    let _ = answering.write_all(&welcome);
 }
 
 struct Connection<'scope, 'env, S> {
@@ -434,19 +443,19 @@ impl<'scope, 'env, S: Sink> Connection<'scope, 'env, S> {
 
     /// Waits for the new connection of a process that gave up its old one. False if it is gone.
     fn await_return(&mut self) -> bool {
-        let mut socket = lock(&self.handover.socket);
+        let mut sockets = lock(&self.handover.sockets);
         loop {
-            if let Some(socket) = socket.take() {
+            if let Some(socket) = sockets.pop_front() {
                 self.reader = BufReader::new(socket);
                 return true;
             }
             if self.shared.closing() || !is_alive(self.pid) {
                 return false;
             }
-            socket = self
+            sockets = self
                 .handover
                 .arrived
-                .wait_timeout(socket, POLL)
+                .wait_timeout(sockets, POLL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
