@@ -2,6 +2,7 @@
 //! and corpora with their golden results.
 #![forbid(unsafe_code)]
 
+mod choice;
 pub mod corpus;
 mod counters;
 mod device;

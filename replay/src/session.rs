@@ -17,6 +17,7 @@ use vlbr_traces::perfdata::{
 };
 use vlbr_traces::vlt::{Scope, Trace, VltError};
 
+use crate::choice::{default_event, is_each_instruction, levels, pmu_of, without_clock};
 use crate::counters::{
     Amounts, CounterError, CounterThread, EventListError, ProgrammedCounters, sampled_events,
 };
@@ -585,86 +586,4 @@ impl<'t> Session<'t> {
             last_stack,
         }
     }
-}
-
-/// The known PMU of the part whose LBR this is. A profile of one's own may have another name.
-fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {
-    if let Ok(pmu) = vlbr_pmu::Profile::named(lbr.name()) {
-        return Ok(pmu.clone());
-    }
-    let models: Vec<String> = lbr
-        .models()
-        .iter()
-        .map(|model| format!("{:02X}_{:02X}", model.family, model.model))
-        .collect();
-    vlbr_pmu::Profile::all()
-        .iter()
-        .find(|pmu| pmu.models().iter().any(|model| models.contains(model)))
-        .map(|pmu| pmu.renamed(lbr.name()))
-        .ok_or_else(|| ReplayError::NoPmu(lbr.name().to_owned()))
-}
-
-/// The error of an event of clocks says what would feed it.
-pub(crate) fn without_clock(event: &str, error: impl Into<ReplayError>) -> ReplayError {
-    use vlbr_pmu::{EventNameError, Refusal};
-    let clocks = [Source::CoreCycles, Source::ReferenceCycles];
-    let fed: SourceSet = clocks.into_iter().collect();
-    match error.into() {
-        ReplayError::Event(EventListError::Name(EventNameError::Refused(refusal)))
-        | ReplayError::EventName(EventNameError::Refused(refusal))
-            if matches!(&refusal, Refusal::NotFed { missing, .. }
-                if !missing.is_empty() && missing.is_subset_of(fed)) =>
-        {
-            ReplayError::NeedsClock {
-                event: event.to_owned(),
-                refusal,
-            }
-        }
-        error => error,
-    }
-}
-
-/// Events without privilege levels count user code, if that is all there is.
-fn levels(events: &mut [EventSpec], call_stack: bool, scope: Scope) -> Result<(), ReplayError> {
-    let user = scope == Scope::User;
-    for event in events.iter_mut() {
-        if !event.explicit && (user || call_stack) {
-            event.kernel = false;
-        }
-        if event.kernel && user {
-            return Err(ReplayError::UserOnly(event.name.clone()));
-        }
-    }
-    Ok(())
-}
-
-/// Whether every instruction is an event.
-fn is_each_instruction(sources: SourceSet) -> bool {
-    let each = [
-        Source::Instructions,
-        Source::CoreCycles,
-        Source::ReferenceCycles,
-    ];
-    each.map(SourceSet::of).contains(&sources)
-}
-
-/// What is sampled if nobody says: see [`SessionOptions::event`].
-fn default_event(
-    pmu: &vlbr_pmu::Profile,
-    options: &vlbr_pmu::Options,
-    call_stack: bool,
-) -> Result<EventSpec, EventListError> {
-    if call_stack {
-        return Ok(pmu.parse_event("instructions", options)?);
-    }
-    let names = [
-        "br_inst_retired.near_taken",
-        "br_inst_retired.all_taken_branches",
-    ];
-    for name in names {
-        if let Ok(event) = pmu.parse_event(name, options) {
-            return Ok(event);
-        }
-    }
-    Ok(pmu.parse_event("branches", options)?)
 }

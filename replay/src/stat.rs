@@ -5,9 +5,10 @@ use vlbr_pmu::{Counter, EventNameError, EventSpec};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{Scope, Trace};
 
+use crate::choice::without_clock;
 use crate::counters::{assign, counted_events};
 use crate::report::words;
-use crate::session::{ReplayError, Session, SessionOptions, without_clock};
+use crate::session::{ReplayError, Session, SessionOptions};
 use crate::summary::{Consumer, Summary};
 
 /// Counts of a trace.
