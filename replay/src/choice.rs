@@ -72,7 +72,7 @@ pub(crate) fn is_each_instruction(sources: SourceSet) -> bool {
     each.map(SourceSet::of).contains(&sources)
 }
 
-/// What is sampled if nobody says: see [`SessionOptions::event`].
+/// What is sampled if nobody says: see [`crate::SessionOptions::event`].
 pub(crate) fn default_event(
     pmu: &vlbr_pmu::Profile,
     options: &vlbr_pmu::Options,
