@@ -75,7 +75,8 @@ fn check_leaves(profile: &Profile) -> Result<(), ProfileError> {
         if part.fixed_mask() >> MAX_FIXED != 0 {
             return Err(invalid("cpuid_0a.edx", "more than 4 fixed counters"));
         }
-        if part.fixed_mask() != 0 && !(32..=64).contains(&part.fixed_width()) {
+        // Also where no fixed counter is reported: a width without counters is still read.
+        if !(32..=64).contains(&part.fixed_width()) {
             return Err(invalid(
                 "cpuid_0a.edx",
                 "fixed counters are not 32 to 64 bits wide",
