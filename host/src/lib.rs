@@ -1,4 +1,11 @@
-//! Linux as host. So far: perf's LBR driver as far as an event's branch filter goes.
+//! Linux as host: processors, perf's LBR driver.
 #![forbid(unsafe_code)]
 
+mod id;
+mod owner;
+
+pub mod hardware;
 pub mod perf;
+
+pub use id::{CpuId, TaskId, VcpuId, VmId};
+pub use owner::{Owned, Owner};

@@ -1,0 +1,126 @@
+//! All processors, with the memory and the ledger they share.
+
+use vlbr_arch::Msr;
+use vlbr_cpu::ledger::{Actor, Ledger};
+use vlbr_cpu::processor::{LogicalProcessor, MsrFault, Options, ProcessorError};
+use vlbr_vmx::{Vmx, VmxProfile};
+
+use super::{Memory, Processor};
+use crate::{CpuId, Owned};
+
+/// Processors that cannot be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum HardwareError {
+    /// The part, or its options.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+    /// Their number.
+    #[error("{0} processors: between 1 and 4096 are possible")]
+    Cpus(usize),
+}
+
+/// The processors of one host, all of one part.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    cpus: Vec<Processor>,
+    memory: Memory,
+    ledger: Ledger,
+}
+
+impl Hardware {
+    /// `cpus` processors of the part with this name.
+    ///
+    /// # Errors
+    /// No such part, or not so many processors.
+    pub fn new(part: &str, cpus: usize, options: &Options) -> Result<Self, HardwareError> {
+        if !(1..=4096).contains(&cpus) {
+            return Err(HardwareError::Cpus(cpus));
+        }
+        let logical = LogicalProcessor::by_name(part, options.clone())?;
+        let name = logical.lbr().profile().name();
+        let vmx = VmxProfile::of_processor(name).ok();
+        let vmx = vmx.map(|profile| Vmx::new(profile, vlbr_vmx::Options::default()));
+        Ok(Self {
+            cpus: vec![Processor::new(logical, vmx); cpus],
+            memory: Memory::default(),
+            ledger: Ledger::new(),
+        })
+    }
+
+    /// How many processors there are.
+    #[must_use]
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// A processor.
+    ///
+    /// # Panics
+    /// There is none with this number: the host's own numbers are always of one.
+    #[must_use]
+    pub fn cpu(&self, cpu: CpuId) -> &Processor {
+        &self.cpus[cpu.index()]
+    }
+
+    /// A processor and what all share.
+    ///
+    /// # Panics
+    /// As [`Hardware::cpu`].
+    #[must_use]
+    pub fn split(&mut self, cpu: CpuId) -> (&mut Processor, &mut Memory, &mut Ledger) {
+        (
+            &mut self.cpus[cpu.index()],
+            &mut self.memory,
+            &mut self.ledger,
+        )
+    }
+
+    /// A processor.
+    ///
+    /// # Panics
+    /// As [`Hardware::cpu`].
+    #[must_use]
+    pub fn cpu_mut(&mut self, cpu: CpuId) -> &mut Processor {
+        &mut self.cpus[cpu.index()]
+    }
+
+    /// Physical memory.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Physical memory.
+    #[must_use]
+    pub const fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    /// What was accessed.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// RDMSR on a processor.
+    ///
+    /// # Errors
+    /// `#GP(0)`; it is counted.
+    pub fn rdmsr(&mut self, cpu: CpuId, actor: Actor, msr: Msr) -> Result<Owned, MsrFault> {
+        self.cpus[cpu.index()].rdmsr(&mut self.ledger, actor, msr)
+    }
+
+    /// WRMSR on a processor.
+    ///
+    /// # Errors
+    /// `#GP(0)`; it is counted.
+    pub fn wrmsr(
+        &mut self,
+        cpu: CpuId,
+        actor: Actor,
+        msr: Msr,
+        value: Owned,
+    ) -> Result<(), MsrFault> {
+        self.cpus[cpu.index()].wrmsr(&mut self.ledger, actor, msr, value)
+    }
+}

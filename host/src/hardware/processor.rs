@@ -1,0 +1,298 @@
+//! One logical processor of the host.
+
+use vlbr_arch::{Cpl, Cycles, Msr, Transfer};
+use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess};
+use vlbr_cpu::processor::{Boundary, LogicalProcessor, MsrFault, Nothing, Retired};
+use vlbr_lbr::Verdict;
+use vlbr_vmx::{Registers, Vmx};
+
+use super::{Entry, LbrMsrs, Owners, Word};
+use crate::{Owned, Owner, TaskId, VcpuId};
+
+/// Who executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Running {
+    /// The host: the kernel, and this task if one is on; in user mode the task alone.
+    Host(Option<TaskId>),
+    /// A guest, in non-root operation.
+    Guest(VcpuId),
+}
+
+impl Running {
+    /// Whose a branch is that retires at `cpl`.
+    #[must_use]
+    pub const fn owner(self, cpl: Cpl) -> Owner {
+        match self {
+            Self::Guest(vcpu) => Owner::Guest(vcpu),
+            Self::Host(Some(task)) if !cpl.is_kernel() => Owner::Task(task),
+            Self::Host(_) => Owner::Kernel,
+        }
+    }
+}
+
+/// LBR, PMU and VMX of a logical processor, and whose each value in its LBR is.
+///
+/// [`MsrAccess`] is RDMSR and WRMSR without a count; what it writes belongs to
+/// [`Processor::write_for`]. The host goes through [`Processor::rdmsr`] and [`Processor::wrmsr`].
+#[derive(Clone, Debug)]
+pub struct Processor {
+    logical: LogicalProcessor,
+    /// VMX, where the part's capabilities are known.
+    vmx: Option<Vmx>,
+    /// RIP and the like, as VM entry and exit switch them.
+    registers: Registers,
+    msrs: LbrMsrs,
+    owners: Owners,
+    running: Running,
+    writer: Owner,
+    now: Cycles,
+}
+
+impl Processor {
+    /// A processor after power-up.
+    #[must_use]
+    pub fn new(logical: LogicalProcessor, vmx: Option<Vmx>) -> Self {
+        let msrs = LbrMsrs::of(logical.lbr().profile());
+        Self {
+            owners: Owners::new(&msrs),
+            logical,
+            vmx,
+            registers: Registers::default(),
+            msrs,
+            running: Running::Host(None),
+            writer: Owner::Kernel,
+            now: Cycles::new(0),
+        }
+    }
+
+    /// Its LBR registers.
+    #[must_use]
+    pub const fn lbr_msrs(&self) -> &LbrMsrs {
+        &self.msrs
+    }
+
+    /// Its devices.
+    #[must_use]
+    pub const fn logical(&self) -> &LogicalProcessor {
+        &self.logical
+    }
+
+    /// Its devices, for what is no MSR access: the LVT entry, delivery of a PMI.
+    #[must_use]
+    pub const fn logical_mut(&mut self) -> &mut LogicalProcessor {
+        &mut self.logical
+    }
+
+    /// Whose what is.
+    #[must_use]
+    pub const fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Who executes.
+    #[must_use]
+    pub const fn running(&self) -> Running {
+        self.running
+    }
+
+    /// Someone else executes from now on.
+    pub const fn set_running(&mut self, running: Running) {
+        self.running = running;
+    }
+
+    /// The clock.
+    #[must_use]
+    pub const fn now(&self) -> Cycles {
+        self.now
+    }
+
+    /// Time passes.
+    pub const fn set_now(&mut self, now: Cycles) {
+        self.now = now;
+    }
+
+    /// VMX, if the part's capabilities are known.
+    #[must_use]
+    pub const fn vmx(&self) -> Option<&Vmx> {
+        self.vmx.as_ref()
+    }
+
+    /// VMX, for VMREAD, VMWRITE and VMPTRLD.
+    #[must_use]
+    pub const fn vmx_mut(&mut self) -> Option<&mut Vmx> {
+        self.vmx.as_mut()
+    }
+
+    /// Runs a VMX operation, whose accesses to MSRs write on behalf of `writer`. `None` without
+    /// VMX.
+    pub fn in_vmx<T>(
+        &mut self,
+        writer: Owner,
+        operation: impl FnOnce(&mut Vmx, &mut Self, &mut Registers) -> T,
+    ) -> Option<T> {
+        let mut vmx = self.vmx.take()?;
+        let mut registers = self.registers;
+        let before = core::mem::replace(&mut self.writer, writer);
+        let result = operation(&mut vmx, self, &mut registers);
+        self.writer = before;
+        self.registers = registers;
+        self.vmx = Some(vmx);
+        Some(result)
+    }
+
+    /// RDMSR, with the owner of what it gives; of registers that are not the LBR's nobody.
+    ///
+    /// # Errors
+    /// `#GP(0)`; it is counted.
+    pub fn rdmsr(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        msr: Msr,
+    ) -> Result<Owned, MsrFault> {
+        let owner = self.owner_of(msr);
+        let value = ledger.rdmsr(actor, &mut self.logical, msr)?;
+        Ok(Owned { value, owner })
+    }
+
+    /// WRMSR of an owner's value.
+    ///
+    /// # Errors
+    /// `#GP(0)`; it is counted.
+    pub fn wrmsr(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        msr: Msr,
+        value: Owned,
+    ) -> Result<(), MsrFault> {
+        ledger.wrmsr(actor, &mut self.logical, msr, value.value)?;
+        self.wrote(msr, value.owner);
+        Ok(())
+    }
+
+    /// Owner of a register of the LBR; nobody of others.
+    #[must_use]
+    pub fn owner_of(&self, msr: Msr) -> Owner {
+        let register = self.msrs.register(msr);
+        register.map_or(Owner::Nobody, |register| self.owners.of(register))
+    }
+
+    fn wrote(&mut self, msr: Msr, owner: Owner) {
+        if let Some(register) = self.msrs.register(msr) {
+            self.owners.write(register, owner);
+        }
+    }
+
+    /// Reads entries with `actor`'s RDMSRs: `count` of them from `first` on, each older than
+    /// the one before ([`LbrMsrs::older`]), FROM before TO before INFO. Ends before the first whose
+    /// FROM is 0 if `stop_at_zero`: that FROM was read.
+    ///
+    /// # Errors
+    /// `#GP(0)`.
+    pub fn read_entries(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        (first, count): (u32, u32),
+        stop_at_zero: bool,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), MsrFault> {
+        entries.clear();
+        for i in 0..count {
+            let slot = self.msrs.older(first, i);
+            let mut entry = Entry::default();
+            for word in self.msrs.words_of_entry() {
+                let Some(msr) = self.msrs.entry(word, slot) else {
+                    continue;
+                };
+                let read = self.rdmsr(ledger, actor, msr)?;
+                if stop_at_zero && word == Word::From && read.value == 0 {
+                    return Ok(());
+                }
+                entry.set(word, read);
+            }
+            entries.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Writes entries with `actor`'s WRMSRs, in the order of [`Processor::read_entries`].
+    ///
+    /// # Errors
+    /// `#GP(0)`; what was written before stays.
+    pub fn write_entries(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        first: u32,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Result<(), MsrFault> {
+        for (i, entry) in entries.into_iter().enumerate() {
+            let slot = self.msrs.older(first, i as u32);
+            for word in self.msrs.words_of_entry() {
+                if let Some(msr) = self.msrs.entry(word, slot) {
+                    self.wrmsr(ledger, actor, msr, entry.get(word))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A boundary: what retired, by whoever runs.
+    pub fn retire(&mut self, boundary: Boundary<'_>) -> Retired {
+        let cpl = boundary.transfer.map(|transfer| transfer.cpl_before);
+        self.now = boundary.now;
+        let retired = self.logical.retire(boundary, &mut Nothing);
+        if let (Some(verdict), Some(cpl)) = (retired.verdict, cpl) {
+            self.recorded(verdict, cpl);
+        }
+        if retired.counted.pmi.is_some() {
+            // It may have frozen the LBR: DEBUGCTL.LBR or LBR_FRZ changed for whoever ran.
+            let owner = self.running.owner(cpl.unwrap_or(Cpl::Ring0));
+            self.owners.write(super::LbrRegister::DebugCtl, owner);
+            self.owners.set_frozen(owner);
+        }
+        retired
+    }
+
+    /// A transfer that is no instruction: an interrupt, an exception.
+    pub fn transfer(&mut self, transfer: &Transfer) -> Verdict {
+        let verdict = self.logical.transfer(transfer, self.now, &mut Nothing);
+        self.recorded(verdict, transfer.cpl_before);
+        verdict
+    }
+
+    fn recorded(&mut self, verdict: Verdict, cpl: Cpl) {
+        if verdict != Verdict::Ignore {
+            let tos = self.logical.lbr().tos() as u32;
+            self.owners.record(verdict, tos, self.running.owner(cpl));
+        }
+    }
+
+    /// Wakes from a C-state deeper than C1, which may have cleared the LBR.
+    pub fn deep_c_state(&mut self) {
+        self.logical.deep_c_state();
+        if self.logical.lbr().stack().all(|record| record.is_empty()) {
+            self.owners.clear();
+        }
+    }
+}
+
+impl MsrAccess for Processor {
+    type Fault = MsrFault;
+
+    fn rdmsr(&mut self, msr: Msr) -> Result<u64, MsrFault> {
+        self.logical.rdmsr(msr)
+    }
+
+    fn wrmsr(&mut self, msr: Msr, value: u64) -> Result<(), MsrFault> {
+        self.logical.wrmsr(msr, value)?;
+        self.wrote(msr, self.writer);
+        Ok(())
+    }
+
+    fn reserved_bits(&self, msr: Msr) -> u64 {
+        self.logical.reserved_bits(msr)
+    }
+}
