@@ -1,4 +1,4 @@
-//! Linux as host: processors, perf's LBR driver.
+//! Linux as host: processors, perf with its LBR driver, KVM under one of several policies.
 #![forbid(unsafe_code)]
 
 mod id;

@@ -93,6 +93,12 @@ impl Vmx {
         self.regions.get(&self.current?)
     }
 
+    /// The data of the VMCS at this address, current or not.
+    #[must_use]
+    pub fn region(&self, at: u64) -> Option<&Vmcs> {
+        self.regions.get(&at)
+    }
+
     pub(crate) fn vmcs_mut(&mut self) -> Option<&mut Vmcs> {
         self.regions.get_mut(&self.current?)
     }
@@ -243,6 +249,32 @@ impl Vmx {
             .entry(at)
             .or_insert_with(|| Vmcs::new(revision));
         self.current = Some(at);
+        Ok(())
+    }
+
+    /// The data of the VMCS at this address leaves the processor, as VMCLEAR writes it to memory:
+    /// another processor may [`Vmx::adopt`] it. It is no longer current then.
+    ///
+    /// # Errors
+    /// Not in root operation.
+    pub fn surrender(&mut self, at: u64) -> Result<Option<Vmcs>, Fail> {
+        self.root()?;
+        if self.current == Some(at) {
+            self.current = None;
+        }
+        Ok(self.regions.remove(&at).map(|mut vmcs| {
+            vmcs.launch = LaunchState::Clear;
+            vmcs
+        }))
+    }
+
+    /// The data of the VMCS at this address is read from memory, as the first VMPTRLD does.
+    ///
+    /// # Errors
+    /// Not in root operation.
+    pub fn adopt(&mut self, at: u64, vmcs: Vmcs) -> Result<(), Fail> {
+        self.root()?;
+        self.regions.insert(at, vmcs);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl fmt::Display for LaunchState {
 ///
 /// This is the structure itself. What VMREAD and VMWRITE may do with it is [`crate::Vmx`]'s
 /// business.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Vmcs {
     pub(crate) revision: u32,
     pub(crate) launch: LaunchState,

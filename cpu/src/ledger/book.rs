@@ -6,21 +6,32 @@ use std::collections::btree_map::Entry;
 use vlbr_arch::Msr;
 use vlbr_arch::vmx::{ExitReason, MsrArea, VmcsField};
 
-use super::{Actor, Event, MsrAccess};
+use rustc_hash::FxHashMap;
+
+use super::{Actor, EntryBlock, Event, MsrAccess};
 
 /// How often each actor made each access. Counts stop at 2^64 - 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    rows: BTreeMap<(Actor, Event), u64>,
+    rows: FxHashMap<(Actor, Event), u64>,
+    /// Accesses to all registers of some entries, counted as one; [`Ledger::rows`] tells them apart.
+    blocks: FxHashMap<(Actor, bool, EntryBlock), u64>,
 }
+
+impl PartialEq for Ledger {
+    /// Equal if the rows are.
+    fn eq(&self, other: &Self) -> bool {
+        self.sum() == other.sum()
+    }
+}
+
+impl Eq for Ledger {}
 
 impl Ledger {
     /// An empty ledger.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            rows: BTreeMap::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn add(&mut self, actor: Actor, event: Event) {
@@ -28,17 +39,44 @@ impl Ledger {
         *count = count.saturating_add(1);
     }
 
-    /// Every row that is not 0, by actor and event.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = (Actor, Event, u64)> + '_ {
-        self.rows
+    /// Every row, with blocks taken apart.
+    fn sum(&self) -> BTreeMap<(Actor, Event), u64> {
+        let mut rows: BTreeMap<_, u64> = self
+            .rows
             .iter()
-            .map(|(&(actor, event), &count)| (actor, event, count))
+            .map(|(key, count)| (*key, *count))
+            .collect();
+        for (&(actor, write, block), &count) in &self.blocks {
+            for msr in block.msrs() {
+                let event = if write {
+                    Event::Wrmsr(msr)
+                } else {
+                    Event::Rdmsr(msr)
+                };
+                let row = rows.entry((actor, event)).or_default();
+                *row = row.saturating_add(count);
+            }
+        }
+        rows
+    }
+
+    fn of(rows: BTreeMap<(Actor, Event), u64>) -> Self {
+        Self {
+            rows: rows.into_iter().collect(),
+            blocks: FxHashMap::default(),
+        }
+    }
+
+    /// Every row that is not 0, by actor and event.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (Actor, Event, u64)> + use<> {
+        let rows = self.sum().into_iter();
+        rows.map(|((actor, event), count)| (actor, event, count))
     }
 
     /// How often `actor` did `event`.
     #[must_use]
     pub fn count(&self, actor: Actor, event: Event) -> u64 {
-        self.rows.get(&(actor, event)).copied().unwrap_or(0)
+        self.total(|by, what| (by, what) == (actor, event))
     }
 
     /// The sum of the rows that `choose` accepts.
@@ -50,8 +88,8 @@ impl Ledger {
 
     /// Adds the rows of another ledger.
     pub fn merge(&mut self, other: &Self) {
-        for (&key, &count) in &other.rows {
-            let sum = self.rows.entry(key).or_default();
+        for (actor, event, count) in other.rows() {
+            let sum = self.rows.entry((actor, event)).or_default();
             *sum = sum.saturating_add(count);
         }
     }
@@ -60,9 +98,9 @@ impl Ledger {
     /// one.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Option<Self> {
-        let mut rows = self.rows.clone();
-        for (&key, &count) in &earlier.rows {
-            let Entry::Occupied(mut row) = rows.entry(key) else {
+        let mut rows = self.sum();
+        for (actor, event, count) in earlier.rows() {
+            let Entry::Occupied(mut row) = rows.entry((actor, event)) else {
                 return None;
             };
             match row.get().checked_sub(count)? {
@@ -72,7 +110,40 @@ impl Ledger {
                 rest => *row.get_mut() = rest,
             }
         }
-        Some(Self { rows })
+        Some(Self::of(rows))
+    }
+
+    /// RDMSR of every register of some entries, which `read` does at once.
+    ///
+    /// # Errors
+    /// Those of `read`; nothing is counted then.
+    pub fn rdmsr_block<T, E>(
+        &mut self,
+        actor: Actor,
+        block: EntryBlock,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        read().inspect(|_| self.add_block(actor, false, block))
+    }
+
+    /// WRMSR of every register of some entries, which `write` does at once.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is counted then.
+    pub fn wrmsr_block<T, E>(
+        &mut self,
+        actor: Actor,
+        block: EntryBlock,
+        write: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        write().inspect(|_| self.add_block(actor, true, block))
+    }
+
+    fn add_block(&mut self, actor: Actor, write: bool, block: EntryBlock) {
+        if block.count != 0 {
+            let count = self.blocks.entry((actor, write, block)).or_default();
+            *count = count.saturating_add(1);
+        }
     }
 
     /// RDMSR.

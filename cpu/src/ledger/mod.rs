@@ -9,6 +9,7 @@
 
 mod access;
 mod actor;
+mod block;
 mod book;
 mod cost;
 mod estimate;
@@ -16,6 +17,7 @@ mod event;
 
 pub use access::MsrAccess;
 pub use actor::Actor;
+pub use block::EntryBlock;
 pub use book::Ledger;
 pub use cost::{Bound, Class, Cost, CostItem, CostModel, CostModelError};
 pub use estimate::{Estimate, EstimateError, EstimateRow};

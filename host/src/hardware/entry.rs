@@ -1,7 +1,7 @@
 //! An entry of an LBR stack outside the LBR.
 
 use super::Word;
-use crate::Owned;
+use crate::{Owned, Owner};
 
 /// FROM, TO and INFO with their owners. INFO is 0 where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,6 +16,30 @@ impl Entry {
         Self {
             words: [from, to, info],
         }
+    }
+
+    /// An entry of values and owners of FROM, TO and INFO.
+    #[must_use]
+    pub const fn of(values: [u64; 3], owners: [Owner; 3]) -> Self {
+        Self::new(
+            Owned::new(values[0], owners[0]),
+            Owned::new(values[1], owners[1]),
+            Owned::new(values[2], owners[2]),
+        )
+    }
+
+    /// The values of FROM, TO and INFO.
+    #[must_use]
+    pub const fn values(&self) -> [u64; 3] {
+        let [from, to, info] = &self.words;
+        [from.value, to.value, info.value]
+    }
+
+    /// The owners of FROM, TO and INFO.
+    #[must_use]
+    pub const fn owners(&self) -> [Owner; 3] {
+        let [from, to, info] = &self.words;
+        [from.owner, to.owner, info.owner]
     }
 
     /// A word.

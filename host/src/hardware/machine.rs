@@ -22,6 +22,7 @@ pub enum HardwareError {
 /// The processors of one host, all of one part.
 #[derive(Clone, Debug)]
 pub struct Hardware {
+    fresh: LogicalProcessor,
     cpus: Vec<Processor>,
     memory: Memory,
     ledger: Ledger,
@@ -41,10 +42,17 @@ impl Hardware {
         let vmx = VmxProfile::of_processor(name).ok();
         let vmx = vmx.map(|profile| Vmx::new(profile, vlbr_vmx::Options::default()));
         Ok(Self {
-            cpus: vec![Processor::new(logical, vmx); cpus],
+            cpus: vec![Processor::new(logical.clone(), vmx); cpus],
+            fresh: logical,
             memory: Memory::default(),
             ledger: Ledger::new(),
         })
+    }
+
+    /// A processor of this part after power-up.
+    #[must_use]
+    pub const fn fresh(&self) -> &LogicalProcessor {
+        &self.fresh
     }
 
     /// How many processors there are.

@@ -81,6 +81,16 @@ impl LbrMsrs {
         }
     }
 
+    /// The register that says what is recorded: `MSR_LBR_SELECT`, or `IA32_LBR_CTL`.
+    #[must_use]
+    pub const fn filter(&self) -> Option<Msr> {
+        if self.arch {
+            Some(Msr::LBR_CTL)
+        } else {
+            self.select
+        }
+    }
+
     /// MSRs of an entry: E.
     #[must_use]
     pub const fn words(&self) -> u32 {

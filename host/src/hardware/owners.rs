@@ -2,7 +2,7 @@
 
 use vlbr_lbr::Verdict;
 
-use super::{LbrMsrs, LbrRegister, Word};
+use super::{LbrMsrs, LbrRegister};
 use crate::Owner;
 
 /// Owners of the registers of one LBR, kept beside the device and never read by it.
@@ -13,6 +13,8 @@ pub struct Owners {
     /// Slot of the youngest entry of architectural LBR, whose entries are numbered from there.
     youngest: u32,
     arch: bool,
+    /// Words of an entry; INFO of others is nobody's.
+    words: usize,
     tos: Owner,
     filter: Owner,
     debugctl: Owner,
@@ -26,6 +28,7 @@ impl Owners {
             entries: vec![[Owner::Nobody; 3]; msrs.nr as usize],
             youngest: 0,
             arch: msrs.arch,
+            words: msrs.words() as usize,
             tos: Owner::Nobody,
             filter: Owner::Nobody,
             debugctl: Owner::Nobody,
@@ -69,7 +72,14 @@ impl Owners {
     /// Owners of FROM, TO and INFO of entry n.
     #[must_use]
     pub fn entry(&self, n: u32) -> [Owner; 3] {
-        [Word::From, Word::To, Word::Info].map(|word| self.of(LbrRegister::Entry(word, n)))
+        self.entries.get(self.slot(n)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_entry(&mut self, n: u32, owners: [Owner; 3]) {
+        let slot = self.slot(n);
+        if let Some(entry) = self.entries.get_mut(slot) {
+            entry[..self.words].copy_from_slice(&owners[..self.words]);
+        }
     }
 
     pub(super) fn write(&mut self, register: LbrRegister, owner: Owner) {
@@ -113,7 +123,7 @@ impl Owners {
                 };
                 let youngest = self.youngest as usize;
                 if let Some(entry) = self.entries.get_mut(youngest) {
-                    *entry = [owner; 3];
+                    entry[..self.words].fill(owner);
                 }
             }
             Verdict::Pop => {
@@ -125,7 +135,7 @@ impl Owners {
                     (tos + 1) % nr.max(1)
                 };
                 if let Some(entry) = self.entries.get_mut(popped as usize) {
-                    *entry = [owner; 3];
+                    entry[..self.words].fill(owner);
                 }
             }
         }

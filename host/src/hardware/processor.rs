@@ -1,7 +1,9 @@
 //! One logical processor of the host.
 
+use core::convert::Infallible;
+
 use vlbr_arch::{Cpl, Cycles, Msr, Transfer};
-use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess};
+use vlbr_cpu::ledger::{Actor, EntryBlock, Ledger, MsrAccess};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, MsrFault, Nothing, Retired};
 use vlbr_lbr::Verdict;
 use vlbr_vmx::{Registers, Vmx};
@@ -46,6 +48,7 @@ pub struct Processor {
     running: Running,
     writer: Owner,
     now: Cycles,
+    msr_by_msr: bool,
 }
 
 impl Processor {
@@ -62,6 +65,7 @@ impl Processor {
             running: Running::Host(None),
             writer: Owner::Kernel,
             now: Cycles::new(0),
+            msr_by_msr: false,
         }
     }
 
@@ -178,9 +182,31 @@ impl Processor {
         register.map_or(Owner::Nobody, |register| self.owners.of(register))
     }
 
+    /// What RDMSR would give, without a count and without an effect.
+    #[must_use]
+    pub fn peek(&self, msr: Msr) -> Option<u64> {
+        MsrAccess::rdmsr(&mut self.logical.clone(), msr).ok()
+    }
+
     fn wrote(&mut self, msr: Msr, owner: Owner) {
         if let Some(register) = self.msrs.register(msr) {
             self.owners.write(register, owner);
+        }
+    }
+
+    /// Whether entries are read and written MSR by MSR even where they could be at once; what
+    /// happens and what is counted is the same.
+    pub const fn set_msr_by_msr(&mut self, on: bool) {
+        self.msr_by_msr = on;
+    }
+
+    const fn block(&self, first: u32, count: u32) -> EntryBlock {
+        EntryBlock {
+            bases: (self.msrs.from, self.msrs.to, self.msrs.info),
+            nr: self.msrs.nr,
+            first,
+            count,
+            down: !self.msrs.arch,
         }
     }
 
@@ -199,8 +225,26 @@ impl Processor {
         entries: &mut Vec<Entry>,
     ) -> Result<(), MsrFault> {
         entries.clear();
-        for i in 0..count {
-            let slot = self.msrs.older(first, i);
+        let block = self.block(first, count);
+        let mut done = 0;
+        if !self.msr_by_msr {
+            let lbr = self.logical.lbr();
+            while done < count
+                && let Some(words) = lbr.read_entry(block.entry(done))
+                && !(stop_at_zero && words[0] == 0)
+            {
+                entries.push(Entry::of(words, self.owners.entry(block.entry(done))));
+                done += 1;
+            }
+            let read = EntryBlock {
+                count: done,
+                ..block
+            };
+            let counted = ledger.rdmsr_block(actor, read, || Ok::<_, Infallible>(()));
+            let Ok(()) = counted;
+        }
+        for position in done..count {
+            let slot = block.entry(position);
             let mut entry = Entry::default();
             for word in self.msrs.words_of_entry() {
                 let Some(msr) = self.msrs.entry(word, slot) else {
@@ -226,10 +270,30 @@ impl Processor {
         ledger: &mut Ledger,
         actor: Actor,
         first: u32,
-        entries: impl IntoIterator<Item = Entry>,
+        entries: impl ExactSizeIterator<Item = Entry>,
     ) -> Result<(), MsrFault> {
-        for (i, entry) in entries.into_iter().enumerate() {
-            let slot = self.msrs.older(first, i as u32);
+        let block = self.block(first, entries.len() as u32);
+        let mut entries = entries.enumerate().peekable();
+        let mut done = 0;
+        if !self.msr_by_msr {
+            while let Some((_, entry)) = entries.peek() {
+                let n = block.entry(done);
+                if !self.logical.lbr_mut().write_entry(n, entry.values()) {
+                    break;
+                }
+                self.owners.set_entry(n, entry.owners());
+                entries.next();
+                done += 1;
+            }
+            let written = EntryBlock {
+                count: done,
+                ..block
+            };
+            let counted = ledger.wrmsr_block(actor, written, || Ok::<_, Infallible>(()));
+            let Ok(()) = counted;
+        }
+        for (position, entry) in entries {
+            let slot = block.entry(position as u32);
             for word in self.msrs.words_of_entry() {
                 if let Some(msr) = self.msrs.entry(word, slot) {
                     self.wrmsr(ledger, actor, msr, entry.get(word))?;

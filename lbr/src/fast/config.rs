@@ -254,6 +254,14 @@ impl Config {
         }
     }
 
+    /// Entries have an INFO word.
+    pub(super) const fn has_info(&self) -> bool {
+        match &self.kind {
+            Kind::Legacy(legacy) => legacy.info.is_some(),
+            Kind::Arch(_) => true,
+        }
+    }
+
     pub(super) const fn legacy(&self) -> Option<&LegacyConfig> {
         match &self.kind {
             Kind::Legacy(legacy) => Some(legacy),

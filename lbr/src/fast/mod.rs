@@ -1,5 +1,6 @@
 //! The fast device: verdicts looked up, entries held as the MSRs read.
 
+mod bulk;
 mod config;
 mod face;
 mod gate;

@@ -93,7 +93,7 @@ impl Lbr {
     }
 
     /// Slot of the entry that MSR number n of an array names.
-    fn slot_of_msr(&self, n: u32) -> usize {
+    pub(super) fn slot_of_msr(&self, n: u32) -> usize {
         let slot = if self.config.arch().is_some() {
             self.slot(n)
         } else {
