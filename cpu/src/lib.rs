@@ -5,6 +5,7 @@
 mod block;
 mod classify;
 mod code;
+mod exits;
 mod feed;
 mod intern;
 pub mod ledger;
@@ -15,6 +16,7 @@ mod step;
 pub use block::{Block, BlockError, Mode, ModeSource, Terminator};
 pub use classify::{BranchInstruction, classify};
 pub use code::{BlockId, Code, CodeError, StepId};
+pub use exits::{ExitCondition, ExitInstruction, ExitSite, ExitSites, exit_instruction};
 pub use feed::{Clock, Feed, Inserts};
 pub use intern::Interner;
 pub use step::{Exit, Step, StepError, Target};
