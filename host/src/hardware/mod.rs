@@ -6,6 +6,7 @@ mod memory;
 mod msrs;
 mod owners;
 mod processor;
+mod xsave;
 
 pub use entry::Entry;
 pub use machine::{Hardware, HardwareError};
@@ -13,3 +14,4 @@ pub use memory::Memory;
 pub use msrs::{LbrMsrs, LbrRegister, Word};
 pub use owners::Owners;
 pub use processor::{Processor, Running};
+pub use xsave::LbrImage;

@@ -188,6 +188,11 @@ impl Processor {
         MsrAccess::rdmsr(&mut self.logical.clone(), msr).ok()
     }
 
+    /// A register of the LBR was written otherwise than by WRMSR.
+    pub(super) fn set_owner(&mut self, register: super::LbrRegister, owner: Owner) {
+        self.owners.write(register, owner);
+    }
+
     fn wrote(&mut self, msr: Msr, owner: Owner) {
         if let Some(register) = self.msrs.register(msr) {
             self.owners.write(register, owner);

@@ -106,21 +106,31 @@ impl LbrFilter {
     /// Linux `intel_pmu_lbr_filter`.
     #[must_use]
     pub fn software_filters(&self) -> bool {
-        let all = T::ANY.with(T::PRIVILEGES);
-        !self.br_sel.contains(all) || self.saves_types()
+        filter_runs(self.br_sel)
     }
 
     /// Whether the software filter keeps an entry of this type, recorded in or outside a
     /// transaction.
     #[must_use]
     pub fn keeps(&self, kind: T, in_tx: bool) -> bool {
-        let kind = if kind != T::NONE && self.br_sel.intersects(T::IN_TX.with(T::NO_TX)) {
-            kind.with(if in_tx { T::IN_TX } else { T::NO_TX })
-        } else {
-            kind
-        };
-        kind != T::NONE && self.br_sel.contains(kind)
+        filter_keeps(self.br_sel, kind, in_tx)
     }
+}
+
+/// [`LbrFilter::software_filters`] of a software mask.
+pub(crate) fn filter_runs(br_sel: T) -> bool {
+    let all = T::ANY.with(T::PRIVILEGES);
+    !br_sel.contains(all) || br_sel.contains(T::TYPE_SAVE)
+}
+
+/// [`LbrFilter::keeps`] of a software mask.
+pub(crate) fn filter_keeps(br_sel: T, kind: T, in_tx: bool) -> bool {
+    let kind = if kind != T::NONE && br_sel.intersects(T::IN_TX.with(T::NO_TX)) {
+        kind.with(if in_tx { T::IN_TX } else { T::NO_TX })
+    } else {
+        kind
+    };
+    kind != T::NONE && br_sel.contains(kind)
 }
 
 /// The request as far as perf has looked at it when it meets the call stack.
