@@ -5,7 +5,10 @@ mod id;
 mod owner;
 
 pub mod hardware;
+pub mod kvm;
+pub mod machine;
 pub mod perf;
+pub mod policy;
 
 pub use id::{CpuId, TaskId, VcpuId, VmId};
 pub use owner::{Owned, Owner};

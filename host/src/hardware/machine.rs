@@ -110,6 +110,11 @@ impl Hardware {
         &self.ledger
     }
 
+    /// The ledger begins anew.
+    pub fn forget_accesses(&mut self) {
+        self.ledger = Ledger::new();
+    }
+
     /// RDMSR on a processor.
     ///
     /// # Errors

@@ -162,6 +162,9 @@ pub struct Behaviour {
     /// Logical processors of a core, which share the slot of `LBR_SELECT` on Nehalem and Westmere:
     /// `intel_pmu_cpu_starting`. Not a matter of version.
     pub threads_per_core: u16,
+    /// The virtual event competes for the shared slot of the branch filter, with a value that nobody
+    /// else has, as KVM's comments describe it: `vmx_passthrough_lbr_msrs`. As coded, it does not.
+    pub virtual_lbr_shares_register: bool,
 }
 
 impl Behaviour {
@@ -230,6 +233,7 @@ impl Behaviour {
             pebs_isolated: true,
             guest_pebs: false,
             threads_per_core: 1,
+            virtual_lbr_shares_register: false,
         }
     }
 

@@ -38,6 +38,23 @@ pub(crate) struct Share {
     pub(crate) alloc: bool,
 }
 
+/// A bit of the shared value that no filter has.
+const NOBODY_ELSES: u64 = 1 << 62;
+
+/// `__intel_shared_reg_get_constraints`: takes a reference if the event has a filter and none yet;
+/// whether it did. `None`: the slot holds another value.
+fn refer(share: Share, slot: &mut SharedSlot, scratch: bool) -> Option<bool> {
+    let Some(config) = share.config.filter(|_| scratch || !share.alloc) else {
+        return Some(false);
+    };
+    if slot.refs != 0 && slot.config != config {
+        return None;
+    }
+    slot.config = config;
+    slot.refs += 1;
+    Some(true)
+}
+
 impl Perf {
     /// The static constraint, PEBS's in its stead: `intel_pebs_constraints`,
     /// `x86_get_event_constraints`.
@@ -73,17 +90,18 @@ impl Perf {
                 mask,
                 no_counter: false,
             };
-            return (constraint, false);
+            let config = share.config.map(|config| config | NOBODY_ELSES);
+            let shares = self.behaviour.virtual_lbr_shares_register;
+            let share = Share { config, ..share };
+            return match shares.then(|| refer(share, slot, scratch)) {
+                None => (constraint, false),
+                Some(Some(taken)) => (constraint, taken),
+                Some(None) => (Constraint::EMPTY, false),
+            };
         }
-        let mut taken = false;
-        if let Some(config) = share.config.filter(|_| scratch || !share.alloc) {
-            if slot.refs != 0 && slot.config != config {
-                return (Constraint::EMPTY, false);
-            }
-            slot.config = config;
-            slot.refs += 1;
-            taken = true;
-        }
+        let Some(taken) = refer(share, slot, scratch) else {
+            return (Constraint::EMPTY, false);
+        };
         let mut constraint = self.static_constraint(attr);
         constraint.no_counter = no_counter;
         (constraint, taken)

@@ -1,0 +1,99 @@
+//! VMREAD and VMWRITE of KVM.
+
+use vlbr_arch::vmx::VmcsField;
+use vlbr_cpu::ledger::Actor;
+use vlbr_vmx::{OperandSize, Vmcs};
+
+use crate::VcpuId;
+use crate::machine::{Host, HostError};
+
+impl Host {
+    /// A field of the vCPU's VMCS, wherever that is; nothing is counted.
+    #[must_use]
+    pub fn vmcs_field(&self, vcpu: VcpuId, field: VmcsField) -> u64 {
+        self.vmcs(vcpu)
+            .and_then(|vmcs| vmcs.get(field))
+            .unwrap_or(0)
+    }
+
+    /// The vCPU's VMCS: that of the processor where it is active, or as it stands in memory.
+    fn vmcs(&self, vcpu: VcpuId) -> Option<&Vmcs> {
+        let state = self.vcpu(vcpu);
+        match state.active_on {
+            Some(cpu) => self.hardware.cpu(cpu).vmx()?.region(state.vmcs_at),
+            None => state.parked.as_deref(),
+        }
+    }
+
+    /// VMREAD, counted; the VMCS is loaded for it if it is not current anywhere, as an ioctl does.
+    ///
+    /// # Errors
+    /// The VMX instruction fails.
+    pub fn vmread(
+        &mut self,
+        vcpu: VcpuId,
+        actor: Actor,
+        field: VmcsField,
+    ) -> Result<u64, HostError> {
+        let Some(cpu) = self.vcpu(vcpu).active_on else {
+            return Ok(self.vmcs_field(vcpu, field));
+        };
+        let at = self.vcpu(vcpu).vmcs_at;
+        let (processor, memory, ledger) = self.hardware.split(cpu);
+        let Some(vmx) = processor.vmx_mut() else {
+            return Ok(0);
+        };
+        vmx.vmptrld(memory, at)?;
+        Ok(ledger.vmread(actor, field, || vmx.vmread(field, OperandSize::Bits64))?)
+    }
+
+    /// VMWRITE, counted.
+    ///
+    /// # Errors
+    /// The VMX instruction fails.
+    pub fn vmwrite(
+        &mut self,
+        vcpu: VcpuId,
+        actor: Actor,
+        field: VmcsField,
+        value: u64,
+    ) -> Result<(), HostError> {
+        let at = self.vcpu(vcpu).vmcs_at;
+        let Some(cpu) = self.vcpu(vcpu).active_on else {
+            if let Some(vmcs) = &mut self.vcpu_mut(vcpu).parked {
+                vmcs.set(field, value);
+            }
+            return Ok(());
+        };
+        let (processor, memory, ledger) = self.hardware.split(cpu);
+        let Some(vmx) = processor.vmx_mut() else {
+            return Ok(());
+        };
+        vmx.vmptrld(memory, at)?;
+        ledger.vmwrite(actor, field, || {
+            vmx.vmwrite(field, value, OperandSize::Bits64)
+        })?;
+        Ok(())
+    }
+
+    /// Writes the guest's `IA32_DEBUGCTL` into the VMCS. In L2 whose exit saves debug controls it
+    /// goes into vmcs12 too.
+    ///
+    /// # Errors
+    /// A VMX instruction fails.
+    pub fn write_guest_debugctl(&mut self, vcpu: VcpuId, value: u64) -> Result<(), HostError> {
+        if let Some(nested) = &mut self.vcpu_mut(vcpu).nested
+            && nested.save_debug_controls
+        {
+            nested.debugctl12 = value;
+        }
+        let field = VmcsField::GUEST_IA32_DEBUGCTL;
+        self.vmwrite(vcpu, Actor::ExitHandler, field, value)
+    }
+
+    /// Guest `IA32_DEBUGCTL`, as the VMCS holds it.
+    #[must_use]
+    pub fn guest_debugctl(&self, vcpu: VcpuId) -> u64 {
+        self.vmcs_field(vcpu, VmcsField::GUEST_IA32_DEBUGCTL)
+    }
+}

@@ -1,0 +1,610 @@
+//! The host under a policy, fed with inputs and checked.
+
+use std::sync::Arc;
+
+use vlbr_arch::vmx::ExitReason;
+use vlbr_arch::{Cpl, LbrInfo, Msr, Transfer};
+use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess as _};
+use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
+use vlbr_pmu::{Device as _, SourceSet};
+
+use super::checks::foreign_entry;
+use super::{
+    Difference, FastPath, Findings, GuestFault, GuestMsrAccess, Host, HostConfig, HostError, Input,
+    Output, Rule, Violation,
+};
+use crate::hardware::{HardwareError, LbrRegister, Running, Word};
+use crate::kvm::{Access, GuestCpu, Place};
+use crate::perf::PmiSample;
+use crate::policy::Policy;
+use crate::{CpuId, Owned, Owner, TaskId, VcpuId, VmId};
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Checking {
+    /// Every rule of [`Rule`]. A processor of the guest's own runs beside each vCPU.
+    On,
+    /// Nothing. No result of the host differs.
+    Off,
+}
+
+/// A host with its policy.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    host: Host,
+    policy: Arc<dyn Policy>,
+    /// The processor that each guest would have for itself.
+    own: Vec<LogicalProcessor>,
+    /// What a guest's own processor is made with.
+    config: HostConfig,
+    checking: Checking,
+    findings: Findings,
+    differences: [u64; 4],
+    compared: u64,
+    inputs: u64,
+}
+
+impl Machine {
+    /// A host on which nothing runs.
+    ///
+    /// # Errors
+    /// The processors cannot be made.
+    pub fn new(
+        config: &HostConfig,
+        policy: Arc<dyn Policy>,
+        checking: Checking,
+    ) -> Result<Self, HostError> {
+        Ok(Self {
+            host: Host::new(config)?,
+            policy,
+            own: Vec::new(),
+            config: config.clone(),
+            checking,
+            findings: Findings::default(),
+            differences: [0; 4],
+            compared: 0,
+            inputs: 0,
+        })
+    }
+
+    /// The host.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The host, for what is no input.
+    #[must_use]
+    pub const fn host_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
+    /// What was accessed.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        self.host.hardware.ledger()
+    }
+
+    /// Which rules did not hold.
+    #[must_use]
+    pub const fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Reads of the guests that were compared with those on a processor of their own, and how many
+    /// differed how.
+    #[must_use]
+    pub fn fidelity(&self) -> (u64, [(Difference, u64); 4]) {
+        let kinds = [
+            Difference::Stale,
+            Difference::Foreign,
+            Difference::Zero,
+            Difference::Missing,
+        ];
+        let counts = kinds.map(|kind| (kind, self.differences[kind as usize]));
+        (self.compared, counts)
+    }
+
+    /// A new task.
+    pub fn add_task(&mut self, name: &str, kernel_thread: bool) -> TaskId {
+        self.host.add_task(name, kernel_thread)
+    }
+
+    /// A new VM.
+    pub fn add_vm(&mut self) -> VmId {
+        self.host.add_vm()
+    }
+
+    /// A new vCPU.
+    ///
+    /// # Errors
+    /// The part's VMX capabilities are not known.
+    pub fn add_vcpu(&mut self, vm: VmId, guest_cpu: GuestCpu) -> Result<VcpuId, HostError> {
+        let own = self.own_processor(&guest_cpu)?;
+        let vcpu = self.host.add_vcpu(vm, guest_cpu, &*self.policy)?;
+        self.own.push(own);
+        Ok(vcpu)
+    }
+
+    /// The host's part, but it freezes as the version does that the guest is told of.
+    fn own_processor(&self, guest_cpu: &GuestCpu) -> Result<LogicalProcessor, HostError> {
+        let mut options = self.config.options.clone();
+        let version = self.host.hardware.fresh().pmu().profile().version();
+        if guest_cpu.pmu_version < 4 && version >= 4 {
+            options.lbr.freeze = Some(vlbr_lbr::FreezeFlavour::Legacy);
+            options.pmu.freeze = Some(vlbr_pmu::FreezeFlavour::Legacy);
+        }
+        let made = LogicalProcessor::by_name(&self.config.part, options);
+        Ok(made.map_err(HardwareError::from)?)
+    }
+
+    /// The processor that a guest would have for itself.
+    #[must_use]
+    pub fn own(&self, vcpu: VcpuId) -> Option<&LogicalProcessor> {
+        self.own.get(vcpu.index())
+    }
+
+    /// One input. An input that fails may have been taken in part; it is told in full.
+    ///
+    /// # Errors
+    /// It cannot happen in this state.
+    pub fn apply(&mut self, input: &Input) -> Result<Output, HostError> {
+        let before = self.before(input);
+        let output = self.act(input);
+        if let Some(before) = before {
+            self.after(input, &before);
+        }
+        self.inputs += 1;
+        output
+    }
+
+    fn act(&mut self, input: &Input) -> Result<Output, HostError> {
+        let policy = Arc::clone(&self.policy);
+        let policy = &*policy;
+        let host = &mut self.host;
+        match input {
+            Input::Switch(cpu, task) => host.switch(policy, *cpu, *task)?,
+            Input::Run(vcpu) => host.run(policy, *vcpu)?,
+            Input::Leave(vcpu) => host.leave(policy, *vcpu)?,
+            Input::Enter(vcpu, fast) => {
+                host.enter(policy, *vcpu, *fast == FastPath::Yes)?;
+                self.check_entry(*vcpu);
+            }
+            Input::Exit(vcpu, cause, level) => {
+                let samples = host.exit(policy, *vcpu, &cause.exit(), *level)?;
+                let cpu = self.host.vcpu(*vcpu).cpu;
+                self.check_samples(cpu, &samples);
+            }
+            Input::GuestRead(vcpu, msr, cpl) => {
+                return self.guest_access(*vcpu, Access::read(*msr), *cpl);
+            }
+            Input::GuestWrite(vcpu, msr, value, cpl) => {
+                let access = Access::write(*msr, Host::guests(*vcpu, *value));
+                return self.guest_access(*vcpu, access, *cpl);
+            }
+            Input::Retire(cpu, retired, now) => {
+                let boundary = Boundary {
+                    run: &retired.0,
+                    transfer: retired.1.as_ref(),
+                    now: *now,
+                };
+                return self.retire(*cpu, boundary);
+            }
+            Input::UserRead(task, vcpu, msr) => {
+                let answer = host.ioctl_access(policy, *task, *vcpu, Access::read(*msr))?;
+                return Ok(Output::User(answer));
+            }
+            Input::UserWrite(task, vcpu, msr, value) => {
+                let access = Access::write(*msr, Host::guests(*vcpu, *value));
+                let answer = host.ioctl_access(policy, *task, *vcpu, access)?;
+                return Ok(Output::User(answer));
+            }
+            Input::Open(attr, target, creator, leader) => {
+                let event = host.open_event(policy, **attr, *target, *creator, *leader)?;
+                return Ok(Output::Event(event));
+            }
+            Input::Close(event) => {
+                host.on_event(policy, *event, |perf, hw| perf.release(hw, *event))??;
+            }
+            Input::Enable(event) => {
+                host.on_event(policy, *event, |perf, hw| perf.enable(hw, *event))??;
+            }
+            Input::Disable(event) => {
+                host.on_event(policy, *event, |perf, hw| perf.disable(hw, *event))??;
+            }
+            Input::Rotate(cpu) => host.rotate(policy, *cpu)?,
+            Input::DeepCState(cpu) => host.deep_c_state(*cpu)?,
+            Input::Reset(vcpu) => {
+                host.reset_vcpu(policy, *vcpu)?;
+                let guest_cpu = host.vcpu(*vcpu).guest_cpu.clone();
+                let fresh = self.own_processor(&guest_cpu)?;
+                if let Some(own) = self.own.get_mut(vcpu.index()) {
+                    *own = fresh;
+                }
+            }
+            Input::EnableCapability(vm, enable, good) => {
+                let stack = policy.enable_capability(host, *vm, *enable, *good)?;
+                return Ok(Output::Stack(stack));
+            }
+            Input::EnterL2(vcpu, vmcs12) => {
+                if host.enter_l2(policy, *vcpu, *vmcs12)?.is_err() {
+                    return Ok(Output::NestedFailed(ExitReason::INVALID_GUEST_STATE));
+                }
+            }
+            Input::LeaveL2(vcpu) => {
+                host.leave_l2(*vcpu)?;
+            }
+        }
+        Ok(Output::Done)
+    }
+
+    /// Sources that the processors are fed with.
+    #[must_use]
+    pub fn feeds(&self) -> SourceSet {
+        self.host.hardware.fresh().pmu().options().feeds
+    }
+
+    /// The processor of the guest that runs there, where one is kept for it.
+    fn own_of(&self, cpu: CpuId) -> Option<&LogicalProcessor> {
+        match self.host.hardware.cpu(cpu).running() {
+            Running::Guest(vcpu) if self.watches() => self.own.get(vcpu.index()),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing on the processor records or counts what retires there, so that it need not
+    /// be told.
+    #[must_use]
+    pub fn is_quiet(&self, cpu: CpuId) -> bool {
+        let devices = [
+            Some(self.host.hardware.cpu(cpu).logical()),
+            self.own_of(cpu),
+        ];
+        devices
+            .into_iter()
+            .flatten()
+            .all(|devices| !devices.lbr().recording() && devices.pmu().active().is_empty())
+    }
+
+    /// The instruction of this number may overflow a counter there: fewer may retire at once.
+    #[must_use]
+    pub fn horizon(&self, cpu: CpuId) -> u64 {
+        let devices = [
+            Some(self.host.hardware.cpu(cpu).logical()),
+            self.own_of(cpu),
+        ];
+        let horizons = devices.into_iter().flatten();
+        let horizons = horizons.map(|devices| {
+            let horizon = devices.pmu().horizon();
+            match horizon.delivery {
+                Some(_) => 1,
+                None => horizon.instructions(),
+            }
+        });
+        horizons.min().unwrap_or(u64::MAX)
+    }
+
+    /// A transfer of whoever runs that is no instruction: an interrupt that was injected.
+    pub fn transfer(&mut self, cpu: CpuId, transfer: &Transfer) {
+        let processor = self.host.hardware.cpu_mut(cpu);
+        processor.transfer(transfer);
+        let (running, now) = (processor.running(), processor.now());
+        if let Running::Guest(vcpu) = running
+            && self.watches()
+            && let Some(own) = self.own.get_mut(vcpu.index())
+        {
+            own.transfer(transfer, now, &mut Nothing);
+        }
+    }
+
+    /// Whoever runs retires; a PMI that is due is taken.
+    ///
+    /// # Errors
+    /// No such processor, or the exit fails.
+    pub fn retire(&mut self, cpu: CpuId, boundary: Boundary<'_>) -> Result<Output, HostError> {
+        self.host.retire(cpu, boundary)?;
+        let running = self.host.hardware.cpu(cpu).running();
+        if let Running::Guest(vcpu) = running
+            && self.watches()
+            && let Some(own) = self.own.get_mut(vcpu.index())
+        {
+            own.retire(boundary, &mut Nothing);
+            // Its interrupt is taken at once, as the guest's is.
+            let taken = own.deliver().is_some();
+            if taken && self.policy.is_yardstick() {
+                let samples = Vec::new();
+                return Ok(Output::Pmi { running, samples });
+            }
+        }
+        let policy = Arc::clone(&self.policy);
+        match self.host.take_pmi(&*policy, cpu)? {
+            None => Ok(Output::Done),
+            Some(samples) => {
+                self.check_samples(Some(cpu), &samples);
+                Ok(Output::Pmi { running, samples })
+            }
+        }
+    }
+
+    /// Whether a processor of the guest's own has to be kept.
+    fn watches(&self) -> bool {
+        self.checking == Checking::On || self.policy.is_yardstick()
+    }
+
+    /// An access of a guest, on the host and on a processor of its own.
+    ///
+    /// # Errors
+    /// The guest does not run, or exit or entry fails.
+    pub fn guest_access(
+        &mut self,
+        vcpu: VcpuId,
+        access: Access,
+        cpl: Cpl,
+    ) -> Result<Output, HostError> {
+        let expected = self.on_own(vcpu, access, cpl)?;
+        if self.policy.is_yardstick() {
+            let result = expected.ok_or(HostError::NoVcpu(vcpu))?;
+            let exited = false;
+            return Ok(Output::Guest(GuestMsrAccess { result, exited }));
+        }
+        let policy = Arc::clone(&self.policy);
+        let given = self.host.guest_access(&*policy, vcpu, access, cpl)?;
+        if self.checking == Checking::On
+            && let Some(expected) = expected
+        {
+            self.compare(vcpu, access, given, expected);
+        }
+        Ok(Output::Guest(given))
+    }
+
+    fn on_own(
+        &mut self,
+        vcpu: VcpuId,
+        access: Access,
+        cpl: Cpl,
+    ) -> Result<Option<Result<Owned, GuestFault>>, HostError> {
+        if !self.watches() {
+            return Ok(None);
+        }
+        let call = self.host.call(vcpu, Place::Guest)?;
+        let Some(own) = self.own.get_mut(vcpu.index()) else {
+            return Ok(None);
+        };
+        if !cpl.is_kernel() {
+            return Ok(Some(Err(GuestFault::Gp)));
+        }
+        let yardstick = self.policy.is_yardstick();
+        let (_, _, ledger) = self.host.hardware.split(call.cpu);
+        let done = match access.operation {
+            crate::kvm::Operation::Read if yardstick => ledger.rdmsr(Actor::Guest, own, access.msr),
+            crate::kvm::Operation::Read => own.rdmsr(access.msr),
+            crate::kvm::Operation::Write(value) if yardstick => ledger
+                .wrmsr(Actor::Guest, own, access.msr, value.value)
+                .map(|()| 0),
+            crate::kvm::Operation::Write(value) => own.wrmsr(access.msr, value.value).map(|()| 0),
+        };
+        Ok(Some(match done {
+            Ok(value) => Ok(Host::guests(vcpu, value)),
+            Err(_) => Err(GuestFault::Gp),
+        }))
+    }
+
+    /// What the guest got against what it would have got.
+    fn compare(
+        &mut self,
+        vcpu: VcpuId,
+        access: Access,
+        given: GuestMsrAccess,
+        expected: Result<Owned, GuestFault>,
+    ) {
+        let guest = Owner::Guest(vcpu);
+        let register = self.host.lbr_msrs().register(access.msr);
+        let told = self.host.vcpu(vcpu).lbr.msrs.is_some();
+        let Some(register) = register.filter(|_| told) else {
+            return;
+        };
+        let found = |rule, owner, path: &str| Violation {
+            rule,
+            input: self.inputs,
+            cpu: self.host.vcpu(vcpu).cpu,
+            owner,
+            actor: guest,
+            msr: Some(access.msr),
+            path: path.to_owned(),
+        };
+        let mut violations = Vec::new();
+        let way = if given.exited {
+            "by an exit"
+        } else {
+            "passed through"
+        };
+        match (given.result, expected) {
+            (Ok(value), _) if !value.owner.may_be_seen_by(guest) => {
+                violations.push(found(
+                    Rule::Leak,
+                    value.owner,
+                    &format!("a guest reads {way}"),
+                ));
+            }
+            (Err(_), Ok(_)) => {
+                violations.push(found(Rule::Denial, guest, &format!("#GP {way}")));
+            }
+            _ => {}
+        }
+        let read = access.operation == crate::kvm::Operation::Read;
+        let comparable = read && !matches!(register, LbrRegister::Ler(_) | LbrRegister::Depth);
+        let mut difference = None;
+        if comparable && let Ok(expected) = expected {
+            // Clock counts differ by what the host did in between.
+            let mask = match register {
+                LbrRegister::Entry(Word::Info, _) => !LbrInfo::CYC_CNT_MASK,
+                _ => u64::MAX,
+            };
+            difference = match given.result {
+                Ok(value) if value.value & mask == expected.value & mask => None,
+                Ok(value) if !value.owner.may_be_seen_by(guest) => Some(Difference::Foreign),
+                Ok(value) if value.value == 0 => Some(Difference::Zero),
+                Ok(_) => Some(Difference::Stale),
+                Err(_) => Some(Difference::Missing),
+            };
+            if let Some(difference) = difference {
+                let path = format!("{difference:?} {way}");
+                violations.push(found(Rule::Fidelity, guest, &path));
+            }
+        }
+        self.compared += u64::from(comparable);
+        if let Some(difference) = difference {
+            self.differences[difference as usize] += 1;
+        }
+        for violation in violations {
+            self.findings.add(violation);
+        }
+    }
+
+    fn check_samples(&mut self, cpu: Option<CpuId>, samples: &[PmiSample]) {
+        if self.checking == Checking::Off {
+            return;
+        }
+        for sample in samples {
+            if let Some(owner) = foreign_entry(sample) {
+                self.findings.add(Violation {
+                    rule: Rule::Leak,
+                    input: self.inputs,
+                    cpu,
+                    owner,
+                    actor: Owner::Kernel,
+                    msr: None,
+                    path: format!("a sample of {} holds a guest's branches", sample.event),
+                });
+            }
+        }
+    }
+
+    fn check_entry(&mut self, vcpu: VcpuId) {
+        let state = self.host.vcpu(vcpu);
+        let Some(event) = state.lbr.event.filter(|_| state.lbr.open) else {
+            return;
+        };
+        let on = self.host.perf.event(event).and_then(|event| event.oncpu());
+        if self.checking == Checking::On && on != state.cpu {
+            let path = match on {
+                Some(on) => format!("pass-through is open and the event is active on {on}"),
+                None => "pass-through is open and the event is not active".to_owned(),
+            };
+            self.findings.add(Violation {
+                rule: Rule::PassThrough,
+                input: self.inputs,
+                cpu: state.cpu,
+                owner: Owner::Guest(vcpu),
+                actor: Owner::Guest(vcpu),
+                msr: None,
+                path,
+            });
+        }
+    }
+
+    fn before(&self, input: &Input) -> Option<Before> {
+        // What a guest does to its own records is no loss.
+        let own = matches!(
+            input,
+            Input::GuestRead(..)
+                | Input::GuestWrite(..)
+                | Input::Retire(..)
+                | Input::Reset(_)
+                | Input::UserWrite(..)
+        );
+        if self.checking == Checking::Off || own {
+            return None;
+        }
+        let vcpus = self.host.vcpus.iter();
+        Some(Before {
+            records: vcpus.map(|vcpu| self.host.records_of(vcpu.id)).collect(),
+        })
+    }
+
+    fn after(&mut self, input: &Input, before: &Before) {
+        for (n, &records) in before.records.iter().enumerate() {
+            let vcpu = VcpuId(n as u16);
+            let now = self.host.records_of(vcpu);
+            if now < records {
+                let name = format!("{input:?}");
+                let name = name.split(['(', '{', ' ']).next().unwrap_or_default();
+                self.findings.add(Violation {
+                    rule: Rule::Loss,
+                    input: self.inputs,
+                    cpu: self.host.vcpu(vcpu).cpu,
+                    owner: Owner::Guest(vcpu),
+                    actor: Owner::Kernel,
+                    msr: None,
+                    path: format!(
+                        "{} of {records} records are gone after {name}",
+                        records - now
+                    ),
+                });
+            }
+        }
+    }
+
+    /// The rules for the end of a run: with all events gone nothing is referenced.
+    pub fn finish(&mut self) {
+        if self.checking == Checking::Off || self.host.perf.events().next().is_some() {
+            return;
+        }
+        for cpu in 0..self.host.hardware.cpus() {
+            let cpu = CpuId(cpu as u16);
+            let (users, slot) = (
+                self.host.perf.lbr_cpu(cpu).users(),
+                self.host.perf.shared_slot(cpu).refs,
+            );
+            if users != 0 || slot != 0 {
+                let what = format!(
+                    "no event is left, lbr_users is {users}, the shared register has {slot} references"
+                );
+                self.findings.add(Violation {
+                    rule: Rule::References,
+                    input: self.inputs,
+                    cpu: Some(cpu),
+                    owner: Owner::Kernel,
+                    actor: Owner::Kernel,
+                    msr: None,
+                    path: what,
+                });
+            }
+        }
+    }
+
+    /// The MSRs of a guest, as a migration takes them: those of KVM's save list, and what the
+    /// policy adds.
+    ///
+    /// # Errors
+    /// The vCPU is inside `KVM_RUN`.
+    pub fn migrated(&mut self, thread: TaskId, vcpu: VcpuId) -> Result<Vec<(Msr, u64)>, HostError> {
+        let policy = Arc::clone(&self.policy);
+        let call = self.host.begin_ioctl(&*policy, thread, vcpu)?;
+        let listed = [Msr::PERF_CAPABILITIES];
+        let mut values = Vec::new();
+        for msr in listed {
+            if let crate::kvm::Answer::Value(value) =
+                self.host.msr_access(&*policy, call, Access::read(msr))
+            {
+                values.push((msr, value.value));
+            }
+        }
+        let more = policy.migrated(&mut self.host, call);
+        values.extend(more.into_iter().map(|(msr, value)| (msr, value.value)));
+        self.host.end_ioctl(&*policy, call)?;
+        Ok(values)
+    }
+}
+
+/// What an input must not take away.
+#[derive(Debug)]
+struct Before {
+    records: Vec<usize>,
+}

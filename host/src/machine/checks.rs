@@ -1,0 +1,175 @@
+//! Ownership: what must hold in every run, and what was found not to.
+
+use core::fmt;
+
+use vlbr_arch::Msr;
+
+use super::Host;
+use crate::hardware::{LbrRegister, Word};
+use crate::perf::{PmiSample, StackState};
+use crate::{CpuId, Owner, VcpuId};
+
+/// Most violations that are kept with their particulars; all are counted.
+const KEPT: usize = 1000;
+
+/// What does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Nobody reads what another owner caused.
+    Leak,
+    /// Records of a guest are not lost while somebody else acts.
+    Loss,
+    /// A guest that was told it has LBR is not refused, and its accesses are not swallowed.
+    Denial,
+    /// A guest reads what it would read on a processor of its own.
+    Fidelity,
+    /// The host does not touch records while the guest has the LBR, but to save, restore, reset
+    /// and handle exits.
+    HostAccess,
+    /// After VM entry the LBR MSRs pass only if the guest's event is active on this processor.
+    PassThrough,
+    /// References return to 0 when all events are gone.
+    References,
+}
+
+impl Rule {
+    /// Every rule with its name.
+    pub const NAMED: &'static [(Self, &'static str)] = &[
+        (Self::Leak, "leak"),
+        (Self::Loss, "loss"),
+        (Self::Denial, "denial"),
+        (Self::Fidelity, "fidelity"),
+        (Self::HostAccess, "host access"),
+        (Self::PassThrough, "pass-through"),
+        (Self::References, "references"),
+    ];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMED[*self as usize].1)
+    }
+}
+
+/// How what a guest read differs from what it would read on a processor of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Difference {
+    /// Another of its own values.
+    Stale,
+    /// Somebody else's value.
+    Foreign,
+    /// 0.
+    Zero,
+    /// A fault instead of a value.
+    Missing,
+}
+
+/// A rule that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Violation {
+    /// Which.
+    pub rule: Rule,
+    /// At which input, counted from 0.
+    pub input: u64,
+    /// Where.
+    pub cpu: Option<CpuId>,
+    /// Whose state it is.
+    pub owner: Owner,
+    /// Who reads, writes or is refused.
+    pub actor: Owner,
+    /// The register, if of one.
+    pub msr: Option<Msr>,
+    /// By which way, in words.
+    pub path: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at input {}", self.rule, self.input)?;
+        if let Some(cpu) = self.cpu {
+            write!(f, " on {cpu}")?;
+        }
+        write!(f, ": {}", self.path)?;
+        if let Some(msr) = self.msr {
+            write!(f, ", {msr}")?;
+        }
+        write!(f, "; of {}, by {}", self.owner, self.actor)
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    kept: Vec<Violation>,
+    counts: std::collections::BTreeMap<Rule, u64>,
+}
+
+impl Findings {
+    /// The violations, up to a thousand.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.kept
+    }
+
+    /// How many of a rule.
+    #[must_use]
+    pub fn count(&self, rule: Rule) -> u64 {
+        self.counts.get(&rule).copied().unwrap_or(0)
+    }
+
+    /// Whether every rule holds.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    pub(super) fn add(&mut self, violation: Violation) {
+        *self.counts.entry(violation.rule).or_default() += 1;
+        if self.kept.len() < KEPT {
+            self.kept.push(violation);
+        }
+    }
+}
+
+/// A sample of the host that holds branches of guests.
+pub(super) fn foreign_entry(sample: &PmiSample) -> Option<Owner> {
+    let stack = sample.branches.as_ref().filter(|_| !sample.stale)?;
+    let owners = stack.records.iter().map(|record| record.from.owner);
+    owners.into_iter().find(|owner| owner.guest().is_some())
+}
+
+impl Host {
+    fn saved_by_perf(&self, task: crate::TaskId) -> Option<Vec<crate::hardware::Entry>> {
+        let context = self.perf.lbr_context(task)?;
+        (context.stack_state() == StackState::Valid).then(|| {
+            let mut entries = context.entries();
+            entries.truncate(context.valid_lbrs() as usize);
+            entries
+        })
+    }
+
+    /// How many records a vCPU's guest would find if it were let: in the processor while its state
+    /// is there, else in the copy that stands for it.
+    #[must_use]
+    pub fn records_of(&self, vcpu: VcpuId) -> usize {
+        let owner = Owner::Guest(vcpu);
+        let state = self.vcpu(vcpu);
+        let own = |from: crate::Owned| from.owner == owner && from.value != 0;
+        if let Some(saved) = &state.lbr.saved {
+            return saved.entries.iter().filter(|e| own(e.from())).count();
+        }
+        if let Some(saved) = self.saved_by_perf(state.thread) {
+            return saved.iter().filter(|e| own(e.from())).count();
+        }
+        let Some(cpu) = state.cpu.or(state.active_on) else {
+            return 0;
+        };
+        let processor = self.hardware.cpu(cpu);
+        let msrs = processor.lbr_msrs();
+        let owned = |n: &u32| {
+            processor.owners().of(LbrRegister::Entry(Word::From, *n)) == owner
+                && (processor.logical().lbr().read_entry(*n)).is_some_and(|words| words[0] != 0)
+        };
+        (0..msrs.nr).filter(owned).count()
+    }
+}

@@ -1,0 +1,17 @@
+//! The whole host as one deterministic state machine.
+
+mod checked;
+mod checks;
+mod error;
+mod host;
+mod input;
+mod msrs;
+mod run;
+mod switch;
+
+pub use checked::{Checking, Machine};
+pub use checks::{Difference, Findings, Rule, Violation};
+pub use error::HostError;
+pub use host::{Host, HostConfig, Task};
+pub use input::{FastPath, Input, Output};
+pub use run::{ExitCause, GuestFault, GuestMsrAccess};

@@ -1,0 +1,202 @@
+//! How a guest is told of LBR by `IA32_PERF_CAPABILITIES`, and what it may write to
+//! `IA32_DEBUGCTL` then. Upstream's rules; other policies use them too.
+
+use vlbr_arch::vmx::VmcsField;
+use vlbr_arch::{DebugCtl, LbrFormat, Msr};
+use vlbr_cpu::ledger::Actor;
+use vlbr_lbr::Profile;
+
+use crate::kvm::{Access, Answer, Call, Initiator, Note, Operation};
+use crate::machine::Host;
+use crate::{CpuId, Owned, Owner, VcpuId};
+
+/// `IA32_PERF_CAPABILITIES.LBR_FMT`.
+const LBR_FMT: u64 = 0x3f;
+/// LBR and FREEZE_LBRS_ON_PMI.
+const LBR_BITS: u64 = DebugCtl::LBR.bits() | DebugCtl::FREEZE_LBRS_ON_PMI.bits();
+
+/// The rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Offer {
+    /// Only if the host's perf has call-stack mode.
+    pub(super) needs_call_stack: bool,
+    /// Parts with architectural LBR as well, whose guests are told format 0x3f.
+    pub(super) architectural: bool,
+    /// Fixed once the vCPU has run.
+    pub(super) fixed_by_run: bool,
+    /// The guest starts with it.
+    pub(super) starts_full: bool,
+    /// User space may set LBR bits of `IA32_DEBUGCTL` although the guest has no LBR.
+    pub(super) user_space_sets_debugctl: bool,
+    /// FREEZE_WHILE_SMM of the guest is the host's.
+    pub(super) host_freezes_in_smm: bool,
+}
+
+fn profile(host: &Host) -> &Profile {
+    host.hardware().cpu(CpuId(0)).logical().lbr().profile()
+}
+
+impl Offer {
+    /// The format that KVM supports here; `None`: LBR is not offered. `vmx_get_perf_capabilities`.
+    pub(super) fn format(&self, host: &Host) -> Option<LbrFormat> {
+        let profile = profile(host);
+        let offered = profile.is_arch() == self.architectural
+            && host.perf().lbr_model().nr() != 0
+            && (!self.needs_call_stack || profile.has_call_stack());
+        offered.then(|| profile.format())
+    }
+
+    /// `intel_pmu_init`, `intel_pmu_refresh`.
+    pub(super) fn refresh(&self, host: &mut Host, vcpu: VcpuId) {
+        let format = self.format(host).map_or(0, |format| format.value().into());
+        let state = host.vcpu_mut(vcpu);
+        if !state.ran && state.perf_capabilities == 0 && self.starts_full {
+            state.perf_capabilities = if state.guest_cpu.pdcm { format } else { 0 };
+        }
+        self.describe(host, vcpu);
+    }
+
+    /// Fills the record description if the guest has a format.
+    fn describe(&self, host: &mut Host, vcpu: VcpuId) {
+        let state = host.vcpu(vcpu);
+        let on = state.guest_cpu.pdcm
+            && state.guest_cpu.pmu_version != 0
+            && state.perf_capabilities & LBR_FMT != 0
+            && same_model(host, vcpu);
+        let msrs = on.then_some(*host.lbr_msrs());
+        if msrs.is_none() {
+            // KVM takes it for a bug of its own if they pass; here they exit again.
+            host.set_passthrough(vcpu, false);
+        }
+        host.vcpu_mut(vcpu).lbr.msrs = msrs;
+    }
+
+    /// An access to `IA32_PERF_CAPABILITIES`.
+    pub(super) fn capabilities(&self, host: &mut Host, call: Call, access: Access) -> Answer {
+        let state = host.vcpu(call.vcpu);
+        let by_guest = call.initiator == Initiator::Guest;
+        let pdcm = state.guest_cpu.pdcm;
+        let Operation::Write(value) = access.operation else {
+            return match (by_guest, pdcm) {
+                (true, false) => Answer::Refused,
+                (_, false) => Answer::Value(Owned::CLEARED),
+                (_, true) => Answer::Value(Owned::new(state.perf_capabilities, Owner::Nobody)),
+            };
+        };
+        if by_guest {
+            return Answer::Refused;
+        }
+        let value = value.value;
+        if self.fixed_by_run && state.ran {
+            return match value == state.perf_capabilities {
+                true => Answer::Done,
+                false => Answer::Refused,
+            };
+        }
+        let supported = self.format(host).map(|format| u64::from(format.value()));
+        let known = host.hardware().cpu(call.cpu).peek(Msr::PERF_CAPABILITIES);
+        let format = value & LBR_FMT;
+        let refused = value & !LBR_FMT & !known.unwrap_or(0) != 0
+            || value != 0 && (!pdcm || state.guest_cpu.pmu_version == 0)
+            || format != 0 && (supported != Some(format) || !same_model(host, call.vcpu));
+        if refused {
+            return Answer::Refused;
+        }
+        host.vcpu_mut(call.vcpu).perf_capabilities = value;
+        self.describe(host, call.vcpu);
+        Answer::Done
+    }
+
+    /// An access to `IA32_DEBUGCTL`: `vmx_get_msr`, `vmx_set_msr`, `vcpu_supported_debugctl`.
+    pub(super) fn debugctl(&self, host: &mut Host, call: Call, access: Access) -> Answer {
+        let vcpu = call.vcpu;
+        let Operation::Write(value) = access.operation else {
+            return self.read_debugctl(host, vcpu);
+        };
+        let enabled = host.vcpu(vcpu).lbr.msrs.is_some();
+        let by_user = call.initiator == Initiator::UserSpace && self.user_space_sets_debugctl;
+        let offered = self.format(host).is_some() && !self.architectural;
+        let supported = if offered && (enabled || by_user) {
+            LBR_BITS
+        } else {
+            0
+        };
+        let mut data = value.value;
+        let dropped = data & !supported & (DebugCtl::LBR.bits() | DebugCtl::BTF.bits());
+        if dropped != 0 {
+            // The LBR bit of architectural LBR has no function; writing it is no mistake.
+            if !self.architectural || dropped != DebugCtl::LBR.bits() {
+                host.note(vcpu, Note::DebugCtlDropped);
+            }
+            data &= !dropped;
+        }
+        if data & !supported != 0 {
+            return Answer::Refused;
+        }
+        match host.write_guest_debugctl(vcpu, data) {
+            Ok(()) => Answer::Done,
+            Err(_) => Answer::Refused,
+        }
+    }
+
+    pub(super) fn read_debugctl(&self, host: &mut Host, vcpu: VcpuId) -> Answer {
+        let field = VmcsField::GUEST_IA32_DEBUGCTL;
+        let mut value = host.vmread(vcpu, Actor::ExitHandler, field).unwrap_or(0);
+        if self.host_freezes_in_smm {
+            value &= !DebugCtl::FREEZE_WHILE_SMM.bits();
+        }
+        Answer::Value(Host::guests(vcpu, value))
+    }
+}
+
+/// The guest is told that it has the host's processor.
+fn same_model(host: &Host, vcpu: VcpuId) -> bool {
+    profile(host)
+        .models()
+        .contains(&host.vcpu(vcpu).guest_cpu.model)
+}
+
+/// Before a virtual PMI of a guest that is told perfmon version 2 or 3: what its processor would have
+/// done at the overflow. `intel_pmu_legacy_freezing_lbrs_on_pmi`.
+pub(super) fn freeze_at_virtual_pmi(host: &mut Host, vcpu: VcpuId) {
+    let state = host.vcpu(vcpu);
+    if state.lbr.msrs.is_none() || !(2..=3).contains(&state.guest_cpu.pmu_version) {
+        return;
+    }
+    let value = host.guest_debugctl(vcpu);
+    if value & DebugCtl::FREEZE_LBRS_ON_PMI.bits() != 0 {
+        let written = host.write_guest_debugctl(vcpu, value & !DebugCtl::LBR.bits());
+        debug_assert!(written.is_ok());
+    }
+}
+
+/// `IA32_DEBUGCTL` before KVM knew of LBR: reads give 0; 0, LBR and BTF may be written and have no
+/// effect, other bits are `#GP`. Other registers are unknown. `kvm_set_msr_common` up to 5.11.
+pub(super) fn without_lbr(host: &mut Host, call: Call, access: Access) -> Answer {
+    if access.msr == Msr::PERF_CAPABILITIES {
+        return match access.operation {
+            Operation::Read if host.vcpu(call.vcpu).guest_cpu.pdcm => Answer::Value(Owned::CLEARED),
+            Operation::Write(value)
+                if value.value == 0 && call.initiator == Initiator::UserSpace =>
+            {
+                Answer::Done
+            }
+            _ => Answer::Refused,
+        };
+    }
+    if access.msr != Msr::DEBUGCTL {
+        return Answer::Unknown;
+    }
+    match access.operation {
+        Operation::Read => Answer::Value(Owned::CLEARED),
+        Operation::Write(value)
+            if value.value & !(DebugCtl::LBR.bits() | DebugCtl::BTF.bits()) == 0 =>
+        {
+            if value.value != 0 {
+                host.note(call.vcpu, Note::DebugCtlDropped);
+            }
+            Answer::Done
+        }
+        Operation::Write(_) => Answer::Refused,
+    }
+}

@@ -1,0 +1,62 @@
+//! What is wrong with a scene.
+
+use std::path::PathBuf;
+
+use vlbr_cpu::ledger::CostModelError;
+use vlbr_host::machine::{HostError, Violation};
+use vlbr_host::policy::PolicyError;
+use vlbr_traces::vlt::VltError;
+
+/// A scene that cannot be run, or that was stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SceneError {
+    /// It cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The text is no scene.
+    #[error("{0}")]
+    Text(String),
+    /// A value in it is wrong.
+    #[error("{at}: {reason}")]
+    Value {
+        /// Where, as TOML names it.
+        at: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The cost model.
+    #[error(transparent)]
+    Costs(#[from] CostModelError),
+    /// A trace.
+    #[error("{}: {error}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: VltError,
+    },
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A rule of ownership does not hold, and the scene says that this ends it.
+    #[error("{0}")]
+    Violation(Box<Violation>),
+}
+
+impl SceneError {
+    pub(crate) fn value(at: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Value {
+            at: at.into(),
+            reason: reason.into(),
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! A vCPU in its guest.
+
+use vlbr_arch::vmx::ExitReason;
+use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
+use vlbr_cpu::processor::Boundary;
+use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, Inserts, StepId};
+use vlbr_host::hardware::Running;
+use vlbr_host::kvm::{Access, ExitLevel, Place};
+use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
+use vlbr_host::{CpuId, VcpuId};
+use vlbr_pmu::{Increments, SourceSet};
+use vlbr_traces::vlt::MachineAccess;
+
+use super::happenings::Happening;
+use super::{Simulation, clocks, due};
+use crate::SceneError;
+use crate::guest::GuestSource;
+use crate::session::GuestMsrs;
+
+/// Exits of the scene's rates, in the order of `ExitRates::rates`.
+const CAUSES: [ExitCause; 8] = [
+    ExitCause::ExternalInterrupt,
+    ExitCause::EptViolation,
+    ExitCause::Instruction(ExitReason::CPUID, 2),
+    ExitCause::Instruction(ExitReason::IO_INSTRUCTION, 1),
+    ExitCause::Instruction(ExitReason::WRMSR, 2),
+    ExitCause::Instruction(ExitReason::HLT, 1),
+    ExitCause::Instruction(ExitReason::PAUSE, 2),
+    ExitCause::Instruction(ExitReason::PREEMPTION_TIMER, 0),
+];
+
+/// What the instructions of a guest make counters count.
+pub(super) fn sources(source: &GuestSource) -> SourceSet {
+    Feed::sources(source.code(), Clock::Instructions)
+}
+
+/// Whether KVM makes the instruction exit, beside those that always do.
+const fn exits_under_kvm(instruction: ExitInstruction) -> bool {
+    use ExitInstruction as E;
+    matches!(
+        instruction,
+        E::Hlt
+            | E::In
+            | E::Ins
+            | E::Out
+            | E::Outs
+            | E::Monitor
+            | E::Mwait
+            | E::Rdmsr
+            | E::Wrmsr
+            | E::Wrmsrns
+            | E::Rdpmc
+            | E::Wbinvd
+            | E::Wbnoinvd
+            | E::Vmread
+            | E::Vmwrite
+    )
+}
+
+impl Simulation<'_> {
+    /// Runs a vCPU up to a time, or until its thread sleeps.
+    pub(super) fn run_vcpu(
+        &mut self,
+        cpu: usize,
+        vcpu: usize,
+        until: u64,
+    ) -> Result<(), SceneError> {
+        let id = VcpuId(vcpu as u16);
+        loop {
+            match self.machine.host().vcpu(id).place {
+                Place::UserSpace => {
+                    if !self.machine.host().vcpu(id).ran {
+                        self.offer_lbr(vcpu)?;
+                    }
+                    self.apply(&Input::Run(id))?;
+                }
+                Place::Kernel => self.enter(id, FastPath::No)?,
+                Place::SwitchedOut => return Ok(()),
+                Place::Guest => {}
+            }
+            if self.machine.host().vcpu(id).place != Place::Guest {
+                continue;
+            }
+            if self.vcpus[vcpu].perf.is_some() && !self.vcpus[vcpu].perf_started {
+                self.start_session(vcpu)?;
+            }
+            if self.cpus[cpu].now >= until {
+                return Ok(());
+            }
+            match self.run_steps(cpu, vcpu, until)? {
+                Stop::Time => return Ok(()),
+                Stop::Exited => {}
+                Stop::Asleep | Stop::Ended => return Ok(()),
+            }
+        }
+    }
+
+    /// User space says whether the guest has LBR, by `IA32_PERF_CAPABILITIES`. Policies with another
+    /// switch refuse the write.
+    fn offer_lbr(&mut self, vcpu: usize) -> Result<(), SceneError> {
+        let id = VcpuId(vcpu as u16);
+        let host = self.machine.host();
+        let vm = &self.scene.vm[host.vcpu(id).vm.index()];
+        let format = host.hardware().fresh().lbr().profile().format().value();
+        let value = if vm.lbr { u64::from(format) } else { 0 };
+        let thread = host.vcpu(id).thread;
+        self.apply(&Input::UserWrite(thread, id, Msr::PERF_CAPABILITIES, value))?;
+        Ok(())
+    }
+
+    fn enter(&mut self, vcpu: VcpuId, fast: FastPath) -> Result<(), SceneError> {
+        let pmi = self.machine.host().vcpu(vcpu).requests.pmi && fast == FastPath::No;
+        self.apply(&Input::Enter(vcpu, fast))?;
+        if pmi {
+            self.guest_pmi(vcpu.index())?;
+        }
+        Ok(())
+    }
+
+    /// Steps of the guest, up to a time, an exit, or its end.
+    fn run_steps(&mut self, cpu: usize, vcpu: usize, until: u64) -> Result<Stop, SceneError> {
+        let cpu_id = CpuId(cpu as u16);
+        let per_thousand = self.clocks_per_thousand;
+        let limit = self.scene.vcpu[vcpu].instructions.unwrap_or(u64::MAX);
+        let code = self.vcpus[vcpu].guest.code();
+        let feed = Feed::new(code, self.machine.feeds(), Clock::Instructions);
+        let begin = self.cpus[cpu].now;
+        let mut done = 0u64;
+        let mut quiet = self.machine.is_quiet(cpu_id);
+        loop {
+            self.cpus[cpu].now = begin + done * per_thousand / 1000;
+            if self.cpus[cpu].now >= until {
+                self.set_clock(cpu);
+                return Ok(Stop::Time);
+            }
+            if self.vcpus[vcpu].tally.instructions >= self.vcpus[vcpu].next_exit {
+                self.set_clock(cpu);
+                return self.scene_exit(cpu, vcpu);
+            }
+            let step = self.next_step(vcpu)?;
+            let Some(step) = step.filter(|_| self.vcpus[vcpu].tally.instructions < limit) else {
+                return self.end(cpu, vcpu);
+            };
+            let what = code.step(step);
+            let retired = u64::from(what.retired);
+            self.vcpus[vcpu].tally.instructions += retired;
+            done += retired;
+            let interrupted = matches!(
+                what.exit,
+                Exit::Event {
+                    kind: FarKind::Interrupt,
+                    ..
+                }
+            );
+            if !quiet {
+                let now = Cycles::new(begin + done * per_thousand / 1000);
+                if self.retire(cpu_id, &feed, step, now, interrupted)? {
+                    self.cpus[cpu].now = now.value();
+                    return Ok(Stop::Exited);
+                }
+            }
+            if interrupted {
+                self.cpus[cpu].now = begin + done * per_thousand / 1000;
+                self.set_clock(cpu);
+                return self.interrupt(cpu, vcpu, step, quiet);
+            }
+            if !self.vcpus[vcpu].guest.sites().of(what.block).is_empty() {
+                self.cpus[cpu].now = begin + done * per_thousand / 1000;
+                self.set_clock(cpu);
+                if let Some(stop) = self.sites(cpu, vcpu, step)? {
+                    return Ok(stop);
+                }
+                quiet = self.machine.is_quiet(cpu_id);
+            }
+        }
+    }
+
+    fn next_step(&mut self, vcpu: usize) -> Result<Option<StepId>, SceneError> {
+        let state = &mut self.vcpus[vcpu];
+        state.guest.step().map_err(|error| SceneError::Trace {
+            path: self.scene.vcpu[vcpu].trace.clone().unwrap_or_default(),
+            error,
+        })
+    }
+
+    /// A step, whole or instruction by instruction where a counter may overflow inside it. `true`:
+    /// a PMI made the guest exit. An interrupt at its end comes after the exit that it makes.
+    fn retire(
+        &mut self,
+        cpu: CpuId,
+        feed: &Feed<'_>,
+        step: StepId,
+        now: Cycles,
+        interrupted: bool,
+    ) -> Result<bool, SceneError> {
+        let running = self.machine.host().hardware().cpu(cpu).running();
+        let Running::Guest(vcpu) = running else {
+            return Ok(true);
+        };
+        let code = self.vcpus[vcpu.index()].guest.code();
+        let transfer = code.transfer(step).filter(|_| !interrupted);
+        let retired = code.step(step).retired;
+        // The processor itself counts what its LBR inserts.
+        let none = Inserts(0);
+        if u64::from(retired) < self.machine.horizon(cpu) {
+            let run = feed.step(step, none);
+            return self.boundary(cpu, &run, transfer, now);
+        }
+        let mut past = Increments::new();
+        let mut exited = false;
+        for index in 0..retired {
+            let sum = feed.through(step, index, none);
+            let last = index + 1 == retired;
+            let run = sum.less(&past);
+            past = sum;
+            exited |= self.boundary(cpu, &run, transfer.filter(|_| last), now)?;
+            if exited && !last {
+                // The rest of the block goes on in the guest.
+                self.enter(vcpu, FastPath::No)?;
+                exited = false;
+            }
+        }
+        if retired == 0 && transfer.is_some() {
+            let run = feed.step(step, none);
+            exited |= self.boundary(cpu, &run, transfer, now)?;
+        }
+        Ok(exited)
+    }
+
+    fn boundary(
+        &mut self,
+        cpu: CpuId,
+        run: &Increments,
+        transfer: Option<&vlbr_arch::Transfer>,
+        now: Cycles,
+    ) -> Result<bool, SceneError> {
+        let output = self.machine.retire(cpu, Boundary { run, transfer, now })?;
+        let Output::Pmi { running, samples } = output else {
+            return Ok(false);
+        };
+        self.host_samples += samples.len() as u64;
+        let Running::Guest(vcpu) = running else {
+            return Ok(false);
+        };
+        if self.machine.policy().is_yardstick() {
+            self.guest_pmi(vcpu.index())?;
+            return Ok(false);
+        }
+        self.vcpus[vcpu.index()].tally.exits += 1;
+        self.vcpus[vcpu.index()].tally.exits_of_guest += 1;
+        Ok(true)
+    }
+
+    /// An interrupt of the guest: the exit that injecting it takes, then its transfer.
+    fn interrupt(
+        &mut self,
+        cpu: usize,
+        vcpu: usize,
+        step: StepId,
+        quiet: bool,
+    ) -> Result<Stop, SceneError> {
+        let id = VcpuId(vcpu as u16);
+        let state = &mut self.vcpus[vcpu];
+        state.tally.exits += 1;
+        state.tally.exits_of_guest += 1;
+        let transfer = state.guest.code().transfer(step).copied();
+        let cause = ExitCause::ExternalInterrupt;
+        self.apply(&Input::Exit(id, cause, ExitLevel::RunLoop))?;
+        self.enter(id, FastPath::No)?;
+        if let Some(transfer) = transfer.filter(|_| !quiet) {
+            self.machine.transfer(CpuId(cpu as u16), &transfer);
+        }
+        Ok(Stop::Exited)
+    }
+
+    /// Instructions of a step that exit, or that access MSRs. They are handled behind the step:
+    /// no branch lies between. `None`: the guest goes on.
+    fn sites(&mut self, cpu: usize, vcpu: usize, step: StepId) -> Result<Option<Stop>, SceneError> {
+        let what = self.vcpus[vcpu].guest.code().step(step);
+        let (block, retired) = (what.block, what.retired);
+        let count = self.vcpus[vcpu].guest.sites().of(block).len();
+        let mut stop = None;
+        for n in 0..count {
+            let Some(&site) = self.vcpus[vcpu].guest.sites().of(block).get(n) else {
+                break;
+            };
+            if site.index >= retired {
+                break;
+            }
+            let access = self.vcpus[vcpu].guest.access(site.index);
+            let id = VcpuId(vcpu as u16);
+            let known = match access {
+                Some(MachineAccess::ReadMsr { msr, .. }) => Some(Access::read(Msr::new(msr))),
+                Some(MachineAccess::WriteMsr {
+                    msr,
+                    value: Some(value),
+                }) => Some(Access::write(Msr::new(msr), Host::guests(id, value))),
+                _ => None,
+            };
+            if let Some(access) = known.filter(|access| self.is_modelled(access.msr)) {
+                self.access(vcpu, access)?;
+                continue;
+            }
+            let always = matches!(
+                site.instruction.condition(),
+                vlbr_cpu::ExitCondition::Always
+            );
+            if always || exits_under_kvm(site.instruction) {
+                let cause = ExitCause::Instruction(site.instruction.reason(), 1);
+                self.vcpus[vcpu].tally.exits_of_guest += 1;
+                stop = Some(self.exit(cpu, vcpu, cause)?);
+                if matches!(stop, Some(Stop::Asleep)) {
+                    break;
+                }
+                if self.machine.host().vcpu(id).place == Place::Kernel {
+                    self.enter(id, FastPath::No)?;
+                }
+            }
+        }
+        Ok(stop)
+    }
+
+    /// Whether an MSR is one of the LBR or of the PMU, whose accesses are made.
+    fn is_modelled(&self, msr: Msr) -> bool {
+        let fresh = self.machine.host().hardware().fresh();
+        fresh.owner(msr).is_some()
+    }
+
+    /// An exit of the scene's rates.
+    fn scene_exit(&mut self, cpu: usize, vcpu: usize) -> Result<Stop, SceneError> {
+        let rates = self.scene.vcpu[vcpu].exits.rates();
+        let state = &mut self.vcpus[vcpu];
+        let kind = (0..CAUSES.len())
+            .min_by_key(|kind| (state.due[*kind], *kind))
+            .unwrap_or(0);
+        let now = state.tally.instructions;
+        state.due[kind] = due(&mut state.random, now, rates[kind].1);
+        state.next_exit = state.due.iter().copied().min().unwrap_or(u64::MAX);
+        self.exit(cpu, vcpu, CAUSES[kind])
+    }
+
+    fn exit(&mut self, cpu: usize, vcpu: usize, cause: ExitCause) -> Result<Stop, SceneError> {
+        let id = VcpuId(vcpu as u16);
+        let spec = &self.scene.vcpu[vcpu].exits;
+        let state = &mut self.vcpus[vcpu];
+        state.tally.exits += 1;
+        // What KVM handles with interrupts off: WRMSR of a timer or an IPI, the preemption timer.
+        let fast = matches!(
+            cause,
+            ExitCause::Instruction(ExitReason::WRMSR | ExitReason::PREEMPTION_TIMER, _)
+        ) && state.random.per_million(spec.fast_path_per_million);
+        let out = !fast && state.random.per_million(spec.user_space_per_million);
+        let level = match (fast, out) {
+            (true, _) => ExitLevel::FastPath,
+            (_, true) => ExitLevel::UserSpace,
+            _ => ExitLevel::RunLoop,
+        };
+        self.apply(&Input::Exit(id, cause, level))?;
+        if fast {
+            self.enter(id, FastPath::Yes)?;
+            return Ok(Stop::Exited);
+        }
+        if out {
+            self.apply(&Input::Leave(id))?;
+        }
+        if matches!(cause, ExitCause::Instruction(ExitReason::HLT, _)) {
+            return self.sleep(cpu, vcpu);
+        }
+        Ok(Stop::Exited)
+    }
+
+    /// The vCPU's thread sleeps until an interrupt for the guest comes.
+    fn sleep(&mut self, cpu: usize, vcpu: usize) -> Result<Stop, SceneError> {
+        let wake = self.cpus[cpu].now + clocks(self.scene, self.scene.scheduling.halt_us);
+        self.agenda.add(wake, Happening::Wake(vcpu));
+        self.pick(cpu)?;
+        Ok(Stop::Asleep)
+    }
+
+    fn end(&mut self, cpu: usize, vcpu: usize) -> Result<Stop, SceneError> {
+        let id = VcpuId(vcpu as u16);
+        self.vcpus[vcpu].ended = true;
+        self.end_slice(vcpu);
+        self.set_clock(cpu);
+        let cause = ExitCause::ExternalInterrupt;
+        self.apply(&Input::Exit(id, cause, ExitLevel::UserSpace))?;
+        self.apply(&Input::Leave(id))?;
+        self.pick(cpu)?;
+        Ok(Stop::Ended)
+    }
+
+    fn access(&mut self, vcpu: usize, access: Access) -> Result<GuestMsrAccess, SceneError> {
+        let id = VcpuId(vcpu as u16);
+        let lbr = self.machine.host().lbr_msrs().register(access.msr);
+        let tally = &mut self.vcpus[vcpu].tally;
+        match lbr {
+            _ if access.msr == Msr::DEBUGCTL => tally.debugctl_accesses += 1,
+            Some(_) => tally.lbr_accesses += 1,
+            None => tally.pmu_accesses += 1,
+        }
+        let output = self.machine.guest_access(id, access, Cpl::Ring0)?;
+        let Output::Guest(given) = output else {
+            return Err(SceneError::value("guest", "an access gave no answer"));
+        };
+        let tally = &mut self.vcpus[vcpu].tally;
+        tally.exits += u64::from(given.exited);
+        tally.exits_of_guest += u64::from(given.exited);
+        Ok(given)
+    }
+
+    fn start_session(&mut self, vcpu: usize) -> Result<(), SceneError> {
+        self.vcpus[vcpu].perf_started = true;
+        let Some(perf) = self.vcpus[vcpu].perf.clone() else {
+            return Ok(());
+        };
+        let msrs = *self.machine.host().lbr_msrs();
+        perf.start(
+            &msrs,
+            &mut Session {
+                simulation: self,
+                vcpu,
+            },
+        )
+    }
+
+    /// The guest's handler of its PMI.
+    fn guest_pmi(&mut self, vcpu: usize) -> Result<(), SceneError> {
+        let Some(perf) = self.vcpus[vcpu].perf.clone() else {
+            return Ok(());
+        };
+        let msrs = *self.machine.host().lbr_msrs();
+        let number = self.vcpus[vcpu].overflows;
+        self.vcpus[vcpu].overflows += 1;
+        let sample = perf.handle(
+            &msrs,
+            number,
+            &mut Session {
+                simulation: self,
+                vcpu,
+            },
+        )?;
+        if let Some(sample) = sample {
+            let state = &mut self.vcpus[vcpu];
+            state.tally.samples += 1;
+            if state.samples.len() < self.kept_samples {
+                state.samples.push(sample);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The MSRs of a guest in a scene.
+struct Session<'a, 's> {
+    simulation: &'a mut Simulation<'s>,
+    vcpu: usize,
+}
+
+impl GuestMsrs for Session<'_, '_> {
+    type Error = SceneError;
+
+    fn read(&mut self, msr: Msr) -> Result<Option<u64>, SceneError> {
+        let given = self.simulation.access(self.vcpu, Access::read(msr))?;
+        Ok(given.result.ok().map(|value| value.value))
+    }
+
+    fn write(&mut self, msr: Msr, value: u64) -> Result<bool, SceneError> {
+        let value = Host::guests(VcpuId(self.vcpu as u16), value);
+        let given = self
+            .simulation
+            .access(self.vcpu, Access::write(msr, value))?;
+        Ok(given.result.is_ok())
+    }
+}
+
+/// Why a guest stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The time is over.
+    Time,
+    /// It exited, and its thread goes on.
+    Exited,
+    /// Its thread sleeps.
+    Asleep,
+    /// There is nothing more to execute.
+    Ended,
+}
