@@ -6,7 +6,8 @@
 //
 // An instruction that is about to run has not retired yet: it can fault, be run again, or be a REP
 // string instruction of which each iteration is announced. What runs next on the same vCPU tells, and
-// where it does not, the memory accesses of a branch or the later return from the handler.
+// where it does not, the memory accesses of a branch, the interrupted address on a guest's stack when its
+// handler begins, or the later return from the handler.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -78,11 +79,8 @@ struct counts {
     uint64_t unfinished;  // instructions behind the last one announced, in its block
     uint64_t last_kind, last_end;
     uint64_t opens, lost; // entries of `open`; those that found no room
-    // Changed under `lock`, by any thread.
-    uint64_t late_retired, late_faulted, late_taken, late_untaken;
-    // Of these, what the recorder cannot see because the task went on on another vCPU: the truth less
-    // what the recorder says by rule.
-    int64_t moved_retired, moved_taken;
+    uint64_t told;        // handlers whose stack told what they interrupted
+    uint64_t late_retired, late_faulted, late_taken, late_untaken; // told by the return
     struct open open[OPEN];
     // Not for the reader.
     uint64_t accesses, returned;
@@ -93,7 +91,7 @@ struct file {
     uint64_t magic, record_size, records;
     struct counts counts[THREADS];
 };
-static const uint64_t MAGIC = 0x31746e756f632d69; // "i-count1"
+static const uint64_t MAGIC = 0x32746e756f632d69; // "i-count2"
 
 static struct file *file;
 static bool copies_bytes;
@@ -131,47 +129,111 @@ static bool at_target(uint64_t target, bool word, uint64_t pc) {
     return target == pc || (pc >> 32 == 0 && (uint32_t)target == pc);
 }
 
+// QEMU's debugger reads a guest's registers and memory.
+struct byte_array {
+    uint8_t *data;
+    unsigned size;
+};
+static void *(*get_cpu)(int vcpu);
+static int (*read_register)(void *cpu, struct byte_array *, int number);
+static int (*read_or_write)(void *cpu, uint64_t address, void *, size_t, bool write);
+static struct byte_array *(*new_array)(void);
+static struct byte_array *(*resize_array)(struct byte_array *, unsigned);
+enum { RSP = 7, SS = 19 }; // the debugger's numbers
+
+static bool find_debugger(void) {
+    struct { const char *name; void *variable; } functions[] = {
+        {"qemu_get_cpu", &get_cpu},
+        {"x86_cpu_gdb_read_register", &read_register},
+        {"cpu_memory_rw_debug", &read_or_write},
+        {"g_byte_array_new", &new_array},
+        {"g_byte_array_set_size", &resize_array},
+    };
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *found = dlsym(RTLD_DEFAULT, functions[i].name);
+        if (!found) return false;
+        memcpy(functions[i].variable, &found, sizeof found);
+    }
+    return true;
+}
+
+static uint64_t register_of(void *cpu, int number) {
+    static __thread struct byte_array *array;
+    if (!array) array = new_array();
+    resize_array(array, 0);
+    read_register(cpu, array, number);
+    uint64_t value = 0;
+    memcpy(&value, array->data, array->size < 8 ? array->size : 8);
+    return value;
+}
+
+// A handler begins at `pc`. Addresses that its stack may give as the interrupted one, linear: of 64-bit
+// code without and with an error code, of real mode. The result is how many.
+static int interrupted(unsigned vcpu, uint64_t pc, uint64_t addresses[2]) {
+    void *cpu = get_cpu ? get_cpu((int)vcpu) : NULL;
+    if (!cpu) return 0;
+    uint64_t stack = register_of(cpu, RSP);
+    if (pc >> 32) {
+        uint64_t words[3];
+        if (read_or_write(cpu, stack, words, sizeof words, false)) return 0;
+        int found = 0;
+        for (int i = 0; i < 2; i++) // RIP and, behind it, CS
+            if (words[i + 1] && words[i + 1] <= 0xffff) addresses[found++] = words[i];
+        return found;
+    }
+    uint16_t words[2]; // IP and CS
+    if (pc >= 0x110000) return 0;
+    stack = (register_of(cpu, SS) << 4) + (stack & 0xffff);
+    if (read_or_write(cpu, stack, words, sizeof words, false)) return 0;
+    addresses[0] = ((uint64_t)words[1] << 4) + words[0];
+    return 1;
+}
+
+enum place { UNTOLD, BEFORE, BEHIND, AT_TARGET };
+
+// Where the handler at `pc` interrupted `last`.
+static enum place struck(struct counts *counts, const struct instruction *last, uint64_t pc) {
+    uint64_t addresses[2];
+    int found = interrupted((unsigned)counts->vcpu, pc, addresses);
+    enum place place = UNTOLD;
+    for (int i = 0; i < found && place == UNTOLD; i++) {
+        if (addresses[i] == last->end) place = BEHIND;
+        else if (addresses[i] == last->pc) place = BEFORE;
+        else if (last->kind == COND && at_target(last->target, last->word_target, addresses[i]))
+            place = AT_TARGET;
+    }
+    // A branch back to itself was taken: interrupts wait for the end of a block.
+    if (place == BEFORE && last->kind == COND) place = last->target == last->pc ? AT_TARGET : UNTOLD;
+    counts->told += place != UNTOLD;
+    return place;
+}
+
 // Control came back from a handler to `pc`: what waited for that is told, the newest first.
-static bool settle(struct counts *counts, uint64_t pc, bool elsewhere) {
+static void returned_to(struct counts *counts, uint64_t pc) {
     for (uint64_t i = counts->opens; i-- > 0;) {
         struct open *open = &counts->open[i];
         bool at_end = open->end == pc;
         if (open->kind == FAULT) {
             if (open->pc != pc) continue;
-            if (elsewhere) counts->moved_retired -= (int64_t)open->behind;
         } else if (open->kind == COND) {
             if (!at_end && !at_target(open->target, open->word, pc)) continue;
             counts->late_retired++;
             if (at_end) counts->late_untaken++;
             else counts->late_taken++;
-            counts->moved_taken += elsewhere && !at_end;
         } else if (at_end) {
             counts->late_retired++;
-            counts->moved_retired += elsewhere && open->kind == STRING;
         } else if (open->pc == pc) {
             counts->late_faulted++;
-            counts->moved_retired -= elsewhere && open->kind == OTHER;
         } else {
             continue;
         }
         memmove(open, open + 1, (counts->opens - i - 1) * sizeof *open);
         counts->opens--;
-        return true;
+        return;
     }
-    return false;
-}
-
-static void returned_to(struct counts *counts, uint64_t pc) {
-    pthread_mutex_lock(&lock);
-    // A guest's task can go on on another vCPU than the one it was interrupted on.
-    bool found = settle(counts, pc, false);
-    for (uint64_t i = 0; !found && i < file->records; i++)
-        if (&file->counts[i] != counts) found = settle(&file->counts[i], pc, true);
-    pthread_mutex_unlock(&lock);
 }
 
 static void leave_open(struct counts *counts, const struct instruction *last, uint64_t kind) {
-    pthread_mutex_lock(&lock);
     if (counts->opens < OPEN) {
         uint64_t word = last->word_target;
         counts->open[counts->opens++] =
@@ -179,11 +241,11 @@ static void leave_open(struct counts *counts, const struct instruction *last, ui
     } else {
         counts->lost++;
     }
-    pthread_mutex_unlock(&lock);
 }
 
 // `last` was announced, and the next instruction announced is the one at `pc`.
 static void judge(struct counts *counts, const struct instruction *last, uint64_t pc) {
+    enum place place;
     switch (last->kind) {
     case OTHER:
     case STRING:
@@ -192,6 +254,10 @@ static void judge(struct counts *counts, const struct instruction *last, uint64_
         } else if (pc == last->pc) {
             if (last->kind == STRING) counts->repeats++;
             else counts->restarted++;
+        } else if ((place = struck(counts, last, pc)) == BEHIND) {
+            counts->retired++;
+        } else if (place == BEFORE) {
+            counts->faulted++;
         } else if (last->may_be_last) {
             leave_open(counts, last, last->kind);
         } else {
@@ -203,6 +269,10 @@ static void judge(struct counts *counts, const struct instruction *last, uint64_
         if (pc == last->end) {
             counts->untaken++;
         } else if (at_target(last->target, last->word_target, pc)) {
+            counts->by_kind[COND]++;
+        } else if ((place = struck(counts, last, pc)) == BEHIND) {
+            counts->untaken++;
+        } else if (place == AT_TARGET) {
             counts->by_kind[COND]++;
         } else {
             leave_open(counts, last, last->kind);
@@ -216,7 +286,7 @@ static void judge(struct counts *counts, const struct instruction *last, uint64_
                 counts->restarted++;
             } else {
                 counts->faulted++;
-                leave_open(counts, last, FAULT);
+                if (struck(counts, last, pc) != BEFORE) leave_open(counts, last, FAULT);
             }
             return;
         }
@@ -386,6 +456,7 @@ EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, int ar
     memcpy(&insn_bytes, &data, sizeof data);
     pthread_atfork(NULL, NULL, forked);
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    if (info->system && !find_debugger()) fail("count plugin: QEMU does not export its debugger\n");
     if (!info->system) qemu_plugin_register_vcpu_syscall_cb(id, called);
     return 0;
 }

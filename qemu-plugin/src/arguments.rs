@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::api::{self, Info};
 use crate::control::{self, Configuration};
 use crate::exec::Launch;
-use crate::{fork, maps, registers, ring, syscalls, translate};
+use crate::{fork, interrupts, maps, registers, ring, syscalls, translate};
 
 /// The plugin's own arguments.
 #[derive(Debug, Default)]
@@ -223,6 +223,9 @@ fn install(id: u64, info: &Info, arguments: &[&[u8]]) -> Result<(), String> {
         api::qemu_plugin_register_vcpu_tb_trans_cb(id, translate::translated);
         api::qemu_plugin_register_atexit_cb(id, ended, std::ptr::null_mut());
         if system {
+            if info.version_cur == 1 {
+                interrupts::look_at_handlers();
+            }
             api::register_discontinuity(id, registers::discontinuity);
         } else {
             api::qemu_plugin_register_vcpu_syscall_cb(id, syscalls::entered);

@@ -12,6 +12,7 @@ mod arguments;
 mod control;
 mod exec;
 mod fork;
+mod interrupts;
 mod maps;
 mod memory;
 mod moved;

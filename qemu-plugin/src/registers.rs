@@ -11,9 +11,9 @@ use crate::{api, ring, sys};
 
 /// `GArray` and `GByteArray` begin alike.
 #[repr(C)]
-struct GArray {
-    data: *mut u8,
-    length: c_uint,
+pub(crate) struct GArray {
+    pub(crate) data: *mut u8,
+    pub(crate) length: c_uint,
 }
 
 #[repr(C)]

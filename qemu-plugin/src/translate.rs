@@ -3,7 +3,7 @@
 use std::ptr;
 
 use crate::control::{self, put_u32};
-use crate::{api, memory, moved, registers, ring};
+use crate::{api, interrupts, memory, moved, registers, ring};
 
 /// Block ids are below the tag bit of ring words.
 const MAX_BLOCKS: u32 = 1 << 31;
@@ -35,9 +35,21 @@ pub(crate) extern "C" fn translated(_id: u64, tb: *mut api::Tb) {
     };
     let address_known = mode.as_ref().filter(|_| configuration.system);
     let placed = address_known.and_then(|mode| moved::Placed::new(&block, id, mode));
+    let handler = if configuration.system {
+        interrupts::Handler::new(id, block.start)
+    } else {
+        None
+    };
     // SAFETY: as above; the data of the callbacks is a number, or a block that is never freed.
     unsafe {
-        if let Some(placed) = placed {
+        if let Some(handler) = handler {
+            api::qemu_plugin_register_vcpu_tb_exec_cb(
+                tb,
+                interrupts::handler_executed,
+                api::CB_R_REGS,
+                ptr::from_ref(handler).cast_mut().cast(),
+            );
+        } else if let Some(placed) = placed {
             api::qemu_plugin_register_vcpu_tb_exec_cb(
                 tb,
                 moved::block_executed,
@@ -62,6 +74,9 @@ pub(crate) extern "C" fn translated(_id: u64, tb: *mut api::Tb) {
                     ptr::without_provenance_mut(index),
                 );
             }
+        }
+        if configuration.system {
+            watch_tables(tb, &block);
         }
         if let Some(mode) = mode.filter(|_| configuration.system) {
             watch_instructions(tb, &block, &mode);
@@ -128,6 +143,18 @@ pub(crate) fn define(block: &Block, mode: Option<&registers::Mode>, system: bool
     }
     control.next_block = id + 1;
     Some(id)
+}
+
+/// # Safety
+/// `tb` is QEMU's in the running translation callback, and `block` was read from it.
+unsafe fn watch_tables(tb: *mut api::Tb, block: &Block) {
+    let mut offset = 0;
+    for (index, &size) in block.sizes.iter().enumerate() {
+        let bytes = &block.bytes[offset..offset + usize::from(size)];
+        offset += usize::from(size);
+        // SAFETY: the caller's; the index is below the count.
+        unsafe { interrupts::watch(api::qemu_plugin_tb_get_insn(tb, index), bytes) };
+    }
 }
 
 /// # Safety

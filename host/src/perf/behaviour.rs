@@ -122,7 +122,8 @@ pub struct Behaviour {
     /// A pinned group that fails takes the pinned groups behind it in its context to ERROR:
     /// `kernel/events/core.c:merge_sched_in` from 5.7 (recalled; read in 5.10).
     pub pinned_cascade: bool,
-    /// `kernel/events/core.c:group_can_go_on`: by list from 5.11 (the patch is of October 2020).
+    /// `kernel/events/core.c:group_can_go_on`: by list from 5.11 (the patch is of October 2020) and
+    /// in 5.10.198 (read).
     pub exclusive: ExclusiveRule,
     /// `DEBUGCTL.FREEZE_WHILE_SMM` is set on every processor: the default of `freeze_on_smi` from
     /// 5.17, in 5.10.198 and 5.15.85 (read). First stable patches recalled: 5.10.102, 5.15.25.
@@ -141,6 +142,9 @@ pub struct Behaviour {
     /// PMU version 4 freezes its counters and acknowledges last: `intel_pmu_handle_irq_v4`. In 5.4
     /// by a boot parameter, off by default; later removed.
     pub counter_freezing: bool,
+    /// Samples have the index of the newest entry, `hw_idx`: absent from 5.4, read in 5.10; recalled
+    /// for 5.7.
+    pub hw_index: bool,
     /// A pinned event that goes to ERROR wakes who polls it: from 6.15.
     pub error_wakes: bool,
     /// Events that are opened disabled are installed without interrupting their processor:
@@ -210,7 +214,7 @@ impl Behaviour {
                 (false, false) => CloneSwap::DataOnly,
             },
             pinned_cascade: since(5, 7),
-            exclusive: if since(5, 11) {
+            exclusive: if since(5, 11) || stable(5, 10, 198) {
                 ExclusiveRule::SameList
             } else {
                 ExclusiveRule::AnyOnCpu
@@ -225,6 +229,7 @@ impl Behaviour {
             },
             fixed_control: pick(since(6, 2))(FixedControl::AtEnable, FixedControl::ReadModifyWrite),
             counter_freezing: false,
+            hw_index: since(5, 7),
             error_wakes: since(6, 15),
             quiet_install: since(5, 7),
             under_hypervisor: false,

@@ -288,6 +288,7 @@ impl Assembler {
                 }
                 // The event is the instruction's own.
                 Kind::System if software => {
+                    self.expect_return(previous, &next, previous.end());
                     self.emit(previous, n, taken(target_of(&next)))?;
                     return Ok(());
                 }

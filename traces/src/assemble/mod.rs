@@ -37,6 +37,12 @@
 //!    QEMU also counts the first part of an instruction that crosses a page end to the block before
 //!    it; it is left out there.
 //! 6. Direct and indirect far transfers are branches like others.
+//! 7. A recorder that sees events says where they struck ([`Assembler::event`]), and one that sees the
+//!    stack of a handler what it gives as interrupted ([`Assembler::likely_event`]). Then rules 3 and 4
+//!    have nothing to find out. As a handler can be jumped to or called too, the second is taken only if
+//!    an event can have struck there: in or right behind the block, at the target of its branch. Behind an
+//!    indirect call that is its target, not the instruction behind it, whose address the call itself put
+//!    on the stack.
 //!
 //! An event step stays open in the chunk under construction until a return resolves it. Returns are
 //! paired by address: the newest open event that the resumed address proves, else the newest whose

@@ -12,7 +12,9 @@ use super::mode::{Entry, Kind, SMI_HANDLERS, State, decode, is_high};
 use super::pending::OpenEvents;
 use super::raw::{RawBlock, RawBlocks};
 use super::stats::AssembleStats;
-use super::transition::{Decoded, Handlers, Struck, Transition, can_fault, classify, fallback};
+use super::transition::{
+    Decoded, Handlers, Struck, Transition, can_fault, classify, fallback, fits,
+};
 
 /// More instructions than any step retires.
 const LONGEST_STEP: u64 = 4096;
@@ -29,6 +31,16 @@ pub enum AssembleError {
     /// The code table refuses a block or step.
     #[error(transparent)]
     Code(#[from] CodeError),
+}
+
+/// An event between the open block and the next one, of which the recorder knows.
+#[derive(Clone, Copy, Debug)]
+struct Forced {
+    kind: FarKind,
+    /// Interrupted or faulting instruction, linear.
+    from: u64,
+    /// The engine says so; else it is to be checked.
+    certain: bool,
 }
 
 /// A sealed chunk.
@@ -62,7 +74,7 @@ pub struct Assembler {
     open: Option<Arc<Decoded>>,
     /// Address space of user code from here on.
     pub(super) space: u32,
-    forced: Option<(FarKind, u64)>,
+    forced: Option<Forced>,
     pub(super) events: OpenEvents,
     pub(super) handlers: Handlers,
     pub(super) steps: Vec<StepId>,
@@ -199,8 +211,10 @@ impl Assembler {
         let Some(previous) = self.open.clone() else {
             return self.begin(id, &raw);
         };
-        if let Some((kind, from)) = self.forced.take() {
-            return self.push_forced(&previous, kind, from, id, &raw);
+        if let Some(forced) = self.forced.take()
+            && (forced.certain || fits(&previous, forced.kind, forced.from))
+        {
+            return self.push_forced(&previous, forced.kind, forced.from, id, &raw);
         }
         let transition = classify(self.kind, self.exact, &self.handlers, &previous, &raw);
         let entry = match transition {
@@ -328,8 +342,22 @@ impl Assembler {
     /// Says that an event struck behind or inside the last block, before the instruction at linear
     /// address `from`. For recorders that see events.
     pub fn event(&mut self, kind: FarKind, from: u64) {
+        self.force(kind, from, true);
+    }
+
+    /// Says that the next block is the beginning of a handler, with `from` on its stack as the place
+    /// to return to. If an event cannot have struck there, control came to the handler otherwise.
+    pub fn likely_event(&mut self, kind: FarKind, from: u64) {
+        self.force(kind, from, false);
+    }
+
+    fn force(&mut self, kind: FarKind, from: u64, certain: bool) {
         self.catch_up();
-        self.forced = Some((kind, from));
+        self.forced = Some(Forced {
+            kind,
+            from,
+            certain,
+        });
         self.hot = NONE;
     }
 
@@ -432,7 +460,7 @@ impl Assembler {
         let Some(next) = self.open_block(id, raw, Entry::Far)? else {
             return Ok(());
         };
-        if let (Some((kind, from)), Kind::User { space }) = (forced, self.kind) {
+        if let (Some(Forced { kind, from, .. }), Kind::User { space }) = (forced, self.kind) {
             let target = target_of(&next);
             let into = self.event_target(target)?;
             self.emit_event_at(Mode::user64(space), from, kind, into)?;

@@ -8,6 +8,7 @@ use vlbr_cpu::{Block, Exit, Interner, Mode, ModeSource};
 use super::*;
 
 mod chunks;
+mod frames;
 mod modes;
 mod rules;
 mod stores;

@@ -358,6 +358,15 @@ pub(super) fn struck(
     }
 }
 
+/// Whether an event can have struck behind or inside `previous`, code of a guest, at linear address
+/// `from`. Behind an indirect call only its target is such a place: if the stack holds the address of
+/// the next instruction, the handler was called, as hypervisors do with the host's.
+pub(super) fn fits(previous: &Decoded, kind: FarKind, from: u64) -> bool {
+    let called = previous.class() == Some(BranchClass::NearIndCall) && from == previous.end();
+    let exception = kind != FarKind::Interrupt;
+    !called && struck(Kind::System, previous, from, exception).is_some()
+}
+
 /// What is lost by the trace saying that an event struck at `said` when it struck at `place`.
 pub(super) fn late(previous: &Decoded, said: Struck, place: Struck) -> Late {
     let n = previous.block.instructions();

@@ -80,6 +80,7 @@ impl StreamSink for Collecting {
                     interrupt,
                     from,
                     to,
+                    ..
                 } = event.kind
                 else {
                     continue;

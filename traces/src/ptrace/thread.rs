@@ -115,6 +115,7 @@ impl<T: StreamSink> Thread<T> {
             instruction: 0,
             kind: EventKind::Discontinuity {
                 interrupt: !exception,
+                certain: true,
                 from: self.address,
                 to: address,
             },

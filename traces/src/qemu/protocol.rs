@@ -56,7 +56,7 @@
 //! | 1 registers before | 7:0 what: 1 RDMSR, 2 WRMSR, 3 CPUID, 4 IN, 5 OUT; 15:8 port width in bytes | EAX, ECX, EDX, port |
 //! | 2 registers after | – | EAX, EBX, ECX, EDX |
 //! | 3 CR3 about to be loaded | – | value (2) |
-//! | 4 discontinuity | 1 interrupt, 2 exception | from (2), to (2) |
+//! | 4 discontinuity | 1 interrupt, 2 exception; 4 read from the stack of a handler, to be checked | from (2), to (2) |
 //! | 5 registers after an IN that ended the block before this one | – | EAX, EBX, ECX, EDX |
 
 /// Version of this protocol.

@@ -190,10 +190,13 @@ pub enum EventKind {
         /// The new CR3.
         cr3: u64,
     },
-    /// An interrupt or exception was taken (plugin API 6).
+    /// An interrupt or exception was taken (plugin API 6), or seems to have been (API 1).
     Discontinuity {
         /// Asynchronous, else an exception.
         interrupt: bool,
+        /// The engine says so; else a handler began, with this on its stack. A handler can be called
+        /// or jumped to as well.
+        certain: bool,
         /// Interrupted or faulting instruction.
         from: u64,
         /// Handler.

@@ -172,6 +172,7 @@ impl Decoder {
                 self.flush_pending();
                 self.events.push(event(EventKind::Discontinuity {
                     interrupt: head & 1 != 0,
+                    certain: head & 4 == 0,
                     from: pair(&body[..2]),
                     to: pair(&body[2..]),
                 }));
@@ -442,6 +443,28 @@ mod tests {
                 kind
             }]
         );
+    }
+
+    #[test]
+    fn an_address_read_from_a_stack_is_marked() {
+        let mut decoder = Decoder::default();
+        for (detail, interrupt, certain) in [(1, true, true), (5, true, false), (6, false, false)] {
+            decoder.clear();
+            let head = TAG | 4 << 28 | detail;
+            assert_eq!(decoder.decode(&[3, head, 1, 2, 3, 4, 5], false), Ok(7));
+            let kind = EventKind::Discontinuity {
+                interrupt,
+                certain,
+                from: 0x2_0000_0001,
+                to: 0x4_0000_0003,
+            };
+            let expected = Event {
+                preceding: 1,
+                instruction: 0,
+                kind,
+            };
+            assert_eq!(decoder.events, [expected]);
+        }
     }
 
     #[test]

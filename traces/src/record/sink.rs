@@ -235,14 +235,17 @@ impl FileStream {
     fn event(&mut self, event: &qemu::Event) -> Result<(), SinkError> {
         let access = match event.kind {
             EventKind::Discontinuity {
-                interrupt, from, ..
+                interrupt,
+                certain,
+                from,
+                ..
             } => {
                 let kind = if interrupt {
                     FarKind::Interrupt
                 } else {
                     FarKind::Exception
                 };
-                self.recorder.event(kind, from);
+                self.recorder.event(kind, from, certain);
                 return Ok(());
             }
             EventKind::AddressSpace { cr3 } => {

@@ -97,8 +97,12 @@ impl StreamRecorder {
         self.file.instructions.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub(super) fn event(&mut self, kind: FarKind, from: u64) {
-        self.assembler.event(kind, from);
+    pub(super) fn event(&mut self, kind: FarKind, from: u64, certain: bool) {
+        if certain {
+            self.assembler.event(kind, from);
+        } else {
+            self.assembler.likely_event(kind, from);
+        }
     }
 
     pub(super) fn address_space(&mut self, space: u32) {

@@ -245,7 +245,8 @@ impl Perf {
         Ok(())
     }
 
-    /// What an event has counted: `perf_read`. `None` of one in ERROR: the end of the file.
+    /// What an event and its copies in children have counted: `perf_read`. `None` of one in ERROR:
+    /// the end of the file.
     ///
     /// # Errors
     /// `ENOENT`: no such event.
@@ -254,7 +255,13 @@ impl Perf {
         if event.state == EventState::Error {
             return Ok(None);
         }
-        Ok(Some(event.count + self.pending_count(hw, id)))
+        let copies = self
+            .events
+            .iter()
+            .filter(|(_, copy)| copy.parent == Some(id));
+        let counts = copies.map(|(copy, event)| event.count + self.pending_count(hw, *copy));
+        let own = event.count + self.pending_count(hw, id);
+        Ok(Some(counts.fold(own, u64::wrapping_add)))
     }
 
     /// The tasks that perf knows.

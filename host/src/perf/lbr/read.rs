@@ -76,7 +76,7 @@ impl Perf {
         }
         BranchStack {
             records,
-            hw_idx: Some(tos),
+            hw_idx: self.behaviour.hw_index.then_some(tos),
         }
     }
 
@@ -111,7 +111,7 @@ impl Perf {
         }
         BranchStack {
             records,
-            hw_idx: Some(tos),
+            hw_idx: self.behaviour.hw_index.then_some(tos),
         }
     }
 
@@ -214,7 +214,8 @@ impl Perf {
         code: &dyn CodeBytes,
     ) {
         let mut stack = self.store(entries);
-        stack.hw_idx = (!self.model.arch && self.pmu.pebs_format < 4).then_some(tos);
+        let told = self.behaviour.hw_index && !self.model.arch && self.pmu.pebs_format < 4;
+        stack.hw_idx = told.then_some(tos);
         self.cpu_mut(cpu).lbr.stack = stack;
         self.lbr_filter(cpu, code);
     }
