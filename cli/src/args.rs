@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Convert a `qemu -d in_asm,exec,nochain` log into a trace, or rewrite a trace.
     Convert(ConvertArgs),
+    /// Make a trace of a synthetic guest or program: docs/gen.md.
+    Gen(GenArgs),
     /// Compare two traces, profiles or perf.data files.
     Diff(DiffArgs),
     /// Check a folder of traces against its golden results.
@@ -340,6 +342,48 @@ pub(crate) struct ConvertArgs {
     pub(crate) level: i32,
     /// Keep what lies before the damage of a damaged trace.
     #[arg(long)]
+    pub(crate) salvage: bool,
+}
+
+/// `vlbr gen`
+#[derive(Debug, Args)]
+pub(crate) struct GenArgs {
+    /// Spec, a TOML file.
+    #[arg(required_unless_present = "like", conflicts_with = "like")]
+    pub(crate) spec: Option<PathBuf>,
+    /// Fit a spec to this trace instead, and say how far what it generates is from it.
+    #[arg(long, value_name = "TRACE")]
+    pub(crate) like: Option<PathBuf>,
+    /// Trace to write.
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["like", "print_spec"])]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite the output file.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Print the spec as TOML: the fitted one, or the given one with the options below.
+    #[arg(long)]
+    pub(crate) print_spec: bool,
+    /// Seed, in place of the spec's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub(crate) seed: Option<u64>,
+    /// Instructions of each thread or vCPU, in place of the spec's.
+    #[arg(long, value_name = "N")]
+    pub(crate) instructions: Option<u64>,
+    /// Threads or vCPUs, in place of the spec's.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<u32>,
+    /// Compression level of the trace, 1 to 19.
+    #[arg(
+        long,
+        default_value_t = vlbr_traces::vlt::RECORDING_LEVEL,
+        value_parser = clap::value_parser!(i32).range(1..=19)
+    )]
+    pub(crate) level: i32,
+    /// Output format of the fit's errors.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TextOrJson,
+    /// Fit to what lies before the damage of a damaged trace.
+    #[arg(long, requires = "like")]
     pub(crate) salvage: bool,
 }
 

@@ -166,12 +166,18 @@ pub(crate) fn clock(clock: ClockArg) -> Clock {
 
 /// A bar of instructions on standard error, if that is a terminal.
 pub(crate) fn instruction_bar(total: u64, doing: &'static str) -> ProgressBar {
+    bar(total, "instructions", doing)
+}
+
+/// A bar of anything on standard error, if that is a terminal.
+pub(crate) fn bar(total: u64, what: &str, doing: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total);
-    let template = "{msg} {bar:40} {human_pos}/{human_len} instructions, {per_sec}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+    let template =
+        format!("{{msg}} {{bar:40}} {{human_pos}}/{{human_len}} {what}, {{per_sec}}, {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }
     bar.set_message(doing);

@@ -8,6 +8,7 @@ mod convert;
 mod corpus;
 mod diff;
 mod explain;
+mod generate;
 mod info;
 mod list;
 mod msr;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Gen(args) => generate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Corpus(command) => corpus::run(&command),
         Command::Calibrate(args) => calibrate::run(&args),

@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod explain;
 pub mod export;
 pub mod files;
+pub mod generate;
 pub mod perfdata;
 pub mod ptrace;
 pub mod qemu;

@@ -12,6 +12,7 @@ mod walk;
 use vlbr_arch::CodeSize;
 use vlbr_cpu::{Code, CodeError, Interner, StepId};
 
+pub(crate) use program::BODY;
 use program::Program;
 pub use record::{RecordError, record};
 pub(crate) use rng::Rng;

@@ -16,7 +16,7 @@ const KERNEL_BASE_32: u64 = 0xc100_0000;
 const LEVELS: usize = 6;
 
 /// Straight-line instructions, valid in 32-bit and 64-bit code, no control transfer among them.
-const BODY: [&[u8]; 14] = [
+pub(crate) const BODY: [&[u8]; 14] = [
     &[0x90],                               // nop
     &[0x89, 0xd8],                         // mov eax, ebx
     &[0x01, 0xd8],                         // add eax, ebx
