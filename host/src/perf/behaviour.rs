@@ -147,6 +147,10 @@ pub struct Behaviour {
     pub hw_index: bool,
     /// A pinned event that goes to ERROR wakes who polls it: from 6.15.
     pub error_wakes: bool,
+    /// A task has one context for all kinds of events: the rewrite of 6.2 (recalled; read in 6.16,
+    /// `kernel/events/core.c:perf_pmu_sched_task`). The hook then runs for the kinds that are in it,
+    /// so that a task with events of software alone does not empty the LBR of a processor's event.
+    pub one_task_context: bool,
     /// Events that are opened disabled are installed without interrupting their processor:
     /// `perf_install_in_context` from 5.7 (recalled).
     pub quiet_install: bool,
@@ -231,6 +235,7 @@ impl Behaviour {
             counter_freezing: false,
             hw_index: since(5, 7),
             error_wakes: since(6, 15),
+            one_task_context: since(6, 2),
             quiet_install: since(5, 7),
             under_hypervisor: false,
             probe_drops_select: !since(5, 9),

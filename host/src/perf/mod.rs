@@ -3,7 +3,8 @@
 //!
 //! The rules are those of `kernel/events/core.c`, `arch/x86/events/core.c`,
 //! `arch/x86/events/intel/core.c`, `arch/x86/events/intel/lbr.c` and `arch/x86/events/utils.c`;
-//! [`Behaviour`] has a switch for each that changed from version to version.
+//! [`Behaviour`] has a switch for each that changed from version to version. `docs/linux.md` says
+//! what was read and what is left out.
 
 mod attr;
 mod behaviour;

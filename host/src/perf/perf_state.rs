@@ -61,6 +61,8 @@ pub struct Perf {
     pub(crate) next_data: u32,
     /// RDMSR and WRMSR that faulted: the kernel warns and goes on.
     pub(crate) unchecked: u64,
+    /// WRMSR that the part would do and the model of the PMU cannot.
+    pub(crate) not_modelled: u64,
 }
 
 impl Perf {
@@ -85,6 +87,7 @@ impl Perf {
             next_context: 0,
             next_data: 0,
             unchecked: 0,
+            not_modelled: 0,
         };
         for cpu in 0..hardware.cpus() {
             let holder = Holder::Cpu(CpuId(cpu as u16));
@@ -166,6 +169,13 @@ impl Perf {
     #[must_use]
     pub const fn unchecked_msr_faults(&self) -> u64 {
         self.unchecked
+    }
+
+    /// WRMSR of perf that the part would do and the model of the PMU cannot: a counter is set to an
+    /// event that nobody feeds, and stands still.
+    #[must_use]
+    pub const fn writes_not_modelled(&self) -> u64 {
+        self.not_modelled
     }
 
     pub(crate) fn slot_of(&self, cpu: CpuId) -> usize {

@@ -44,6 +44,10 @@ impl Perf {
         let mut samples = Vec::new();
         let mut rounds = 0;
         let mut status = self.rdmsr(hw, cpu, BY, Msr::PERF_GLOBAL_STATUS).value;
+        if freezing && status == 0 {
+            // Two PMIs in a row: the first one's handler saw both.
+            status = self.rdmsr(hw, cpu, BY, Msr::PERF_GLOBAL_STATUS).value;
+        }
         let first = status;
         while status != 0 {
             let fresh = self.lbr_read(hw, cpu, code);
@@ -64,7 +68,9 @@ impl Perf {
         self.cpu_mut(cpu).pmu.enabled = was_enabled;
         if freezing {
             // The counters run again with this, and the LBR records.
-            self.wrmsr(hw, cpu, BY, Msr::PERF_GLOBAL_OVF_CTRL, first);
+            if first != 0 {
+                self.wrmsr(hw, cpu, BY, Msr::PERF_GLOBAL_OVF_CTRL, first);
+            }
         } else if was_enabled {
             if self.cpu(cpu).pmu.pebs_enabled != 0 {
                 let pebs = self.cpu(cpu).pmu.pebs_enabled;
@@ -88,7 +94,8 @@ impl Perf {
     ) {
         let other =
             PerfGlobalStatus::COND_CHGD | PerfGlobalStatus::ASCI | PerfGlobalStatus::LBR_FRZ;
-        let status = status & !other.bits();
+        // Counters with PEBS are dealt with when their buffer is drained.
+        let status = status & !other.bits() & !self.cpu(cpu).pmu.pebs_enabled;
         let counters = self.cpu(cpu).pmu.active.iter();
         let due: Vec<EventId> = counters
             .filter(|(idx, _)| status >> **idx & 1 != 0)
@@ -119,6 +126,13 @@ impl Perf {
             self.wrmsr(hw, cpu, BY, Msr::PERFEVTSEL0.plus(n), 0);
             self.wrmsr(hw, cpu, BY, Msr::PMC0.plus(n), 0);
         }
+        let counters = self.pmu.counters;
+        for i in (0..32).filter(|i| counters >> (32 + i) & 1 != 0) {
+            self.wrmsr(hw, cpu, BY, Msr::FIXED_CTR0.plus(i), 0);
+        }
+        let status = self.rdmsr(hw, cpu, BY, Msr::PERF_GLOBAL_STATUS).value;
+        self.wrmsr(hw, cpu, BY, Msr::PERF_GLOBAL_OVF_CTRL, status);
+        self.wrmsr(hw, cpu, BY, Msr::PERF_GLOBAL_CTRL, 0);
         let value = self.rdmsr(hw, cpu, BY, Msr::DEBUGCTL).value;
         let both = DebugCtl::LBR | DebugCtl::FREEZE_LBRS_ON_PMI;
         let value = DebugCtl::from_bits(value).without(both).bits();

@@ -158,6 +158,19 @@ fn the_v8_event_shares_with_nobody() {
 }
 
 #[test]
+fn two_v8_events_share_with_each_other() {
+    // Both have bit 62; the first that goes takes the flag of the processor with it.
+    let mut host = Host::new("haswell", 1, Behaviour::v8());
+    host.switch(CPU, A);
+    let first = host.open_as(Creator::Kvm, EventAttr::V8_GUEST_LBR, Target::Task(A));
+    let second = host.open_as(Creator::Kvm, EventAttr::V8_GUEST_LBR, Target::Task(A));
+    assert_eq!((host.state(first), host.state(second)), (Active, Active));
+    host.release(first);
+    assert!(!host.perf.guest_owns_lbr(CPU));
+    assert_eq!(host.state(second), Active);
+}
+
+#[test]
 fn a_processors_pinned_event_takes_the_lbr_from_the_v8_event() {
     // Scenarios 36 and 37, perf's part of them.
     let mut host = Host::new("haswell", 2, Behaviour::v8());

@@ -5,6 +5,7 @@
 mod common;
 mod contention;
 mod counts;
+mod invariants;
 mod lifecycle;
 mod pmi;
 mod read;

@@ -3,7 +3,7 @@
 use vlbr_arch::Msr;
 use vlbr_cpu::ledger::Actor;
 use vlbr_host::perf::{
-    Behaviour, CloneSwap, Creator, EventAttr, EventState, SchedHook, StackState, Target,
+    Behaviour, CloneSwap, Creator, EventAttr, EventKind, EventState, SchedHook, StackState, Target,
 };
 use vlbr_host::{Owned, Owner, TaskId};
 
@@ -136,6 +136,32 @@ fn the_hook_was_forgotten_for_tasks_without_context_in_5_11() {
     host.open(host.lbr("any,u"), Target::Cpu(CPU));
     let ((), cost) = host.cost(Actor::HostReset, |host| host.switch(CPU, B));
     assert_eq!(cost, (0, 0));
+}
+
+#[test]
+fn a_task_with_software_events_alone_does_not_empty_the_lbr_from_6_2() {
+    for (version, writes) in [("5.15.85", 96), ("6.8", 0)] {
+        let mut host = Host::new("skylake", 1, at(version));
+        host.open(host.lbr("any,u"), Target::Cpu(CPU));
+        let software = EventAttr::counting(EventKind::Software);
+        let event = host.open(software, Target::Task(A));
+        let ((), cost) = host.cost(Actor::HostReset, |host| host.switch(CPU, A));
+        assert_eq!(cost, (0, writes), "{version}");
+        assert_eq!(host.state(event), EventState::Active);
+    }
+}
+
+#[test]
+fn events_of_software_move_nothing() {
+    let mut host = Host::new("skylake", 1, at("6.8"));
+    host.open(host.lbr("any,u"), Target::Cpu(CPU));
+    let software = EventAttr::counting(EventKind::Software);
+    let (event, cost) = host.cost_of(|_, _| true, |host| host.open(software, Target::Cpu(CPU)));
+    assert_eq!((host.state(event), cost), (EventState::Active, (0, 0)));
+    let sibling = host.in_group(software, event).unwrap();
+    assert_eq!(host.state(sibling), EventState::Active);
+    let ((), cost) = host.cost_of(|_, _| true, |host| host.release(event));
+    assert_eq!((host.state(sibling), cost), (EventState::Active, (0, 0)));
 }
 
 #[test]

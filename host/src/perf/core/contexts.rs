@@ -64,6 +64,8 @@ pub(crate) struct Context {
     next_index: u64,
     /// `nr_events`, siblings included.
     pub(crate) events: u32,
+    /// How many of them are not of software.
+    pub(crate) hardware: u32,
     /// `nr_active`.
     pub(crate) active: u32,
     /// `is_active`: classes that were placed.
@@ -86,6 +88,7 @@ impl Context {
             flexible_active: Vec::new(),
             next_index: 0,
             events: 0,
+            hardware: 0,
             active: 0,
             is_active: Classes::NONE,
             rotate_necessary: false,

@@ -149,6 +149,14 @@ impl Perf {
         .filter(|cpu| self.cpu(*cpu).online)
     }
 
+    /// As [`Perf::interrupts`], for an event that is open: where its context is on. After clones
+    /// have exchanged their contexts, that is not where its target is.
+    #[must_use]
+    pub fn interrupts_for(&self, event: EventId) -> Option<CpuId> {
+        let event = self.events.get(&event).filter(|event| !event.detached)?;
+        self.cpu_of_context(event.context)
+    }
+
     /// `perf_install_in_context`, `__perf_install_in_context`.
     fn install(&mut self, hw: &mut Hardware, id: EventId) {
         let context = self.event_ref(id).context;
@@ -167,6 +175,10 @@ impl Perf {
     /// `ctx_resched` on behalf of an event, with the class of its group.
     fn make_room(&mut self, hw: &mut Hardware, cpu: CpuId, id: EventId) {
         let event = self.event_ref(id);
+        if self.is_software_group(event.leader) {
+            self.place_software(hw, cpu, event.leader);
+            return;
+        }
         let pinned = self.event_ref(event.leader).attr.pinned;
         let of_cpu = matches!(self.context(event.context).holder, Holder::Cpu(_));
         let task = if of_cpu {
@@ -181,6 +193,7 @@ impl Perf {
     pub(crate) fn add_to_context(&mut self, id: EventId) {
         let event = self.event_ref(id);
         let (context, leader, pinned) = (event.context, event.leader, event.attr.pinned);
+        let hardware = !event.is_software();
         if leader == id {
             let index = self.context_mut(context).insert_group(pinned, id);
             self.event_mut(id).group_index = index;
@@ -189,6 +202,7 @@ impl Perf {
         }
         let context = self.context_mut(context);
         context.events += 1;
+        context.hardware += u32::from(hardware);
         context.generation += 1;
     }
 

@@ -24,13 +24,16 @@ impl Perf {
         context.is_active = context.is_active.without(classes);
         let gone = context.is_active == Classes::NONE;
         let (active, holder) = (context.active, context.holder);
+        let hardware = context.hardware != 0;
         if gone && !matches!(holder, Holder::Cpu(_)) {
             self.cpu_mut(cpu).task_context = None;
         }
         if active == 0 || changed == Classes::NONE {
             return;
         }
-        self.pmu_disable(hw, cpu, Actor::Host);
+        if hardware {
+            self.pmu_disable(hw, cpu, Actor::Host);
+        }
         for (class, pinned) in [(Classes::PINNED, true), (Classes::FLEXIBLE, false)] {
             if changed.has(class) {
                 for leader in self.context_mut(id).active_list(pinned).clone() {
@@ -41,7 +44,9 @@ impl Perf {
         if changed.has(Classes::FLEXIBLE) {
             self.context_mut(id).rotate_necessary = false;
         }
-        self.pmu_enable(hw, cpu, Actor::Host);
+        if hardware {
+            self.pmu_enable(hw, cpu, Actor::Host);
+        }
     }
 
     /// `ctx_sched_in`: places the classes of a context that are not on.
@@ -99,7 +104,7 @@ impl Perf {
     }
 
     /// `PERF_EV_CAP_SOFTWARE` of a group.
-    fn is_software_group(&self, leader: EventId) -> bool {
+    pub(super) fn is_software_group(&self, leader: EventId) -> bool {
         let event = self.event_ref(leader);
         let siblings = event.siblings.iter();
         event.is_software() && { siblings }.all(|sibling| self.event_ref(*sibling).is_software())
@@ -170,6 +175,9 @@ impl Perf {
     /// `group_sched_in`: all of a group, or nothing. Whether it is on.
     fn group_in(&mut self, hw: &mut Hardware, cpu: CpuId, leader: EventId) -> bool {
         let members = self.members(leader);
+        if self.is_software_group(leader) {
+            return members.iter().all(|member| self.event_in(hw, cpu, *member));
+        }
         self.start_transaction(hw, cpu);
         let mut placed = 0;
         for member in &members {
@@ -199,11 +207,33 @@ impl Perf {
         if self.event_ref(leader).state != EventState::Active {
             return;
         }
-        self.pmu_disable(hw, cpu, Actor::Host);
+        let hardware = !self.is_software_group(leader);
+        if hardware {
+            self.pmu_disable(hw, cpu, Actor::Host);
+        }
         for member in self.members(leader) {
             self.event_out(hw, cpu, member);
         }
-        self.pmu_enable(hw, cpu, Actor::Host);
+        if hardware {
+            self.pmu_enable(hw, cpu, Actor::Host);
+        }
+    }
+
+    /// A group of software is placed without moving anything.
+    pub(super) fn place_software(&mut self, hw: &mut Hardware, cpu: CpuId, leader: EventId) {
+        let event = self.event_ref(leader);
+        let (id, pinned) = (event.context, event.attr.pinned);
+        if self.context(id).is_active == Classes::NONE {
+            self.context_in(hw, cpu, id, Classes::ALL);
+        } else if self.event_ref(leader).state == EventState::Active {
+            for member in self.members(leader) {
+                if self.event_ref(member).state == EventState::Inactive {
+                    self.event_in(hw, cpu, member);
+                }
+            }
+        } else if event.state > EventState::Off && self.group_in(hw, cpu, leader) {
+            self.context_mut(id).active_list(pinned).push(leader);
+        }
     }
 
     /// The leader and its siblings.
@@ -252,8 +282,8 @@ impl Perf {
         let was_on = !self.cpu(cpu).pmu.in_transaction;
         let list = self.context_mut(context).active_list(attr.pinned);
         list.retain(|leader| *leader != id);
-        self.pmu_disable(hw, cpu, Actor::Host);
         if !software {
+            self.pmu_disable(hw, cpu, Actor::Host);
             self.pmu_del(hw, cpu, id);
         }
         let now = hw.cpu(cpu).now().value();
@@ -269,6 +299,8 @@ impl Perf {
         if attr.exclusive || state.active == 0 {
             state.exclusive = false;
         }
-        self.pmu_enable(hw, cpu, Actor::Host);
+        if !software {
+            self.pmu_enable(hw, cpu, Actor::Host);
+        }
     }
 }

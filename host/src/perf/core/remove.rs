@@ -52,7 +52,7 @@ impl Perf {
         }
         let event = self.event_ref(id);
         let (context, leader, pinned) = (event.context, event.leader, event.attr.pinned);
-        let index = event.group_index;
+        let (index, hardware) = (event.group_index, !event.is_software());
         if leader == id {
             let siblings = core::mem::take(&mut self.event_mut(id).siblings);
             self.context_mut(context).groups_mut(pinned).remove(&index);
@@ -66,6 +66,7 @@ impl Perf {
         let gone = {
             let context = self.context_mut(context);
             context.events -= 1;
+            context.hardware -= u32::from(hardware);
             context.generation += 1;
             let gone = context.events == 0 && context.is_active != Classes::NONE;
             if gone {

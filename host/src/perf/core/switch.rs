@@ -16,21 +16,40 @@ impl Perf {
             return;
         }
         let task = self.cpu(cpu).task_context;
+        let core = self.core_context(task);
         let in_switch = self.behaviour.sched_hook != SchedHook::OwnBracket;
-        if !in_switch || self.hooks_without_context() && task.is_none() {
-            self.hook_in_bracket(hw, cpu, (prev, task), false);
+        if !in_switch || self.hooks_without_context() && self.seen(task).is_none() {
+            self.hook_in_bracket(hw, cpu, (prev, core), false);
         }
         let Some(id) = task else {
             return;
         };
-        self.pmu_disable(hw, cpu, Actor::Host);
-        if in_switch {
-            self.lbr_sched_task(hw, cpu, prev, Some(id), false);
+        if core.is_some() {
+            self.pmu_disable(hw, cpu, Actor::Host);
+            if in_switch {
+                self.lbr_sched_task(hw, cpu, prev, core, false);
+            }
         }
         if !self.exchange(prev, next, id) {
             self.context_out(hw, cpu, id, Classes::ALL);
         }
-        self.pmu_enable(hw, cpu, Actor::Host);
+        if core.is_some() {
+            self.pmu_enable(hw, cpu, Actor::Host);
+        }
+    }
+
+    /// The context, if it has events of the core's PMU.
+    fn core_context(&self, id: Option<ContextId>) -> Option<ContextId> {
+        id.filter(|id| self.context(*id).hardware != 0)
+    }
+
+    /// `task_ctx` as the core's PMU has it: before there was one context for all kinds of events,
+    /// one of software was none.
+    fn seen(&self, id: Option<ContextId>) -> Option<ContextId> {
+        match self.behaviour.one_task_context {
+            true => id,
+            false => self.core_context(id),
+        }
     }
 
     /// `next` enters a processor after `prev`: `__perf_event_task_sched_in`. Its events are
@@ -43,11 +62,13 @@ impl Perf {
         if let Some(id) = context {
             if self.cpu(cpu).task_context == Some(id) {
                 // It came with the exchange.
-                if in_switch {
+                if in_switch && self.context(id).hardware != 0 {
                     self.hook_in_bracket(hw, cpu, (next, Some(id)), true);
                     hooked = true;
                 }
-            } else if self.context(id).events != 0 {
+            } else if self.core_context(context).is_none() {
+                self.context_in(hw, cpu, id, Classes::ALL);
+            } else {
                 self.pmu_disable(hw, cpu, Actor::Host);
                 let own = self.cpu(cpu).context;
                 if !self.context(id).pinned.is_empty() {
@@ -55,19 +76,19 @@ impl Perf {
                 }
                 self.place_all(hw, cpu, Some(id));
                 if in_switch {
-                    let task = self.cpu(cpu).task_context;
-                    self.lbr_sched_task(hw, cpu, next, task, true);
+                    self.lbr_sched_task(hw, cpu, next, context, true);
                     hooked = true;
                 }
                 self.pmu_enable(hw, cpu, Actor::Host);
             }
         }
         // In the switch, the hook of its own is for tasks without a context that is on.
-        let without = self.hooks_without_context() && self.cpu(cpu).task_context.is_none();
+        let task = self.cpu(cpu).task_context;
+        let without = self.hooks_without_context() && self.seen(task).is_none();
         let left = !in_switch || without;
         if prev != next && !hooked && left {
-            let task = self.cpu(cpu).task_context;
-            self.hook_in_bracket(hw, cpu, (next, task), true);
+            let core = self.core_context(task);
+            self.hook_in_bracket(hw, cpu, (next, core), true);
         }
     }
 

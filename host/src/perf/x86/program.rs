@@ -60,8 +60,10 @@ impl Perf {
         msr: Msr,
         value: Owned,
     ) {
-        if hw.wrmsr(cpu, actor, msr, value).is_err() {
-            self.unchecked += 1;
+        match hw.wrmsr(cpu, actor, msr, value) {
+            Ok(()) => {}
+            Err(fault) if fault.is_gp() => self.unchecked += 1,
+            Err(_) => self.not_modelled += 1,
         }
     }
 
