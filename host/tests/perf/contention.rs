@@ -429,6 +429,61 @@ fn call_stacks_are_refused_where_there_are_none_and_in_company() {
 }
 
 #[test]
+fn branch_counters_need_a_part_and_a_kernel_that_know_them() {
+    use vlbr_cpu::ledger::Actor;
+    use vlbr_traces::perfdata::BranchSampleType;
+    let counters = |host: &Host| EventAttr {
+        branch_sample_type: Some(BranchSampleType(0b1001 | BranchSampleType::COUNTERS.0)),
+        ..host.lbr("any,u")
+    };
+    for (part, version, known) in [
+        ("granite-rapids", "6.8", false),
+        ("lunar-lake-e", "6.6", false),
+        ("lunar-lake-e", "6.8", true),
+    ] {
+        let mut host = Host::new(part, 1, at(version));
+        let attr = counters(&host);
+        let opened = host.try_open(attr, Target::Cpu(CPU));
+        assert_eq!(opened.is_ok(), known, "{part} {version}");
+        if let Ok(event) = opened {
+            // What was logged belongs to the group: the leader empties the LBR when it goes.
+            let ((), cost) = host.cost(Actor::HostReset, |host| host.release(event));
+            assert_eq!(cost, (0, 1));
+        }
+    }
+}
+
+#[test]
+fn pebs_of_the_first_formats_takes_the_lbr_for_its_addresses() {
+    let mut host = Host::new("sandy-bridge", 1, at("5.15"));
+    let mut attr = host.counting("branches");
+    attr.period = 1000;
+    attr.precise_ip = 2;
+    attr.exclude_kernel = true;
+    let event = host.open(attr, Target::Cpu(CPU));
+    assert_eq!(host.perf.lbr_cpu(CPU).users(), 1);
+    assert_eq!(host.perf.event(event).unwrap().branch_config(), Some(0x001));
+    // Its own filter has to be compatible.
+    attr.branch_sample_type = host.lbr("any_call,u").branch_sample_type;
+    assert_eq!(
+        host.try_open(attr, Target::Cpu(CPU)),
+        Err(Errno::EOPNOTSUPP)
+    );
+    // From format 2 on the hardware tells the address.
+    let mut late = Host::new("haswell", 1, at("5.15"));
+    attr = EventAttr {
+        period: 1000,
+        precise_ip: 2,
+        ..late.counting("branches")
+    };
+    late.open(attr, Target::Cpu(CPU));
+    assert_eq!(late.perf.lbr_cpu(CPU).users(), 0);
+    // Without sampling there is nothing precise.
+    attr.period = 0;
+    assert_eq!(late.try_open(attr, Target::Cpu(CPU)), Err(Errno::EINVAL));
+}
+
+#[test]
 fn privileges_alone_are_no_branch_filter() {
     use vlbr_host::perf::parse_branch_filter;
     let mut host = Host::new("skylake", 1, at("5.15"));

@@ -378,6 +378,18 @@ fn a_later_filter_leaves_the_count_of_call_stack_users_too_high() {
 }
 
 #[test]
+fn a_filter_that_failed_to_come_on_does_so_as_well() {
+    // The LBR is told of an event before it is known to fit.
+    let mut host = Host::new("haswell", 1, Behaviour::v8());
+    host.open(host.lbr("any,u"), Target::Cpu(CPU));
+    host.switch(CPU, A);
+    host.open_as(Creator::Kvm, EventAttr::V8_GUEST_LBR, Target::Task(A));
+    host.switch(CPU, IDLE);
+    host.switch(CPU, A);
+    assert_eq!(host.perf.lbr_context(A).unwrap().callstack_users(), 2);
+}
+
+#[test]
 fn brackets_are_one_or_two_per_direction() {
     // GLOBAL_CTRL is written twice in a bracket.
     for (version, brackets) in [("5.4", 2), ("5.15.85", 1)] {

@@ -39,6 +39,8 @@ pub struct LbrModel {
     pub(crate) xsaves: bool,
     /// What INFO tells, of architectural LBR: misprediction, cycles, type.
     pub(crate) tells: [bool; 3],
+    /// Records tell how often other events occurred: `PMU_FL_BR_CNTR`.
+    pub(crate) counters: bool,
     /// Perfmon's version, which says how the LBR is unfrozen.
     pub(crate) version: u8,
     pub(crate) slot_per_core: bool,
@@ -53,7 +55,7 @@ impl LbrModel {
         let has = |quirk| quirks.contains(quirk);
         let mut format = profile.format();
         let mut layout = None;
-        let (mut deep_c_reset, mut tells) = (false, [false; 3]);
+        let (mut deep_c_reset, mut tells, mut counters) = (false, [false; 3], false);
         match profile.interface() {
             Interface::Legacy(legacy) => {
                 layout = Some(legacy.select);
@@ -66,6 +68,7 @@ impl LbrModel {
                     .deep_c_state_reset
                     .unwrap_or(arch.eax >> 30 & 1 != 0);
                 tells = [0, 1, 2].map(|bit| arch.ecx >> bit & 1 != 0);
+                counters = arch.ecx >> 16 & 0xf != 0;
             }
         }
         // intel_pmu_lbr_init_knl.
@@ -100,6 +103,7 @@ impl LbrModel {
             deep_c_reset,
             xsaves: arch && behaviour.xsaves && state == 40 + 24 * msrs.nr,
             tells,
+            counters: counters && behaviour.branch_counters,
             version: profile.perfmon_version(),
             slot_per_core: layout == Some(SelectLayout::Nehalem) && msrs.nr == 16,
             profile: Arc::new(profile.clone()),

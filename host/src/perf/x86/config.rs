@@ -95,6 +95,9 @@ impl Perf {
         if filter.contains(B::CALL_STACK) && !self.model.call_stack {
             return Err(Errno::EOPNOTSUPP);
         }
+        if filter.contains(B::COUNTERS) && !self.model.counters {
+            return Err(Errno::EINVAL);
+        }
         let made = LbrFilter::new(&self.model.profile, filter)?;
         let without_info = filter.contains(B::NO_CYCLES | B::NO_FLAGS) && self.model.info.is_some();
         let config = match made.hardware() {
