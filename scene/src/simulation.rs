@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use vlbr_cpu::processor::Options;
+use vlbr_cpu::{Clock, Feed};
 use vlbr_host::kvm::{GuestCpu, KvmBehaviour, Note};
 use vlbr_host::machine::{Checking, HostConfig, Input, Machine, Output};
 use vlbr_host::perf::{
@@ -72,6 +73,7 @@ struct CpuState {
 #[derive(Debug)]
 struct VcpuState<'s> {
     guest: Guest<'s>,
+    feed: Feed<'s>,
     tally: VcpuTally,
     /// Instruction counts at which the scene's exits are due, by kind.
     due: [u64; 8],
@@ -162,6 +164,7 @@ impl<'s> Simulation<'s> {
                 .map(|(_, rate)| due(&mut random, 0, rate));
             vcpus.push(VcpuState {
                 guest: Guest::new(source),
+                feed: Feed::new(source.code(), machine.feeds(), Clock::Instructions),
                 tally: VcpuTally::default(),
                 next_exit: due.iter().copied().min().unwrap_or(u64::MAX),
                 due,

@@ -26,6 +26,32 @@ impl fmt::Display for LaunchState {
     }
 }
 
+/// Place of an encoding in [`POSITIONS`]: width, kind and the low seven bits of the index. SDM volume
+/// 3, "Structure of VMCS Component Encoding".
+const fn slot(field: VmcsField) -> Option<usize> {
+    let encoding = field.encoding() as usize;
+    let (index, kind, width) = (encoding >> 1 & 0x1ff, encoding >> 10 & 3, encoding >> 13);
+    if index < 128 && width < 4 {
+        Some(width << 9 | kind << 7 | index)
+    } else {
+        None
+    }
+}
+
+/// Positions in [`VmcsField::NAMED`] by [`slot`]; beyond its end where there is no field.
+static POSITIONS: [u16; 2048] = {
+    let mut positions = [u16::MAX; 2048];
+    let mut at = 0;
+    while at < VmcsField::NAMED.len() {
+        match slot(VmcsField::NAMED[at].0) {
+            Some(slot) => positions[slot] = at as u16,
+            None => panic!("a field beyond the table"),
+        }
+        at += 1;
+    }
+    positions
+};
+
 /// A VMCS: its fields, launch state and revision identifier.
 ///
 /// This is the structure itself. What VMREAD and VMWRITE may do with it is [`crate::Vmx`]'s
@@ -62,9 +88,10 @@ impl Vmcs {
     }
 
     fn position(field: VmcsField) -> Option<usize> {
-        VmcsField::NAMED
-            .binary_search_by_key(&field.full(), |(known, ..)| *known)
-            .ok()
+        let field = field.full();
+        let position = usize::from(*POSITIONS.get(slot(field)?)?);
+        // The table has no room for reserved bits: they are compared here.
+        (VmcsField::NAMED.get(position)?.0 == field).then_some(position)
     }
 
     /// The value of a field: of the upper half, if the encoding is of access type "high"; `None` if

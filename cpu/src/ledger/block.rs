@@ -2,6 +2,10 @@
 
 use vlbr_arch::Msr;
 
+const fn below(n: u32, nr: u32) -> u32 {
+    if n < nr { n } else { n % nr }
+}
+
 /// FROM, TO and, if there is one, INFO of `count` entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryBlock {
@@ -22,10 +26,15 @@ impl EntryBlock {
     #[must_use]
     pub const fn entry(&self, position: u32) -> u32 {
         let nr = if self.nr == 0 { 1 } else { self.nr };
-        if self.down {
-            (self.first % nr + nr - position % nr) % nr
+        // Divisions cost more than the accesses: they are needed beyond the ring only.
+        let first = below(self.first, nr);
+        let position = below(position, nr);
+        if !self.down {
+            below(first + position, nr)
+        } else if first >= position {
+            first - position
         } else {
-            (self.first + position) % nr
+            first + nr - position
         }
     }
 

@@ -1,7 +1,9 @@
 //! Which device owns which MSR.
 
 use core::fmt;
+use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use vlbr_arch::Msr;
 use vlbr_lbr::Interface;
 
@@ -39,7 +41,10 @@ impl fmt::Display for Owner {
 
 /// The registers of a part with their owners, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Routes(Vec<(Msr, Owner)>);
+pub(super) struct Routes {
+    all: Arc<[(Msr, Owner)]>,
+    by_number: Arc<FxHashMap<Msr, Owner>>,
+}
 
 impl Routes {
     pub(super) fn of(
@@ -68,18 +73,17 @@ impl Routes {
         // Stable: of two owners the first one stays.
         routes.sort_by_key(|(msr, _)| *msr);
         routes.dedup_by_key(|(msr, _)| *msr);
-        Self(routes)
+        Self {
+            by_number: Arc::new(routes.iter().copied().collect()),
+            all: routes.into(),
+        }
     }
 
     pub(super) fn owner(&self, msr: Msr) -> Option<Owner> {
-        let at = self
-            .0
-            .binary_search_by_key(&msr, |(known, _)| *known)
-            .ok()?;
-        self.0.get(at).map(|(_, owner)| *owner)
+        self.by_number.get(&msr).copied()
     }
 
     pub(super) fn all(&self) -> &[(Msr, Owner)] {
-        &self.0
+        &self.all
     }
 }

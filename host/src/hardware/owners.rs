@@ -39,12 +39,11 @@ impl Owners {
 
     fn slot(&self, entry: u32) -> usize {
         let nr = self.entries.len() as u32;
-        let slot = if self.arch {
-            (self.youngest + nr).wrapping_sub(entry)
-        } else {
-            entry
-        };
-        (slot % nr.max(1)) as usize
+        if !self.arch {
+            return entry as usize;
+        }
+        let slot = (self.youngest + nr).wrapping_sub(entry);
+        (if slot < nr { slot } else { slot % nr.max(1) }) as usize
     }
 
     /// Owner of a register.

@@ -40,7 +40,7 @@ impl Running {
 pub struct Processor {
     logical: LogicalProcessor,
     /// VMX, where the part's capabilities are known.
-    vmx: Option<Vmx>,
+    vmx: Option<Box<Vmx>>,
     /// RIP and the like, as VM entry and exit switch them.
     registers: Registers,
     msrs: LbrMsrs,
@@ -59,7 +59,7 @@ impl Processor {
         Self {
             owners: Owners::new(&msrs),
             logical,
-            vmx,
+            vmx: vmx.map(Box::new),
             registers: Registers::default(),
             msrs,
             running: Running::Host(None),
@@ -117,14 +117,14 @@ impl Processor {
 
     /// VMX, if the part's capabilities are known.
     #[must_use]
-    pub const fn vmx(&self) -> Option<&Vmx> {
-        self.vmx.as_ref()
+    pub fn vmx(&self) -> Option<&Vmx> {
+        self.vmx.as_deref()
     }
 
     /// VMX, for VMREAD, VMWRITE and VMPTRLD.
     #[must_use]
-    pub const fn vmx_mut(&mut self) -> Option<&mut Vmx> {
-        self.vmx.as_mut()
+    pub fn vmx_mut(&mut self) -> Option<&mut Vmx> {
+        self.vmx.as_deref_mut()
     }
 
     /// Runs a VMX operation, whose accesses to MSRs write on behalf of `writer`. `None` without

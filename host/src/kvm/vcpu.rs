@@ -90,6 +90,8 @@ pub struct VcpuLbr {
     pub armed: bool,
     /// The guest's stack, with policies that keep it in memory.
     pub saved: Option<SavedStack>,
+    /// No entries, in memory that is used again.
+    pub(crate) spare: Vec<Entry>,
     /// The host's stack, while the guest runs.
     pub host: Option<SavedStack>,
     /// For a policy of one's own.

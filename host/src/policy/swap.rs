@@ -114,7 +114,11 @@ impl SwapPolicy {
 
     /// The guest's stack goes into memory; the host's comes back.
     fn save_guest(&self, host: &mut Host, call: Call) {
-        let saved = save(host, call.cpu);
+        let stack = SavedStack {
+            entries: core::mem::take(&mut host.vcpu_mut(call.vcpu).lbr.spare),
+            ..SavedStack::default()
+        };
+        let saved = save(host, call.cpu, stack);
         host.vcpu_mut(call.vcpu).lbr.saved = saved.ok();
         if let Some(stack) = host.vcpu_mut(call.vcpu).lbr.host.take() {
             load(host, call.cpu, &stack);
@@ -123,17 +127,19 @@ impl SwapPolicy {
 
     fn load_guest(&self, host: &mut Host, call: Call) {
         if self.swaps_host(host, call.cpu) {
-            let saved = save(host, call.cpu);
+            let saved = save(host, call.cpu, SavedStack::default());
             host.vcpu_mut(call.vcpu).lbr.host = saved.ok();
         }
         let nr = host.lbr_msrs().nr as usize;
         let stack = host.vcpu_mut(call.vcpu).lbr.saved.take();
         // The guest's first stack is empty.
-        let stack = stack.unwrap_or_else(|| SavedStack {
+        let mut stack = stack.unwrap_or_else(|| SavedStack {
             entries: vec![Entry::default(); nr],
             ..SavedStack::default()
         });
         load(host, call.cpu, &stack);
+        stack.entries.clear();
+        host.vcpu_mut(call.vcpu).lbr.spare = stack.entries;
     }
 
     fn swaps(&self, host: &Host, vcpu: VcpuId, at: SwapAt) -> bool {
@@ -143,10 +149,9 @@ impl SwapPolicy {
 }
 
 /// TOS, the filter, then every entry by slot: N * E + 2 reads of a legacy part with SELECT.
-fn save(host: &mut Host, cpu: CpuId) -> Result<SavedStack, HostError> {
+fn save(host: &mut Host, cpu: CpuId, mut stack: SavedStack) -> Result<SavedStack, HostError> {
     let msrs = *host.lbr_msrs();
     let actor = Actor::WorldSwitch;
-    let mut stack = SavedStack::default();
     if let Some(tos) = msrs.tos {
         stack.tos = host.rdmsr(cpu, actor, tos)?;
     }

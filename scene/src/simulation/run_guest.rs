@@ -123,7 +123,6 @@ impl Simulation<'_> {
         let per_thousand = self.clocks_per_thousand;
         let limit = self.scene.vcpu[vcpu].instructions.unwrap_or(u64::MAX);
         let code = self.vcpus[vcpu].guest.code();
-        let feed = Feed::new(code, self.machine.feeds(), Clock::Instructions);
         let begin = self.cpus[cpu].now;
         let mut done = 0u64;
         let mut quiet = self.machine.is_quiet(cpu_id);
@@ -154,7 +153,7 @@ impl Simulation<'_> {
             );
             if !quiet {
                 let now = Cycles::new(begin + done * per_thousand / 1000);
-                if self.retire(cpu_id, &feed, step, now, interrupted)? {
+                if self.retire(cpu_id, step, now, interrupted)? {
                     self.cpus[cpu].now = now.value();
                     return Ok(Stop::Exited);
                 }
@@ -188,7 +187,6 @@ impl Simulation<'_> {
     fn retire(
         &mut self,
         cpu: CpuId,
-        feed: &Feed<'_>,
         step: StepId,
         now: Cycles,
         interrupted: bool,
@@ -203,13 +201,13 @@ impl Simulation<'_> {
         // The processor itself counts what its LBR inserts.
         let none = Inserts(0);
         if u64::from(retired) < self.machine.horizon(cpu) {
-            let run = feed.step(step, none);
+            let run = self.vcpus[vcpu.index()].feed.step(step, none);
             return self.boundary(cpu, &run, transfer, now);
         }
         let mut past = Increments::new();
         let mut exited = false;
         for index in 0..retired {
-            let sum = feed.through(step, index, none);
+            let sum = self.vcpus[vcpu.index()].feed.through(step, index, none);
             let last = index + 1 == retired;
             let run = sum.less(&past);
             past = sum;
@@ -221,7 +219,7 @@ impl Simulation<'_> {
             }
         }
         if retired == 0 && transfer.is_some() {
-            let run = feed.step(step, none);
+            let run = self.vcpus[vcpu.index()].feed.step(step, none);
             exited |= self.boundary(cpu, &run, transfer, now)?;
         }
         Ok(exited)
