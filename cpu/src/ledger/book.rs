@@ -13,7 +13,8 @@ use super::{Actor, EntryBlock, Event, MsrAccess};
 /// How often each actor made each access. Counts stop at 2^64 - 1.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    rows: FxHashMap<(Actor, Event), u64>,
+    /// By [`Event::key`] with the actor: one word is found faster than a pair of enumerations.
+    rows: FxHashMap<u64, (Actor, Event, u64)>,
     /// Accesses to all registers of some entries, counted as one; [`Ledger::rows`] tells them apart.
     blocks: FxHashMap<(Actor, bool, EntryBlock), u64>,
 }
@@ -35,16 +36,21 @@ impl Ledger {
     }
 
     fn add(&mut self, actor: Actor, event: Event) {
-        let count = self.rows.entry((actor, event)).or_default();
-        *count = count.saturating_add(1);
+        self.add_many(actor, event, 1);
+    }
+
+    fn add_many(&mut self, actor: Actor, event: Event, times: u64) {
+        let key = event.key() << 8 | actor as u64;
+        let (.., count) = self.rows.entry(key).or_insert((actor, event, 0));
+        *count = count.saturating_add(times);
     }
 
     /// Every row, with blocks taken apart.
     fn sum(&self) -> BTreeMap<(Actor, Event), u64> {
         let mut rows: BTreeMap<_, u64> = self
             .rows
-            .iter()
-            .map(|(key, count)| (*key, *count))
+            .values()
+            .map(|(actor, event, count)| ((*actor, *event), *count))
             .collect();
         for (&(actor, write, block), &count) in &self.blocks {
             for msr in block.msrs() {
@@ -61,10 +67,11 @@ impl Ledger {
     }
 
     fn of(rows: BTreeMap<(Actor, Event), u64>) -> Self {
-        Self {
-            rows: rows.into_iter().collect(),
-            blocks: FxHashMap::default(),
+        let mut ledger = Self::new();
+        for ((actor, event), count) in rows {
+            ledger.add_many(actor, event, count);
         }
+        ledger
     }
 
     /// Every row that is not 0, by actor and event.
@@ -89,8 +96,7 @@ impl Ledger {
     /// Adds the rows of another ledger.
     pub fn merge(&mut self, other: &Self) {
         for (actor, event, count) in other.rows() {
-            let sum = self.rows.entry((actor, event)).or_default();
-            *sum = sum.saturating_add(count);
+            self.add_many(actor, event, count);
         }
     }
 

@@ -47,6 +47,35 @@ pub enum Event {
     FieldClear(Msr),
 }
 
+impl Event {
+    /// A number that no other event has, below 2^56.
+    pub(super) fn key(self) -> u64 {
+        let of = |kind: u64, more: u64, number: u32| kind << 50 | more << 33 | u64::from(number);
+        match self {
+            Self::Rdmsr(msr) => of(0, 0, msr.value()),
+            Self::RdmsrFault(msr) => of(1, 0, msr.value()),
+            Self::Wrmsr(msr) => of(2, 0, msr.value()),
+            Self::WrmsrFault(msr) => of(3, 0, msr.value()),
+            Self::Xsaves => of(4, 0, 0),
+            Self::Xrstors => of(5, 0, 0),
+            Self::Vmread(field) => of(6, 0, field.encoding()),
+            Self::Vmwrite(field) => of(7, 0, field.encoding()),
+            Self::VmEntry => of(8, 0, 0),
+            Self::VmEntryFailure(reason) => of(9, 0, reason.value()),
+            Self::VmExit { reason, msr: None } => of(10, (reason.value() & 0xffff).into(), 0),
+            Self::VmExit {
+                reason,
+                msr: Some(msr),
+            } => of(11, (reason.value() & 0xffff).into(), msr.value()),
+            Self::Area(area) => of(12, area as u64, 0),
+            Self::Transfer(area, msr) => of(13, area as u64, msr.value()),
+            Self::FieldLoad(msr) => of(14, 0, msr.value()),
+            Self::FieldSave(msr) => of(15, 0, msr.value()),
+            Self::FieldClear(msr) => of(16, 0, msr.value()),
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

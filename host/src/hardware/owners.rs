@@ -77,7 +77,9 @@ impl Owners {
     pub(super) fn set_entry(&mut self, n: u32, owners: [Owner; 3]) {
         let slot = self.slot(n);
         if let Some(entry) = self.entries.get_mut(slot) {
-            entry[..self.words].copy_from_slice(&owners[..self.words]);
+            // Whole words, so that no call copies them.
+            let info = if self.words == 3 { owners[2] } else { entry[2] };
+            *entry = [owners[0], owners[1], info];
         }
     }
 
