@@ -1,5 +1,6 @@
 //! VMXON to VMXOFF, and the instructions on VMCS pointers and fields.
 
+use core::hash::{Hash, Hasher};
 use std::collections::BTreeMap;
 
 use vlbr_arch::vmx::{FieldKind, VmInstructionError, VmcsField};
@@ -52,6 +53,28 @@ pub struct Vmx {
     current: Option<u64>,
     regions: BTreeMap<u64, Vmcs>,
     pub(crate) timer: Option<PreemptionTimer>,
+}
+
+impl PartialEq for Vmx {
+    /// Equal if made alike and no later operation can tell them apart.
+    fn eq(&self, other: &Self) -> bool {
+        (self.state, self.smm, self.vmxon, self.current)
+            == (other.state, other.smm, other.vmxon, other.current)
+            && self.timer == other.timer
+            && self.regions == other.regions
+            && self.options == other.options
+            && self.profile == other.profile
+    }
+}
+
+impl Eq for Vmx {}
+
+impl Hash for Vmx {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.state, self.smm, self.vmxon, self.current).hash(state);
+        self.timer.hash(state);
+        self.regions.hash(state);
+    }
 }
 
 impl Vmx {

@@ -86,6 +86,26 @@ impl Ledger {
         self.total(|by, what| (by, what) == (actor, event))
     }
 
+    /// How many accesses `actor` made by RDMSR and WRMSR, faults too, to registers that `choose`
+    /// accepts.
+    #[must_use]
+    pub fn accesses(&self, actor: Actor, choose: impl Fn(Msr) -> bool) -> u64 {
+        let rows = self.rows.values().filter(|(by, ..)| *by == actor);
+        let single = rows.filter_map(|(_, event, count)| match event {
+            Event::Rdmsr(msr)
+            | Event::Wrmsr(msr)
+            | Event::RdmsrFault(msr)
+            | Event::WrmsrFault(msr) => choose(*msr).then_some(*count),
+            _ => None,
+        });
+        let blocks = self.blocks.iter().filter(|((by, ..), _)| *by == actor);
+        let blocks = blocks.map(|((.., block), count)| {
+            let chosen = block.msrs().filter(|msr| choose(*msr)).count() as u64;
+            count.saturating_mul(chosen)
+        });
+        single.chain(blocks).fold(0, u64::saturating_add)
+    }
+
     /// The sum of the rows that `choose` accepts.
     pub fn total(&self, mut choose: impl FnMut(Actor, Event) -> bool) -> u64 {
         self.rows()

@@ -23,7 +23,7 @@ const LBR_STATE: u64 = 1 << 15;
 /// Of `IA32_MISC_ENABLE` the bits about counters, BTS and PEBS mean something; the others are of
 /// the model and are kept as written. Of Intel PT there is `TraceEn` only, for what it does to the
 /// LBR. `IA32_XSS` has the bit of the LBR state and stands on parts with architectural LBR.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CoreRegisters {
     misc_enable: u64,
     misc_enable_reset: u64,

@@ -1,5 +1,7 @@
 //! A logical processor and its MSRs.
 
+use core::hash::{Hash, Hasher};
+
 use vlbr_arch::{Cpl, LvtPc, Msr};
 use vlbr_lbr::{Interface, Lbr};
 use vlbr_pmu::Pmu;
@@ -32,6 +34,27 @@ pub struct LogicalProcessor<L = Lbr, P = Pmu> {
     lbr_format: u64,
     unknown: UnknownMsrs,
     ignored: Ignored,
+}
+
+impl<L: PartialEq, P: PartialEq> PartialEq for LogicalProcessor<L, P> {
+    /// Equal if no later event can tell them apart. What was ignored so far is no state.
+    fn eq(&self, other: &Self) -> bool {
+        self.lbr == other.lbr
+            && self.pmu == other.pmu
+            && self.registers == other.registers
+            && self.unknown == other.unknown
+            && self.routes == other.routes
+    }
+}
+
+impl<L: Eq, P: Eq> Eq for LogicalProcessor<L, P> {}
+
+impl<L: Hash, P: Hash> Hash for LogicalProcessor<L, P> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lbr.hash(state);
+        self.pmu.hash(state);
+        self.registers.hash(state);
+    }
 }
 
 impl LogicalProcessor {

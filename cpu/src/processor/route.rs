@@ -40,11 +40,19 @@ impl fmt::Display for Owner {
 }
 
 /// The registers of a part with their owners, ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Routes {
     all: Arc<[(Msr, Owner)]>,
     by_number: Arc<FxHashMap<Msr, Owner>>,
 }
+
+impl PartialEq for Routes {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl Eq for Routes {}
 
 impl Routes {
     pub(super) fn of(
@@ -81,6 +89,11 @@ impl Routes {
 
     pub(super) fn owner(&self, msr: Msr) -> Option<Owner> {
         self.by_number.get(&msr).copied()
+    }
+
+    /// Whether these are the routes of the same part; clones share them.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.all, &other.all) || self.all == other.all
     }
 
     pub(super) fn all(&self) -> &[(Msr, Owner)] {

@@ -1,5 +1,7 @@
 //! All processors, with the memory and the ledger they share.
 
+use core::hash::{Hash, Hasher};
+
 use vlbr_arch::Msr;
 use vlbr_cpu::ledger::{Actor, Ledger};
 use vlbr_cpu::processor::{LogicalProcessor, MsrFault, Options, ProcessorError};
@@ -26,6 +28,22 @@ pub struct Hardware {
     cpus: Vec<Processor>,
     memory: Memory,
     ledger: Ledger,
+}
+
+impl PartialEq for Hardware {
+    /// Equal in their state; what was accessed so far is none.
+    fn eq(&self, other: &Self) -> bool {
+        self.cpus == other.cpus && self.memory == other.memory
+    }
+}
+
+impl Eq for Hardware {}
+
+impl Hash for Hardware {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.cpus.hash(state);
+        self.memory.hash(state);
+    }
 }
 
 impl Hardware {

@@ -36,7 +36,7 @@ impl Running {
 ///
 /// [`MsrAccess`] is RDMSR and WRMSR without a count; what it writes belongs to
 /// [`Processor::write_for`]. The host goes through [`Processor::rdmsr`] and [`Processor::wrmsr`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Processor {
     logical: LogicalProcessor,
     /// VMX, where the part's capabilities are known.

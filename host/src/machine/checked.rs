@@ -6,6 +6,7 @@ use vlbr_arch::vmx::ExitReason;
 use vlbr_arch::{Cpl, LbrInfo, Msr, Transfer};
 use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess as _};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
+use vlbr_lbr::Verdict;
 use vlbr_pmu::{Device as _, SourceSet};
 
 use super::checks::foreign_entry;
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::hardware::{HardwareError, LbrRegister, Running, Word};
 use crate::kvm::{Access, GuestCpu, Place};
-use crate::perf::PmiSample;
+use crate::perf::{Creator, Errno, PmiSample};
 use crate::policy::Policy;
 use crate::{CpuId, Owned, Owner, TaskId, VcpuId, VmId};
 
@@ -209,6 +210,15 @@ impl Machine {
                 let event = host.open_event(policy, **attr, *target, *creator, *leader)?;
                 return Ok(Output::Event(event));
             }
+            // KVM keeps its events to itself: nobody has a descriptor of them.
+            Input::Close(event) | Input::Enable(event) | Input::Disable(event)
+                if host
+                    .perf
+                    .event(*event)
+                    .is_some_and(|event| event.creator() == Creator::Kvm) =>
+            {
+                return Err(Errno::ENOENT.into());
+            }
             Input::Close(event) => {
                 host.on_event(policy, *event, |perf, hw| perf.release(hw, *event))??;
             }
@@ -229,6 +239,9 @@ impl Machine {
                 }
             }
             Input::EnableCapability(vm, enable, good) => {
+                if vm.index() >= host.vms.len() {
+                    return Err(HostError::NoVm(*vm));
+                }
                 let stack = policy.enable_capability(host, *vm, *enable, *good)?;
                 return Ok(Output::Stack(stack));
             }
@@ -308,8 +321,13 @@ impl Machine {
     /// # Errors
     /// No such processor, or the exit fails.
     pub fn retire(&mut self, cpu: CpuId, boundary: Boundary<'_>) -> Result<Output, HostError> {
-        self.host.retire(cpu, boundary)?;
+        let retired = self.host.retire(cpu, boundary)?;
         let running = self.host.hardware.cpu(cpu).running();
+        if retired.verdict == Some(Verdict::Push) && self.checking == Checking::On {
+            let transfer = boundary.transfer;
+            let cpl = transfer.map_or(Cpl::Ring0, |transfer| transfer.cpl_before);
+            self.check_record(cpu, running, cpl);
+        }
         if let Running::Guest(vcpu) = running
             && self.watches()
             && let Some(own) = self.own.get_mut(vcpu.index())
@@ -330,6 +348,33 @@ impl Machine {
                 Ok(Output::Pmi { running, samples })
             }
         }
+    }
+
+    /// A record went into a stack that is somebody else's.
+    fn check_record(&mut self, cpu: CpuId, running: Running, cpl: Cpl) {
+        let of_guest = self.host.perf.guest_owns_lbr(cpu);
+        let of_host = !of_guest && self.host.perf.lbr_cpu(cpu).users() != 0;
+        let owner = running.owner(cpl);
+        let (actor, path) = match running {
+            Running::Guest(_) if of_host && !self.policy.swaps_stacks() => (
+                Owner::Kernel,
+                "a guest's branch enters the stack of a host event",
+            ),
+            Running::Host(_) if of_guest => (
+                Owner::Kernel,
+                "a branch of the host enters the stack that it has left to a guest",
+            ),
+            _ => return,
+        };
+        self.findings.add(Violation {
+            rule: Rule::Leak,
+            input: self.inputs,
+            cpu: Some(cpu),
+            owner,
+            actor,
+            msr: None,
+            path: path.to_owned(),
+        });
     }
 
     /// Whether a processor of the guest's own has to be kept.
@@ -513,11 +558,7 @@ impl Machine {
         // What a guest does to its own records is no loss.
         let own = matches!(
             input,
-            Input::GuestRead(..)
-                | Input::GuestWrite(..)
-                | Input::Retire(..)
-                | Input::Reset(_)
-                | Input::UserWrite(..)
+            Input::GuestWrite(..) | Input::Retire(..) | Input::Reset(_) | Input::UserWrite(..)
         );
         if self.checking == Checking::Off || own {
             return None;
@@ -525,10 +566,51 @@ impl Machine {
         let vcpus = self.host.vcpus.iter();
         Some(Before {
             records: vcpus.map(|vcpu| self.host.records_of(vcpu.id)).collect(),
+            owning: self.owning(),
+            touched: self.touched(),
         })
     }
 
+    /// Processors whose LBR perf leaves to a guest.
+    fn owning(&self) -> Vec<CpuId> {
+        let cpus = (0..self.host.hardware.cpus()).map(|cpu| CpuId(cpu as u16));
+        cpus.filter(|cpu| self.host.perf.guest_owns_lbr(*cpu))
+            .collect()
+    }
+
+    /// What the host accessed of records, TOS and filter, but to save, restore and reset them.
+    fn touched(&self) -> u64 {
+        let msrs = self.host.lbr_msrs();
+        let of_records = |msr| {
+            let register = msrs.register(msr);
+            matches!(
+                register,
+                Some(LbrRegister::Entry(..) | LbrRegister::Tos | LbrRegister::Filter)
+            )
+        };
+        let actors = [Actor::Host, Actor::HostPmi];
+        let ledger = self.host.hardware.ledger();
+        let counts = actors.map(|actor| ledger.accesses(actor, of_records));
+        counts.iter().sum()
+    }
+
     fn after(&mut self, input: &Input, before: &Before) {
+        // Whose LBR changed hands in between was not the guest's all the time.
+        let all_along =
+            self.owning() == before.owning && before.owning.len() == self.host.hardware.cpus();
+        if all_along && self.touched() != before.touched {
+            let name = format!("{input:?}");
+            let name = name.split(['(', '{', ' ']).next().unwrap_or_default();
+            self.findings.add(Violation {
+                rule: Rule::HostAccess,
+                input: self.inputs,
+                cpu: before.owning.first().copied(),
+                owner: Owner::Kernel,
+                actor: Owner::Kernel,
+                msr: None,
+                path: format!("{name}: the host accesses records that it has left to the guest"),
+            });
+        }
         for (n, &records) in before.records.iter().enumerate() {
             let vcpu = VcpuId(n as u16);
             let now = self.host.records_of(vcpu);
@@ -607,4 +689,6 @@ impl Machine {
 #[derive(Debug)]
 struct Before {
     records: Vec<usize>,
+    owning: Vec<CpuId>,
+    touched: u64,
 }

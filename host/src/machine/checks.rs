@@ -24,7 +24,7 @@ pub enum Rule {
     /// A guest reads what it would read on a processor of its own.
     Fidelity,
     /// The host does not touch records while the guest has the LBR, but to save, restore, reset
-    /// and handle exits.
+    /// and handle exits. Looked at while a guest has the LBR of every processor.
     HostAccess,
     /// After VM entry the LBR MSRs pass only if the guest's event is active on this processor.
     PassThrough,

@@ -5,7 +5,7 @@ use vlbr_vmx::{Abort, EntryError, Fail};
 
 use crate::hardware::HardwareError;
 use crate::perf::Errno;
-use crate::{CpuId, TaskId, VcpuId};
+use crate::{CpuId, TaskId, VcpuId, VmId};
 
 /// An input that the host cannot take in its state, or that the model cannot follow.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum HostError {
     /// No such task.
     #[error("there is no {0}")]
     NoTask(TaskId),
+    /// No such VM.
+    #[error("there is no {0}")]
+    NoVm(VmId),
     /// No such vCPU.
     #[error("there is no {0}")]
     NoVcpu(VcpuId),

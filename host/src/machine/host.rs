@@ -1,5 +1,7 @@
 //! What the host consists of.
 
+use core::hash::{Hash, Hasher};
+
 use vlbr_arch::Msr;
 use vlbr_cpu::ledger::Actor;
 use vlbr_cpu::processor::Options;
@@ -54,6 +56,29 @@ pub struct Host {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) journal: Journal,
     pub(crate) ignore_msrs: bool,
+}
+
+impl PartialEq for Host {
+    /// Equal if no later input can tell them apart: ledger and journal are results, not state.
+    fn eq(&self, other: &Self) -> bool {
+        self.hardware == other.hardware
+            && self.perf == other.perf
+            && (&self.tasks, &self.current) == (&other.tasks, &other.current)
+            && (&self.vms, &self.vcpus) == (&other.vms, &other.vcpus)
+            && (self.behaviour, self.kvm) == (other.behaviour, other.kvm)
+            && self.ignore_msrs == other.ignore_msrs
+    }
+}
+
+impl Eq for Host {}
+
+impl Hash for Host {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hardware.hash(state);
+        self.perf.hash(state);
+        (&self.tasks, &self.current).hash(state);
+        (&self.vms, &self.vcpus).hash(state);
+    }
 }
 
 impl Host {

@@ -59,6 +59,12 @@ pub trait Policy: fmt::Debug + Send + Sync {
         false
     }
 
+    /// The whole stack is exchanged before the guest runs, so that what it records is not in the
+    /// host's, whatever perf thinks.
+    fn swaps_stacks(&self) -> bool {
+        false
+    }
+
     /// A vCPU was made, or user space changed what its CPUID says: what the guest is offered.
     /// `kvm_pmu_refresh`.
     fn refresh(&self, host: &mut Host, vcpu: VcpuId) {

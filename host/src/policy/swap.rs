@@ -191,6 +191,10 @@ impl Policy for SwapPolicy {
         behaviour.guest_lbr = GuestLbr::None;
     }
 
+    fn swaps_stacks(&self) -> bool {
+        true
+    }
+
     fn refresh(&self, host: &mut Host, vcpu: VcpuId) {
         if self.rules.offered {
             self.offer(host).refresh(host, vcpu);

@@ -11,6 +11,7 @@ mod state;
 mod xsave;
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use vlbr_arch::{Cycles, DebugCtl, LbrCtl, LbrSelect, Transfer};
@@ -281,6 +282,23 @@ impl PartialEq for Lbr {
 }
 
 impl Eq for Lbr {}
+
+impl Hash for Lbr {
+    /// Equal devices have equal hashes: registers and entries go in.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let control = &self.control;
+        state.write_u64(control.debugctl.bits());
+        state.write_u64(control.select.bits());
+        state.write_u64(control.ctl.bits());
+        state.write_u32(self.depth);
+        if self.config.arch().is_none() {
+            state.write_u32(self.slot(0));
+        }
+        (0..self.depth).for_each(|k| self.words(self.slot(k)).hash(state));
+        self.ler.hash(state);
+        state.write_u64(self.inserts);
+    }
+}
 
 impl fmt::Debug for Lbr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

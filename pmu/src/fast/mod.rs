@@ -9,6 +9,7 @@ mod pebs;
 mod pmi;
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub use count::AmountsError;
@@ -250,6 +251,23 @@ impl PartialEq for Pmu {
             && (self.in_tx, self.checkpoint) == (other.in_tx, other.checkpoint)
             && (self.conditions, self.losses) == (other.conditions, other.losses)
             && self.held == other.held
+    }
+}
+
+impl Eq for Pmu {}
+
+impl Hash for Pmu {
+    /// Equal devices have equal hashes: counters and their controls go in.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.values.hash(state);
+        for select in self.evtsel {
+            state.write_u64(select.bits());
+        }
+        state.write_u64(self.fixed_ctrl.bits());
+        for word in [self.global_ctrl, self.status, self.pebs_enable, self.armed] {
+            state.write_u64(word);
+        }
+        state.write_u32(self.lvtpc.bits());
     }
 }
 
