@@ -12,10 +12,13 @@ mod generate;
 mod info;
 mod list;
 mod msr;
+mod overhead;
 mod record;
 mod replay;
 mod scenario;
+mod scene_args;
 mod stat;
+mod vm;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +49,8 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Corpus(command) => corpus::run(&command),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Vm(args) => vm::run(&args),
+        Command::Overhead(args) => overhead::run(&args),
     };
     result.unwrap_or_else(|error| {
         common::complain(&*error);
