@@ -1,5 +1,7 @@
 //! Arguments of the command.
 
+pub(crate) use crate::scene_args::{OverheadArgs, VmArgs};
+
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -39,6 +41,10 @@ pub(crate) enum Command {
     Scenario(ScenarioCommand),
     /// Make a cost model of what the timing programs printed.
     Calibrate(CalibrateArgs),
+    /// Run virtual machines that use LBR under a policy of the hypervisor.
+    Vm(VmArgs),
+    /// Compare what policies for the guest's LBR cost.
+    Overhead(OverheadArgs),
     /// Say which consecutive LBR entries of a perf.data file the code explains.
     Explain(ExplainArgs),
     /// List the processors there are.

@@ -1,54 +1,10 @@
-//! The vlbr command: arguments, progress and tables. What it does is in the libraries.
+//! The vlbr command with the policies that are built in.
 #![forbid(unsafe_code)]
 
-mod args;
-mod calibrate;
-mod common;
-mod convert;
-mod corpus;
-mod diff;
-mod explain;
-mod generate;
-mod info;
-mod list;
-mod msr;
-mod record;
-mod replay;
-mod scenario;
-mod stat;
-
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::Parser;
-use signal_hook::consts::SIGXFSZ;
-
-use args::{Cli, Command};
+use vlbr_host::policy::Catalog;
 
 fn main() -> ExitCode {
-    // A file size limit shall fail the write, not kill the command. A handler, other than an ignored
-    // signal, is not inherited by what is recorded.
-    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
-        common::complain(&error);
-        return ExitCode::FAILURE;
-    }
-    let result = match Cli::parse().command {
-        Command::Replay(args) => replay::run(&args),
-        Command::Scenario(command) => scenario::run(&command),
-        Command::Explain(args) => explain::run(&args),
-        Command::List(args) => list::run(&args),
-        Command::Msr(command) => msr::run(&command),
-        Command::Record(args) => record::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Stat(args) => stat::run(&args),
-        Command::Info(args) => info::run(&args),
-        Command::Gen(args) => generate::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Corpus(command) => corpus::run(&command),
-        Command::Calibrate(args) => calibrate::run(&args),
-    };
-    result.unwrap_or_else(|error| {
-        common::complain(&*error);
-        ExitCode::FAILURE
-    })
+    vlbr_cli::run(Catalog::builtin())
 }

@@ -1,8 +1,8 @@
 //! What is wrong with a scene.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vlbr_cpu::ledger::CostModelError;
+use vlbr_cpu::ledger::{CostModelError, EstimateError};
 use vlbr_host::machine::{HostError, Violation};
 use vlbr_host::policy::PolicyError;
 use vlbr_traces::vlt::VltError;
@@ -44,6 +44,17 @@ pub enum SceneError {
         /// Why.
         error: VltError,
     },
+    /// What a file says.
+    #[error("{}: {error}", path.display())]
+    In {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: Box<Self>,
+    },
+    /// A cost that the model does not state.
+    #[error(transparent)]
+    Estimate(#[from] EstimateError),
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -57,6 +68,18 @@ impl SceneError {
         Self::Value {
             at: at.into(),
             reason: reason.into(),
+        }
+    }
+
+    /// The same with the file that it is about, if it does not name one.
+    #[must_use]
+    pub fn within(self, path: &Path) -> Self {
+        match self {
+            Self::Read { .. } | Self::Trace { .. } | Self::In { .. } => self,
+            error => Self::In {
+                path: path.to_owned(),
+                error: Box::new(error),
+            },
         }
     }
 }

@@ -103,6 +103,31 @@ impl GuestSource {
         })
     }
 
+    /// How many instructions there are, up to a limit; `None`: without end.
+    #[must_use]
+    pub fn instructions(&self, limit: Option<u64>) -> Option<u64> {
+        let own = match self {
+            Self::Trace {
+                trace,
+                chunks,
+                repeat: false,
+            } => {
+                let all = trace.chunks();
+                Some(
+                    chunks
+                        .iter()
+                        .map(|n| all[*n].counts.instructions.total())
+                        .sum::<u64>(),
+                )
+            }
+            _ => None,
+        };
+        match (own, limit) {
+            (Some(own), Some(limit)) => Some(own.min(limit)),
+            (own, limit) => own.or(limit),
+        }
+    }
+
     /// The blocks and steps.
     #[must_use]
     pub fn code(&self) -> &Code {

@@ -6,19 +6,22 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod file;
 mod guest;
 mod random;
+pub mod report;
 mod session;
 mod simulation;
 mod spec;
 mod tally;
 
 pub use error::SceneError;
+pub use file::{InputFile, SceneFile, policy_from_file};
 pub use guest::{Guest, GuestSource};
 pub use session::{GuestPerf, GuestSample};
-pub use simulation::{Outcome, Simulation};
+pub use simulation::{Outcome, Simulation, kernel};
 pub use spec::{
     EventSpec, ExitRates, GuestModel, LoopSpec, OnViolation, Scene, Scheduling, TaskSpec, VcpuSpec,
     VmSpec,
 };
-pub use tally::{SwitchTally, VcpuTally};
+pub use tally::{ExitTally, SaveTally, SwitchTally, VcpuTally};

@@ -23,12 +23,22 @@ pub struct GuestPerf {
 /// A sample that the guest took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestSample {
-    /// Of which overflow, from 0.
-    pub number: u64,
+    /// Instructions of the guest when it was taken, by which samples of two runs are matched.
+    pub at: u64,
     /// FROM, TO and INFO as the guest's handler read them, youngest first.
     pub entries: Vec<[u64; 3]>,
     /// An access was refused.
     pub refused: bool,
+    /// Something that was read is another owner's.
+    pub foreign: bool,
+}
+
+/// What a guest read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestValue {
+    pub(crate) value: u64,
+    /// It is another owner's.
+    pub(crate) foreign: bool,
 }
 
 /// What reads and writes the MSRs of the guest. A refused access gives `None`; Linux logs it and
@@ -36,7 +46,7 @@ pub struct GuestSample {
 pub(crate) trait GuestMsrs {
     type Error;
 
-    fn read(&mut self, msr: Msr) -> Result<Option<u64>, Self::Error>;
+    fn read(&mut self, msr: Msr) -> Result<Option<GuestValue>, Self::Error>;
 
     fn write(&mut self, msr: Msr, value: u64) -> Result<bool, Self::Error>;
 }
@@ -140,7 +150,7 @@ impl GuestPerf {
         if let Some(select) = msrs.select.filter(|_| !in_pmi) {
             guest.write(select, self.filter & 0x3ff)?;
         }
-        let before = guest.read(Msr::DEBUGCTL)?.unwrap_or(0);
+        let before = guest.read(Msr::DEBUGCTL)?.map_or(0, |read| read.value);
         let mut after = before | DebugCtl::LBR.bits();
         if self.call_stack {
             after &= !DebugCtl::FREEZE_LBRS_ON_PMI.bits();
@@ -158,14 +168,15 @@ impl GuestPerf {
     pub(crate) fn handle<M: GuestMsrs>(
         &self,
         msrs: &LbrMsrs,
-        number: u64,
+        at: u64,
         guest: &mut M,
     ) -> Result<Option<GuestSample>, M::Error> {
         guest.write(Msr::PERF_GLOBAL_CTRL, 0)?;
-        let status = guest.read(Msr::PERF_GLOBAL_STATUS)?.unwrap_or(0);
+        let status = guest.read(Msr::PERF_GLOBAL_STATUS)?;
+        let status = status.map_or(0, |read| read.value);
         let mut sample = None;
         if status & 1 != 0 {
-            sample = Some(self.read_stack(msrs, number, guest)?);
+            sample = Some(self.read_stack(msrs, at, guest)?);
             guest.write(Msr::PERF_GLOBAL_OVF_CTRL, status)?;
             guest.write(Msr::PMC0, self.preset())?;
         }
@@ -178,17 +189,18 @@ impl GuestPerf {
     fn read_stack<M: GuestMsrs>(
         &self,
         msrs: &LbrMsrs,
-        number: u64,
+        at: u64,
         guest: &mut M,
     ) -> Result<GuestSample, M::Error> {
         let mut sample = GuestSample {
-            number,
+            at,
             ..GuestSample::default()
         };
         let mut read = |msr: Msr, sample: &mut GuestSample| -> Result<u64, M::Error> {
             let value = guest.read(msr)?;
             sample.refused |= value.is_none();
-            Ok(value.unwrap_or(0))
+            sample.foreign |= value.is_some_and(|read| read.foreign);
+            Ok(value.map_or(0, |read| read.value))
         };
         let youngest = match msrs.tos {
             Some(tos) => read(tos, &mut sample)? as u32,

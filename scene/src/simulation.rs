@@ -8,8 +8,8 @@ use vlbr_cpu::{Clock, Feed};
 use vlbr_host::kvm::{GuestCpu, KvmBehaviour, Note};
 use vlbr_host::machine::{Checking, HostConfig, Input, Machine, Output};
 use vlbr_host::perf::{
-    Behaviour, Creator, EventAttr, EventId, KernelVersion, Target, parse_branch_filter,
-    with_event_privileges,
+    Behaviour, Creator, EventAttr, EventId, KernelVersion, LbrDataId, StackState, Target,
+    VersionError, parse_branch_filter, with_event_privileges,
 };
 use vlbr_host::policy::Policy;
 use vlbr_host::{CpuId, TaskId, VcpuId};
@@ -68,6 +68,16 @@ struct CpuState {
     slice_end: u64,
     running: Option<usize>,
     ready: VecDeque<usize>,
+    /// Deep C-states so far.
+    deep: u64,
+}
+
+/// A stack that perf saved at a switch out.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    last: Option<(LbrDataId, u64)>,
+    cpu: usize,
+    deep: u64,
 }
 
 #[derive(Debug)]
@@ -80,10 +90,12 @@ struct VcpuState<'s> {
     /// The earliest of them.
     next_exit: u64,
     random: Random,
+    /// What the processor's LBR held for perf when the stack was saved, and how often the processor
+    /// had then been through a deep C-state. `None`: nothing was saved.
+    left: Option<Left>,
     perf: Option<GuestPerf>,
     perf_started: bool,
     samples: Vec<GuestSample>,
-    overflows: u64,
     /// LBR accesses before this time slice.
     lbr_before_slice: u64,
     ended: bool,
@@ -109,7 +121,7 @@ pub struct Simulation<'s> {
 }
 
 /// Most samples of a vCPU that are kept.
-const KEPT_SAMPLES: usize = 1 << 20;
+const KEPT_SAMPLES: usize = 1 << 15;
 
 impl<'s> Simulation<'s> {
     /// A scene under a policy, at its beginning. `sources` are the guests of its vCPUs, in their
@@ -169,10 +181,10 @@ impl<'s> Simulation<'s> {
                 next_exit: due.iter().copied().min().unwrap_or(u64::MAX),
                 due,
                 random,
+                left: None,
                 perf,
                 perf_started: false,
                 samples: Vec::new(),
-                overflows: 0,
                 lbr_before_slice: 0,
                 ended: false,
             });
@@ -198,7 +210,7 @@ impl<'s> Simulation<'s> {
             agenda.add(clocks(scene, spec.from_us), Happening::Wake(task));
         }
         for (n, spec) in scene.event.iter().enumerate() {
-            check_event(scene, n, spec, lbr, pmu)?;
+            attr(n, spec, lbr, pmu)?;
             agenda.add(clocks(scene, spec.from_us), Happening::Open(n));
             if let Some(until) = spec.until_us {
                 agenda.add(clocks(scene, until), Happening::Close(n));
@@ -256,12 +268,22 @@ impl<'s> Simulation<'s> {
             }
             self.stop_at_violation()?;
         }
+        for cpu in 0..self.cpus.len() {
+            let running = self.cpus[cpu].running;
+            if let Some(vcpu) = running.and_then(|task| self.tasks[task].vcpu) {
+                self.end_slice(vcpu);
+            }
+        }
         self.close_all()?;
         self.machine.finish();
         self.stop_at_violation()?;
         let cycles = self.cpus.iter().map(|cpu| cpu.now).max().unwrap_or(0);
         let (mut tallies, mut samples) = (Vec::new(), Vec::new());
-        for vcpu in self.vcpus {
+        for (n, mut vcpu) in self.vcpus.into_iter().enumerate() {
+            let journal = self.machine.host().journal();
+            let levels = [Note::FastPath, Note::RunLoop, Note::UserSpace];
+            let exits = levels.map(|level| journal.count(VcpuId(n as u16), level));
+            vcpu.tally.exits.total = exits.iter().sum();
             tallies.push(vcpu.tally);
             samples.push(vcpu.samples);
         }
@@ -381,12 +403,19 @@ impl<'s> Simulation<'s> {
         if before == next {
             return Ok(());
         }
-        if let Some(vcpu) = before.and_then(|task| self.tasks[task].vcpu) {
+        let leaves = before.and_then(|task| self.tasks[task].vcpu);
+        if let Some(vcpu) = leaves {
             self.end_slice(vcpu);
+        }
+        if let Some(vcpu) = next.and_then(|task| self.tasks[task].vcpu) {
+            self.comes_back(cpu, vcpu);
         }
         self.set_clock(cpu);
         let task = next.map(|next| self.tasks[next].id);
         self.apply(&Input::Switch(CpuId(cpu as u16), task))?;
+        if let Some(vcpu) = leaves {
+            self.has_left(cpu, vcpu);
+        }
         self.cpus[cpu].running = next;
         self.cpus[cpu].slice_end = self.cpus[cpu].now + self.slice();
         if let Some(next) = next {
@@ -398,8 +427,53 @@ impl<'s> Simulation<'s> {
             }
         } else if self.scene.scheduling.deep_c_states {
             self.apply(&Input::DeepCState(CpuId(cpu as u16)))?;
+            self.cpus[cpu].deep += 1;
         }
         Ok(())
+    }
+
+    /// What perf saved of the vCPU that was switched out.
+    fn has_left(&mut self, cpu: usize, vcpu: usize) {
+        let perf = self.machine.host().perf();
+        let thread = self.machine.host().vcpu(VcpuId(vcpu as u16)).thread;
+        let saved = perf
+            .lbr_context(thread)
+            .filter(|context| context.stack_state() == StackState::Valid);
+        let valid = saved.map(|context| {
+            let entries = context.entries().into_iter();
+            match self.machine.host().lbr_msrs().arch {
+                true => entries.take_while(|e| e.from().value != 0).count() as u64,
+                false => context.valid_lbrs().into(),
+            }
+        });
+        let left = Left {
+            last: perf.lbr_cpu(CpuId(cpu as u16)).last(),
+            cpu,
+            deep: self.cpus[cpu].deep,
+        };
+        let nr = u64::from(self.machine.host().lbr_msrs().nr);
+        let state = &mut self.vcpus[vcpu];
+        state.left = valid.map(|_| left);
+        if let Some(valid) = valid {
+            state.tally.saved.saves += 1;
+            state.tally.saved.entries += valid;
+            state.tally.saved.full += u64::from(valid == nr);
+        }
+    }
+
+    /// Whether what perf saved of the vCPU still stands in the registers, when it is switched in.
+    fn comes_back(&mut self, cpu: usize, vcpu: usize) {
+        let Some(left) = self.vcpus[vcpu].left.take() else {
+            return;
+        };
+        let perf = self.machine.host().perf();
+        let last = perf.lbr_cpu(CpuId(cpu as u16)).last();
+        let same = left.cpu == cpu && left.last.is_some() && left.last == last;
+        let deep = self.cpus[cpu].deep != left.deep;
+        let tally = &mut self.vcpus[vcpu].tally.switches;
+        tally.kept += u64::from(same && !deep);
+        tally.disturbed += u64::from(!same || deep);
+        tally.c_states += u64::from(same && deep);
     }
 
     /// What is counted when a time slice of a vCPU ends.
@@ -439,20 +513,26 @@ fn due(random: &mut Random, now: u64, per_million: u32) -> u64 {
     }
 }
 
+/// The Linux that a scene runs on under a policy: the policy's, if it is part of one, then the scene's.
+///
+/// # Errors
+/// The scene's is no version.
+pub fn kernel(scene: &Scene, policy: &dyn Policy) -> Result<KernelVersion, SceneError> {
+    match (&scene.kernel, policy.kernel()) {
+        (_, Some(kernel)) => Ok(kernel),
+        (Some(text), None) => text
+            .parse()
+            .map_err(|error: VersionError| SceneError::value("kernel", error.to_string())),
+        (None, None) => Ok(KERNEL),
+    }
+}
+
 fn config(
     scene: &Scene,
     sources: &[GuestSource],
     policy: &dyn Policy,
 ) -> Result<HostConfig, SceneError> {
-    let kernel = match (&scene.kernel, policy.kernel()) {
-        (_, Some(kernel)) => kernel,
-        (Some(text), None) => text
-            .parse()
-            .map_err(|error: vlbr_host::perf::VersionError| {
-                SceneError::value("kernel", error.to_string())
-            })?,
-        (None, None) => KERNEL,
-    };
+    let kernel = kernel(scene, policy)?;
     let mut behaviour = Behaviour::of(kernel);
     policy.adjust(&mut behaviour);
     let mut options = Options::default();
@@ -518,17 +598,6 @@ fn attr(
     attr.exclude_guest = spec.exclude_guest;
     attr.exclude_host = spec.exclude_host;
     Ok(attr)
-}
-
-fn check_event(
-    scene: &Scene,
-    n: usize,
-    spec: &EventSpec,
-    lbr: &vlbr_lbr::Profile,
-    pmu: &vlbr_pmu::Profile,
-) -> Result<(), SceneError> {
-    let _ = scene;
-    attr(n, spec, lbr, pmu).map(|_| ())
 }
 
 impl Simulation<'_> {

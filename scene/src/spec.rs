@@ -313,22 +313,8 @@ impl Scene {
             path: path.to_owned(),
             error,
         };
-        let length = std::fs::metadata(path).map_err(read)?.len();
-        if length > LONGEST {
-            return Err(SceneError::Text(format!(
-                "{}: {length} bytes are more than a scene has",
-                path.display()
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        Self::from_toml(&text).map_err(|error| match error {
-            SceneError::Text(text) => SceneError::Text(format!("{}: {text}", path.display())),
-            SceneError::Value { at, reason } => SceneError::Value {
-                at: format!("{}: {at}", path.display()),
-                reason,
-            },
-            other => other,
-        })
+        let text = vlbr_traces::files::read_text(path, LONGEST).map_err(read)?;
+        Self::from_toml(&text).map_err(|error| error.within(path))
     }
 
     /// Reads the text of a scene and checks it.

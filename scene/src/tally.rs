@@ -1,28 +1,63 @@
 //! What was counted of a run beside the ledger: the letters of the cost formulas.
 
+use serde::Serialize;
+
 /// Switches of a vCPU's thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SwitchTally {
     /// Switched out and in again: y.
     pub pairs: u64,
-    /// Those between which the records did not stay in the registers of the same processor: u.
+    /// Those after which the stack that was saved at the switch out had to be written again,
+    /// because another LBR user, a deep C-state or a migration came between: u.
     pub disturbed: u64,
+    /// Those after which it still stood in the registers.
+    pub kept: u64,
+    /// Those of the disturbed ones in which nothing but a deep C-state came between.
+    pub c_states: u64,
     /// Those onto another processor.
     pub migrations: u64,
 }
 
+/// What perf saved of a vCPU's stack at switches out: V is `entries` over `saves`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SaveTally {
+    /// Switches out with the vCPU's event active.
+    pub saves: u64,
+    /// Leading valid entries found then, all together.
+    pub entries: u64,
+    /// Those at which every entry was valid.
+    pub full: u64,
+}
+
+/// VM exits of a vCPU: x.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExitTally {
+    /// All.
+    pub total: u64,
+    /// Those for which an instruction or interrupt of the trace is the reason.
+    pub recorded: u64,
+    /// Those that the scene's rates say.
+    pub assumed: u64,
+}
+
+impl ExitTally {
+    /// Those that follow from the run: accesses to MSRs, PMIs, the scheduler's interrupts.
+    #[must_use]
+    pub const fn derived(&self) -> u64 {
+        self.total.saturating_sub(self.recorded + self.assumed)
+    }
+}
+
 /// One vCPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VcpuTally {
     /// Instructions of the guest.
     pub instructions: u64,
-    /// VM exits: x.
-    pub exits: u64,
-    /// Those that the trace or the guest's perf session made, not the scene's rates.
-    pub exits_of_guest: u64,
+    /// VM exits.
+    pub exits: ExitTally,
     /// Switches.
     pub switches: SwitchTally,
-    /// Time slices in which the guest accessed an LBR MSR: s.
+    /// Time slices in which the guest accessed an LBR MSR or `IA32_DEBUGCTL`: s.
     pub slices_with_lbr: u64,
     /// Accesses of the guest to `IA32_DEBUGCTL`: d.
     pub debugctl_accesses: u64,
@@ -32,6 +67,6 @@ pub struct VcpuTally {
     pub pmu_accesses: u64,
     /// Samples that the guest took.
     pub samples: u64,
-    /// Leading valid entries found at switches out with the event active: sum, and how often.
-    pub valid_entries: (u64, u64),
+    /// What perf saved.
+    pub saved: SaveTally,
 }

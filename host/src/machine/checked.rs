@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vlbr_arch::vmx::ExitReason;
-use vlbr_arch::{Cpl, LbrInfo, Msr, Transfer};
+use vlbr_arch::{Cpl, LbrInfo, LvtPc, Msr, Transfer};
 use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess as _};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
 use vlbr_lbr::Verdict;
@@ -19,6 +19,9 @@ use crate::kvm::{Access, GuestCpu, Place};
 use crate::perf::{Creator, Errno, PmiSample};
 use crate::policy::Policy;
 use crate::{CpuId, Owned, Owner, TaskId, VcpuId, VmId};
+
+/// The LVT entry of PMIs as a guest's kernel writes it.
+const NMI: LvtPc = LvtPc::from_bits(0x400);
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +145,9 @@ impl Machine {
             options.pmu.freeze = Some(vlbr_pmu::FreezeFlavour::Legacy);
         }
         let made = LogicalProcessor::by_name(&self.config.part, options);
-        Ok(made.map_err(HardwareError::from)?)
+        let mut own = made.map_err(HardwareError::from)?;
+        own.pmu_mut().set_lvtpc(NMI);
+        Ok(own)
     }
 
     /// The processor that a guest would have for itself.
@@ -335,6 +340,10 @@ impl Machine {
             own.retire(boundary, &mut Nothing);
             // Its interrupt is taken at once, as the guest's is.
             let taken = own.deliver().is_some();
+            if taken {
+                // The guest's handler does this first.
+                own.pmu_mut().set_lvtpc(NMI);
+            }
             if taken && self.policy.is_yardstick() {
                 let samples = Vec::new();
                 return Ok(Output::Pmi { running, samples });

@@ -7,7 +7,7 @@ use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, Inserts, StepId};
 use vlbr_host::hardware::Running;
 use vlbr_host::kvm::{Access, ExitLevel, Place};
 use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
-use vlbr_host::{CpuId, VcpuId};
+use vlbr_host::{CpuId, Owner, VcpuId};
 use vlbr_pmu::{Increments, SourceSet};
 use vlbr_traces::vlt::MachineAccess;
 
@@ -15,7 +15,7 @@ use super::happenings::Happening;
 use super::{Simulation, clocks, due};
 use crate::SceneError;
 use crate::guest::GuestSource;
-use crate::session::GuestMsrs;
+use crate::session::{GuestMsrs, GuestValue};
 
 /// Exits of the scene's rates, in the order of `ExitRates::rates`.
 const CAUSES: [ExitCause; 8] = [
@@ -244,8 +244,6 @@ impl Simulation<'_> {
             self.guest_pmi(vcpu.index())?;
             return Ok(false);
         }
-        self.vcpus[vcpu.index()].tally.exits += 1;
-        self.vcpus[vcpu.index()].tally.exits_of_guest += 1;
         Ok(true)
     }
 
@@ -259,8 +257,7 @@ impl Simulation<'_> {
     ) -> Result<Stop, SceneError> {
         let id = VcpuId(vcpu as u16);
         let state = &mut self.vcpus[vcpu];
-        state.tally.exits += 1;
-        state.tally.exits_of_guest += 1;
+        state.tally.exits.recorded += 1;
         let transfer = state.guest.code().transfer(step).copied();
         let cause = ExitCause::ExternalInterrupt;
         self.apply(&Input::Exit(id, cause, ExitLevel::RunLoop))?;
@@ -305,7 +302,7 @@ impl Simulation<'_> {
             );
             if always || exits_under_kvm(site.instruction) {
                 let cause = ExitCause::Instruction(site.instruction.reason(), 1);
-                self.vcpus[vcpu].tally.exits_of_guest += 1;
+                self.vcpus[vcpu].tally.exits.recorded += 1;
                 stop = Some(self.exit(cpu, vcpu, cause)?);
                 if matches!(stop, Some(Stop::Asleep)) {
                     break;
@@ -332,6 +329,7 @@ impl Simulation<'_> {
             .min_by_key(|kind| (state.due[*kind], *kind))
             .unwrap_or(0);
         let now = state.tally.instructions;
+        state.tally.exits.assumed += 1;
         state.due[kind] = due(&mut state.random, now, rates[kind].1);
         state.next_exit = state.due.iter().copied().min().unwrap_or(u64::MAX);
         self.exit(cpu, vcpu, CAUSES[kind])
@@ -341,7 +339,6 @@ impl Simulation<'_> {
         let id = VcpuId(vcpu as u16);
         let spec = &self.scene.vcpu[vcpu].exits;
         let state = &mut self.vcpus[vcpu];
-        state.tally.exits += 1;
         // What KVM handles with interrupts off: WRMSR of a timer or an IPI, the preemption timer.
         let fast = matches!(
             cause,
@@ -400,9 +397,6 @@ impl Simulation<'_> {
         let Output::Guest(given) = output else {
             return Err(SceneError::value("guest", "an access gave no answer"));
         };
-        let tally = &mut self.vcpus[vcpu].tally;
-        tally.exits += u64::from(given.exited);
-        tally.exits_of_guest += u64::from(given.exited);
         Ok(given)
     }
 
@@ -427,11 +421,10 @@ impl Simulation<'_> {
             return Ok(());
         };
         let msrs = *self.machine.host().lbr_msrs();
-        let number = self.vcpus[vcpu].overflows;
-        self.vcpus[vcpu].overflows += 1;
+        let at = self.vcpus[vcpu].tally.instructions;
         let sample = perf.handle(
             &msrs,
-            number,
+            at,
             &mut Session {
                 simulation: self,
                 vcpu,
@@ -457,9 +450,13 @@ struct Session<'a, 's> {
 impl GuestMsrs for Session<'_, '_> {
     type Error = SceneError;
 
-    fn read(&mut self, msr: Msr) -> Result<Option<u64>, SceneError> {
+    fn read(&mut self, msr: Msr) -> Result<Option<GuestValue>, SceneError> {
         let given = self.simulation.access(self.vcpu, Access::read(msr))?;
-        Ok(given.result.ok().map(|value| value.value))
+        let guest = Owner::Guest(VcpuId(self.vcpu as u16));
+        Ok(given.result.ok().map(|value| GuestValue {
+            value: value.value,
+            foreign: !value.owner.may_be_seen_by(guest),
+        }))
     }
 
     fn write(&mut self, msr: Msr, value: u64) -> Result<bool, SceneError> {

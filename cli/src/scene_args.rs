@@ -1,0 +1,87 @@
+//! Arguments of the commands that run scenes.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What the commands for scenes share.
+#[derive(Debug, Args)]
+pub(crate) struct SceneArgs {
+    /// Scene: docs/scenes.md.
+    #[arg(value_name = "SCENE.toml")]
+    pub(crate) scene: PathBuf,
+    /// Policy of one's own, which --policy can then name; may be given several times.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) policy_file: Vec<PathBuf>,
+    /// Give guests that have none a perf session.
+    #[arg(long, value_name = "EVENT:PERIOD[:call-graph|:FILTER]")]
+    pub(crate) guest_perf: Option<String>,
+    /// Cost model instead of the scene's.
+    #[arg(long, value_name = "published|FILE")]
+    pub(crate) cost_model: Option<String>,
+    /// Write there instead of on standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `vlbr vm`
+#[derive(Debug, Args)]
+pub(crate) struct VmArgs {
+    #[command(flatten)]
+    pub(crate) common: SceneArgs,
+    /// Policy instead of the scene's; of --policy-file the last one is taken without this.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) policy: Option<String>,
+    /// Check rules of ownership, and compare what guests read with a processor of their own.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) checks: OnOff,
+    /// Show every row of the ledger.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TableOrJson,
+}
+
+/// `vlbr overhead`
+#[derive(Debug, Args)]
+pub(crate) struct OverheadArgs {
+    #[command(flatten)]
+    pub(crate) common: SceneArgs,
+    /// Policies to compare; all without.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) policy: Vec<String>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: OverheadFormat,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// On.
+    #[default]
+    On,
+    /// Off.
+    Off,
+}
+
+/// Output for people or for machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableOrJson {
+    /// Tables.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// Outputs of `vlbr overhead`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OverheadFormat {
+    /// A table.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+}

@@ -1,0 +1,85 @@
+//! `vlbr vm`
+
+use std::error::Error;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use vlbr_host::machine::Checking;
+use vlbr_host::policy::{Catalog, Policy};
+use vlbr_scene::report::{VmOptions, VmReport};
+use vlbr_scene::{SceneFile, policy_from_file};
+use vlbr_traces::export::OutputFile;
+
+use crate::common::{self, Outcome};
+use crate::scene_args::{OnOff, SceneArgs, TableOrJson, VmArgs};
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &VmArgs) -> Outcome {
+    let file = open(&args.common)?;
+    let (catalog, own) = catalog(&args.common)?;
+    let policy = match (&args.policy, own) {
+        (Some(name), _) => catalog.named(name)?,
+        (None, Some(own)) => own,
+        (None, None) => file.policy(&catalog)?,
+    };
+    let model = file.cost_model(args.common.cost_model.as_deref())?;
+    let guests = file.guests(file.scene())?;
+    let options = VmOptions {
+        policy: &policy,
+        model: &model,
+        checking: match args.checks {
+            OnOff::On => Checking::On,
+            OnOff::Off => Checking::Off,
+        },
+    };
+    let limits = file.scene().vcpu.iter().zip(&guests);
+    let total = limits.map(|(vcpu, guest)| guest.instructions(vcpu.instructions));
+    let bar = common::instruction_bar(total.flatten().sum(), "running");
+    let mut progress = |done| bar.set_position(done);
+    let report = VmReport::run(file.scene(), &guests, options, &mut progress)
+        .map_err(|error| error.within(file.path()))?;
+    bar.finish_and_clear();
+    let text = match args.format {
+        TableOrJson::Json => serde_json::to_string_pretty(&report)? + "\n",
+        TableOrJson::Table => report.text(args.verbose),
+    };
+    write(args.common.output.as_deref(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The scene, with what the arguments change in it.
+pub(crate) fn open(args: &SceneArgs) -> Result<SceneFile, Box<dyn Error>> {
+    let mut file = SceneFile::open(&args.scene)?;
+    if let Some(session) = &args.guest_perf {
+        for vcpu in &mut file.scene_mut().vcpu {
+            vcpu.guest_perf.get_or_insert_with(|| session.clone());
+        }
+    }
+    Ok(file)
+}
+
+/// The policies there are, and the last of one's own.
+type Policies = (Catalog, Option<Arc<dyn Policy>>);
+
+/// Reads the policies of one's own.
+pub(crate) fn catalog(args: &SceneArgs) -> Result<Policies, Box<dyn Error>> {
+    let mut catalog = crate::known_policies();
+    let mut own = None;
+    for path in &args.policy_file {
+        own = Some(policy_from_file(&mut catalog, path)?);
+    }
+    Ok((catalog, own))
+}
+
+/// Writes a text, whole or not at all.
+pub(crate) fn write(output: Option<&Path>, text: &str) -> Result<(), Box<dyn Error>> {
+    let Some(path) = output else {
+        return common::print(text);
+    };
+    let mut file = OutputFile::create(path)?;
+    file.write_all(text.as_bytes())
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(file.commit()?)
+}
