@@ -385,6 +385,7 @@ impl Policy for EventPolicy {
 
     fn before_entry(&self, host: &mut Host, call: Call) {
         let vcpu = call.vcpu;
+        self.offer().reload_debugctl(host, vcpu);
         let owns = self.owns(host, vcpu);
         match self.rules.open {
             Open::FirstTouch => {
