@@ -82,9 +82,11 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for file in report.files.iter().filter(|file| !file.failures.is_empty()) {
         for failure in &file.failures {
-            let device = failure
-                .device
-                .map_or_else(String::new, |device| format!(", {device}"));
+            let device = match (failure.device, &failure.policy) {
+                (Some(device), _) => format!(", {device}"),
+                (None, Some(policy)) => format!(", {policy}"),
+                (None, None) => String::new(),
+            };
             writeln!(
                 out,
                 "{}:{}: {}{device}: {}\n    expected {}\n    found    {}",
@@ -99,9 +101,10 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
     }
     writeln!(
         out,
-        "{} scenarios, {} runs on processors, each on the fast and the literal device: {} passed, {} failed",
+        "{} scenarios, {} runs on processors, each on the fast and the literal device, {} of hosts: {} passed, {} failed",
         report.files.len(),
         report.runs(),
+        report.host_runs(),
         report.files.len() - report.failed_files(),
         report.failed_files()
     )?;

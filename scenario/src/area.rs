@@ -1,6 +1,6 @@
 //! Areas: folders of scenarios and their numbers.
 
-/// A folder of scenarios. The hundreds of a file's number tell its area.
+/// A folder of scenarios. A file's number tells its area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
     /// 100: what is recorded, where it is put, what FROM and TO hold.
@@ -25,11 +25,13 @@ pub enum Area {
     Pmu,
     /// 1100: VMX.
     Vmx,
+    /// 2001: Linux as host, its perf and KVM.
+    Host,
 }
 
 impl Area {
     /// Every area, by number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Insertion,
         Self::Filtering,
         Self::CallStack,
@@ -41,6 +43,7 @@ impl Area {
         Self::Vectors,
         Self::Pmu,
         Self::Vmx,
+        Self::Host,
     ];
 
     /// Name of the folder and of the `area:` line.
@@ -58,19 +61,33 @@ impl Area {
             Self::Vectors => "vectors",
             Self::Pmu => "pmu",
             Self::Vmx => "vmx",
+            Self::Host => "host",
         }
     }
 
-    /// The first number; the area has this one and the 99 that follow.
+    /// The first number.
     #[must_use]
     pub const fn first_number(self) -> u32 {
-        100 * (self as u32 + 1)
+        match self {
+            // Each file has the number of its scenario behind 2000.
+            Self::Host => 2001,
+            _ => 100 * (self as u32 + 1),
+        }
+    }
+
+    /// The last number.
+    #[must_use]
+    pub const fn last_number(self) -> u32 {
+        match self {
+            Self::Host => 2301,
+            _ => self.first_number() + 99,
+        }
     }
 
     /// Whether a file of this area may have this number.
     #[must_use]
     pub const fn has_number(self, number: u32) -> bool {
-        number >= self.first_number() && number < self.first_number() + 100
+        number >= self.first_number() && number <= self.last_number()
     }
 
     /// The area with this name.

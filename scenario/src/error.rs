@@ -53,6 +53,12 @@ pub enum Reason {
     /// No profile is left.
     #[error("no profile is affected")]
     NoProfile,
+    /// A policy of no known name, or a version that is none.
+    #[error("{0}")]
+    Policy(String),
+    /// A header of hosts in another area.
+    #[error("{0}: is a header of area host")]
+    HeaderOfHost(&'static str),
     /// The options are not those of the device.
     #[error("{0}")]
     Options(String),

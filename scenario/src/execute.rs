@@ -6,13 +6,18 @@ use vlbr_lbr::Profile;
 
 use crate::compare::{Mismatch, eval, mismatch};
 use crate::expr::Scope;
+use crate::host::HostMachine;
 use crate::machine::Machine;
 use crate::{
-    DeviceKind, DiscoverError, Failure, FileReport, Report, Scenario, Step, discover, load,
+    Action, DeviceKind, DiscoverError, Failure, FileReport, HostHeader, HostKernel, Phase, Report,
+    Scenario, Step, discover, load,
 };
 
 /// Most often that a step may be repeated.
 const MAX_REPEAT: u64 = 0x2_0000;
+
+/// The same of a step of a host, which costs more.
+const MAX_HOST_REPEAT: u64 = 0x400;
 
 /// Runs every file that `paths` name (see [`discover()`]) on every profile it names, on both
 /// devices. A file that is no scenario is a failure of that file.
@@ -27,6 +32,7 @@ pub fn run<P: AsRef<Path>>(paths: &[P]) -> Result<Report, DiscoverError> {
                 let (steps, failures) = run_scenario(&scenario);
                 FileReport {
                     file: path,
+                    policies: scenario.policy_names(),
                     title: scenario.title,
                     profiles: scenario.profiles.names().to_vec(),
                     steps,
@@ -37,11 +43,13 @@ pub fn run<P: AsRef<Path>>(paths: &[P]) -> Result<Report, DiscoverError> {
                 file: path,
                 title: String::new(),
                 profiles: Vec::new(),
+                policies: Vec::new(),
                 steps: 0,
                 failures: vec![Failure {
                     line: error.line,
                     profile: String::new(),
                     device: None,
+                    policy: None,
                     step: "the file is no scenario".to_owned(),
                     expected: "the form of scenarios/README.md".to_owned(),
                     found: error.reason.to_string(),
@@ -52,8 +60,8 @@ pub fn run<P: AsRef<Path>>(paths: &[P]) -> Result<Report, DiscoverError> {
     Ok(Report { files })
 }
 
-/// Runs one scenario on every profile it names, on both devices: the number of steps run, and
-/// what failed.
+/// Runs one scenario on every profile it names, on both devices, or under every policy it names: the
+/// number of steps run, and what failed.
 #[must_use]
 pub fn run_scenario(scenario: &Scenario) -> (u64, Vec<Failure>) {
     let mut steps = 0;
@@ -63,6 +71,14 @@ pub fn run_scenario(scenario: &Scenario) -> (u64, Vec<Failure>) {
         .iter()
         .filter(|profile| names.iter().any(|name| name == profile.name()));
     for profile in affected {
+        if let Some(host) = &scenario.host {
+            for kernel in &host.policies {
+                let (count, failure) = run_host(scenario, (host, kernel), profile);
+                steps += count;
+                failures.extend(failure);
+            }
+            continue;
+        }
         for device in DeviceKind::ALL {
             let (count, failure) = run_one(scenario, profile, device);
             steps += count;
@@ -81,6 +97,7 @@ fn run_one(scenario: &Scenario, profile: &Profile, device: DeviceKind) -> (u64, 
                 line: 1,
                 profile: profile.name().to_owned(),
                 device: Some(device),
+                policy: None,
                 step: "power-up".to_owned(),
                 expected: "a processor".to_owned(),
                 found: error.to_string(),
@@ -96,6 +113,7 @@ fn run_one(scenario: &Scenario, profile: &Profile, device: DeviceKind) -> (u64, 
                 line: step.line,
                 profile: profile.name().to_owned(),
                 device: Some(device),
+                policy: None,
                 step: line,
                 expected,
                 found,
@@ -104,6 +122,72 @@ fn run_one(scenario: &Scenario, profile: &Profile, device: DeviceKind) -> (u64, 
         }
     }
     (count, None)
+}
+
+/// One profile and policy; it ends at the first failure.
+fn run_host(
+    scenario: &Scenario,
+    (host, kernel): (&HostHeader, &HostKernel),
+    profile: &'static Profile,
+) -> (u64, Option<Failure>) {
+    let failure = |line, (step, expected, found)| Failure {
+        line,
+        profile: profile.name().to_owned(),
+        device: None,
+        policy: Some(kernel.name().to_owned()),
+        step,
+        expected,
+        found,
+    };
+    let options = scenario.processor_options(profile);
+    let mut machine = match HostMachine::new(kernel, profile, options, host.setup) {
+        Ok(machine) => machine,
+        Err(error) => {
+            let told = ("boot".to_owned(), "a host".to_owned(), error.to_string());
+            return (0, Some(failure(1, told)));
+        }
+    };
+    let mut before = Phase::Given;
+    let mut count = 0;
+    for step in &scenario.steps {
+        if step.phase == Phase::When && before != Phase::When {
+            machine.begin_when();
+        }
+        before = step.phase;
+        count += 1;
+        if let Err(told) = run_host_step(&mut machine, step) {
+            return (count, Some(failure(step.line, told)));
+        }
+    }
+    (count, None)
+}
+
+fn run_host_step(machine: &mut HostMachine, step: &Step) -> Result<(), (String, String, String)> {
+    let Action::Host(what) = &step.what else {
+        let expected = "a step of a host".to_owned();
+        return Err((step.text.clone(), expected, "another".to_owned()));
+    };
+    let told = |text: String, m: Mismatch| (text, m.expected, m.found);
+    let depth = machine.depth();
+    let times = match &step.repeat {
+        None => 1,
+        Some(repeat) => {
+            let times = eval(repeat, Scope { depth, n: 0 });
+            times.map_err(|m| told(step.text.clone(), m))?
+        }
+    };
+    if times > MAX_HOST_REPEAT {
+        let expected = format!("a count up to {MAX_HOST_REPEAT}");
+        return Err((step.text.clone(), expected, times.to_string()));
+    }
+    for n in 0..times {
+        let done = machine.step(what, Scope { depth, n });
+        done.map_err(|m| match step.repeat {
+            None => told(step.text.clone(), m),
+            Some(_) => told(format!("{} [n = {n}]", step.text), m),
+        })?;
+    }
+    Ok(())
 }
 
 /// How often a step is done.

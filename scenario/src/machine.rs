@@ -85,6 +85,7 @@ impl<'a> Machine<'a> {
             Action::Unseen(_) => Ok(()),
             Action::Pmu(step) => self.pmu_step(cpu, step, scope),
             Action::Vmx(step) => self.vmx_step(cpu, step, scope),
+            Action::Host(_) => Err(mismatch("a step of a processor", "one of a host")),
             Action::Wait(cycles) => {
                 self.clock = self.clock.saturating_add(eval(cycles, scope)?);
                 Ok(())

@@ -36,8 +36,11 @@ pub struct Failure {
     pub line: usize,
     /// Profile; empty if the file could not be read.
     pub profile: String,
-    /// Implementation; `None` if the file could not be read.
+    /// Implementation; `None` if the file could not be read, and of hosts.
     pub device: Option<DeviceKind>,
+    /// Policy of a host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// The line as written, with the count if it is repeated.
     pub step: String,
     /// What was expected.
@@ -55,9 +58,12 @@ pub struct FileReport {
     pub title: String,
     /// The profiles it ran on.
     pub profiles: Vec<String>,
-    /// Steps run, over all profiles and both devices.
+    /// The policies of a host; none of processors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// Steps run, over all profiles and both devices or all policies.
     pub steps: u64,
-    /// What failed: at most one per profile and device.
+    /// What failed: at most one per profile and device or policy.
     pub failures: Vec<Failure>,
 }
 
@@ -87,7 +93,17 @@ impl Report {
     /// Pairs of file and profile that were run, each on both devices.
     #[must_use]
     pub fn runs(&self) -> usize {
-        self.files.iter().map(|file| file.profiles.len()).sum()
+        let files = self.files.iter().filter(|file| file.policies.is_empty());
+        files.map(|file| file.profiles.len()).sum()
+    }
+
+    /// Runs of hosts: file, profile and policy.
+    #[must_use]
+    pub fn host_runs(&self) -> usize {
+        let files = self.files.iter();
+        files
+            .map(|file| file.profiles.len() * file.policies.len())
+            .sum()
     }
 }
 
@@ -100,6 +116,9 @@ impl fmt::Display for Report {
                 if let Some(device) = failure.device {
                     write!(f, "[{}, {device}] ", failure.profile)?;
                 }
+                if let Some(policy) = &failure.policy {
+                    write!(f, "[{}, {policy}] ", failure.profile)?;
+                }
                 writeln!(f, "{}", failure.step)?;
                 writeln!(f, "    expected: {}", failure.expected)?;
                 writeln!(f, "    found:    {}", failure.found)?;
@@ -107,10 +126,11 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "{} of {} scenarios passed, {} runs on 2 devices",
+            "{} of {} scenarios passed, {} runs on 2 devices, {} of hosts",
             self.files.len() - self.failed_files(),
             self.files.len(),
-            self.runs()
+            self.runs(),
+            self.host_runs()
         )
     }
 }

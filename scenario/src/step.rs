@@ -4,6 +4,7 @@ use vlbr_arch::{BranchClass, CodeSize, Cpl, Msr};
 use vlbr_cpu::processor::MsrReason;
 use vlbr_lbr::{GpReason, Pmi, Reset};
 
+use crate::host_step::HostStep;
 use crate::{Expr, PmuStep, VmxStep};
 
 /// The block a step stands in.
@@ -366,4 +367,6 @@ pub enum Action {
     Pmu(PmuStep),
     /// Something about VMX.
     Vmx(VmxStep),
+    /// Something about a host.
+    Host(Box<HostStep>),
 }

@@ -322,7 +322,7 @@ fn paths_without_scenarios_are_errors_and_bad_files_are_failures() {
         "{text}"
     );
     assert!(
-        text.ends_with("1 of 3 scenarios passed, 2 runs on 2 devices"),
+        text.ends_with("1 of 3 scenarios passed, 2 runs on 2 devices, 0 of hosts"),
         "{text}"
     );
 }

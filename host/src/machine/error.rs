@@ -37,6 +37,9 @@ pub enum HostError {
         /// Where it runs.
         cpu: CpuId,
     },
+    /// A task that begins has events already.
+    #[error("perf knows {0} already")]
+    Known(TaskId),
     /// A task that has to run does not.
     #[error("{0} does not run")]
     NotRunning(TaskId),

@@ -6,7 +6,7 @@ use vlbr_arch::Msr;
 use vlbr_cpu::ledger::Actor;
 use vlbr_cpu::processor::Options;
 
-use super::HostError;
+use super::{Code, HostError};
 use crate::hardware::{Hardware, LbrMsrs, Running};
 use crate::kvm::{Call, Initiator, Journal, KvmBehaviour, Note, Place, Vcpu, Vm};
 use crate::perf::{Behaviour, Perf};
@@ -56,6 +56,7 @@ pub struct Host {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) journal: Journal,
     pub(crate) ignore_msrs: bool,
+    pub(crate) code: Code,
 }
 
 impl PartialEq for Host {
@@ -100,6 +101,7 @@ impl Host {
             vcpus: Vec::new(),
             journal: Journal::default(),
             ignore_msrs: config.ignore_msrs,
+            code: Code::default(),
         };
         host.enter_vmx_operation()?;
         // What booting took is not part of any run.

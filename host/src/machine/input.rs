@@ -5,7 +5,7 @@ use vlbr_arch::{Cpl, Cycles, Msr, Transfer};
 use vlbr_pmu::Increments;
 
 use crate::hardware::Running;
-use crate::kvm::{Answer, ExitLevel, LbrStack, Vmcs12};
+use crate::kvm::{Answer, ExitLevel, GuestCpu, LbrStack, Vmcs12};
 use crate::machine::{ExitCause, GuestMsrAccess};
 use crate::perf::{Creator, EventAttr, EventId, PmiSample, Target};
 use crate::{CpuId, TaskId, VcpuId, VmId};
@@ -50,6 +50,10 @@ pub enum Input {
     DeepCState(CpuId),
     /// The vCPU is reset.
     Reset(VcpuId),
+    /// `KVM_SET_CPUID2`: what the guest is told of its processor, outside `KVM_RUN`.
+    SetCpuid(VcpuId, Box<GuestCpu>),
+    /// `fork`: parent and child, a task that perf does not know yet.
+    Fork(TaskId, TaskId),
     /// `KVM_ENABLE_CAP` of `KVM_CAP_X86_GUEST_LBR`: VM, args\[0\], whether args\[1\] can be written.
     EnableCapability(VmId, bool, bool),
     /// L1 enters L2.

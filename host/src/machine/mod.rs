@@ -2,15 +2,18 @@
 
 mod checked;
 mod checks;
+mod code;
 mod error;
 mod host;
 mod input;
 mod msrs;
 mod run;
 mod switch;
+mod watch;
 
 pub use checked::{Checking, Machine};
 pub use checks::{Difference, Findings, Rule, Violation};
+pub use code::Code;
 pub use error::HostError;
 pub use host::{Host, HostConfig, Task};
 pub use input::{FastPath, Input, Output};

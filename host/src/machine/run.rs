@@ -11,7 +11,7 @@ use vlbr_vmx::{Context, GuestMsr, GuestMsrStop, Launch, VmExit};
 use super::{Host, HostError};
 use crate::hardware::Running;
 use crate::kvm::{Access, Answer, Call, ExitLevel, Note, Operation, Place, SnapshotPoint};
-use crate::perf::{NoCode, PmiSample};
+use crate::perf::PmiSample;
 use crate::policy::Policy;
 use crate::{CpuId, Owned, Owner, VcpuId};
 
@@ -265,7 +265,7 @@ impl Host {
     /// The host's NMI handler runs on a processor: perf's, then what KVM does at overflows of the
     /// guest's counters. `perf_event_nmi_handler`, `kvm_perf_overflow`.
     pub fn serve_pmi(&mut self, cpu: CpuId) -> Vec<PmiSample> {
-        let samples = self.perf.pmi(&mut self.hardware, cpu, &NoCode);
+        let samples = self.perf.pmi(&mut self.hardware, cpu, &self.code);
         for sample in &samples {
             self.overflowed(sample.event);
         }

@@ -5,7 +5,7 @@ use vlbr_vmx::VmExit;
 use super::run::ExitCause;
 use super::{Host, HostError};
 use crate::hardware::Running;
-use crate::kvm::{Call, ExitLevel, Initiator, Place, SnapshotPoint};
+use crate::kvm::{Call, ExitLevel, GuestCpu, Initiator, Place, SnapshotPoint};
 use crate::perf::{Creator, EventAttr, EventId, Target};
 use crate::policy::Policy;
 use crate::{CpuId, TaskId, VcpuId};
@@ -195,6 +195,48 @@ impl Host {
         self.reset_guest_pmu(vcpu);
         policy.reset(self, vcpu);
         self.write_guest_debugctl(vcpu, 0)
+    }
+
+    /// `KVM_SET_CPUID2`: the guest is told of another processor, and its PMU starts anew.
+    /// `kvm_vcpu_after_set_cpuid`, `kvm_pmu_refresh`.
+    ///
+    /// # Errors
+    /// The vCPU is inside `KVM_RUN`.
+    pub fn set_cpuid(
+        &mut self,
+        policy: &dyn Policy,
+        vcpu: VcpuId,
+        guest_cpu: GuestCpu,
+    ) -> Result<(), HostError> {
+        let place = self.check_vcpu(vcpu)?.place;
+        if place != Place::UserSpace {
+            return Err(HostError::Place {
+                vcpu,
+                is: place.name(),
+                needed: Place::UserSpace.name(),
+            });
+        }
+        self.vcpu_mut(vcpu).guest_cpu = guest_cpu;
+        self.reset_guest_pmu(vcpu);
+        policy.refresh(self, vcpu);
+        Ok(())
+    }
+
+    /// `parent` forks; `child` is a task that perf does not know yet. `perf_event_init_task`.
+    ///
+    /// # Errors
+    /// No such task, or the child is none that begins.
+    pub fn fork(&mut self, parent: TaskId, child: TaskId) -> Result<(), HostError> {
+        self.task(parent).ok_or(HostError::NoTask(parent))?;
+        let task = self.task(child).ok_or(HostError::NoTask(child))?;
+        if let Some(cpu) = task.cpu {
+            return Err(HostError::Runs { task: child, cpu });
+        }
+        if self.perf.tasks().any(|known| known == child) {
+            return Err(HostError::Known(child));
+        }
+        self.perf.fork(parent, child);
+        Ok(())
     }
 
     /// `perf_event_open`, or a counter of the kernel. A guest on the processor that is interrupted

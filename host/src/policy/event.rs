@@ -385,16 +385,7 @@ impl Policy for EventPolicy {
 
     fn before_entry(&self, host: &mut Host, call: Call) {
         let vcpu = call.vcpu;
-        if self.rules.host_freezes_in_smm {
-            // `vmx_reload_guest_debugctl`: the bit is the host's, whatever the guest has.
-            let bit = DebugCtl::FREEZE_WHILE_SMM.bits();
-            let guest = host.guest_debugctl(vcpu);
-            let wanted = guest & !bit | host.vcpu(vcpu).host_debugctl & bit;
-            if wanted != guest {
-                let written = host.write_guest_debugctl(vcpu, wanted);
-                debug_assert!(written.is_ok());
-            }
-        }
+        self.offer().reload_debugctl(host, vcpu);
         let owns = self.owns(host, vcpu);
         match self.rules.open {
             Open::FirstTouch => {

@@ -133,9 +133,32 @@ impl Offer {
         if data & !supported != 0 {
             return Answer::Refused;
         }
-        match host.write_guest_debugctl(vcpu, data) {
+        match host.write_guest_debugctl(vcpu, data | self.host_bits(host, vcpu)) {
             Ok(()) => Answer::Done,
             Err(_) => Answer::Refused,
+        }
+    }
+
+    /// Bits of the guest's `IA32_DEBUGCTL` that are the host's, as KVM copied them.
+    /// `vmx_guest_debugctl_write`.
+    fn host_bits(&self, host: &Host, vcpu: VcpuId) -> u64 {
+        if self.host_freezes_in_smm {
+            host.vcpu(vcpu).host_debugctl & DebugCtl::FREEZE_WHILE_SMM.bits()
+        } else {
+            0
+        }
+    }
+
+    /// Before entry, those bits follow the host's. `vmx_reload_guest_debugctl`.
+    pub(super) fn reload_debugctl(&self, host: &mut Host, vcpu: VcpuId) {
+        if !self.host_freezes_in_smm {
+            return;
+        }
+        let value = host.guest_debugctl(vcpu);
+        let wanted = value & !DebugCtl::FREEZE_WHILE_SMM.bits() | self.host_bits(host, vcpu);
+        if value != wanted {
+            let written = host.write_guest_debugctl(vcpu, wanted);
+            debug_assert!(written.is_ok());
         }
     }
 

@@ -137,16 +137,17 @@ pub(super) fn failure(
     scenario: &Scenario,
     profile: &Profile,
     (line, error): (usize, Mismatch),
-) -> Failure {
+) -> Box<Failure> {
     let step = scenario.steps.iter().find(|step| step.line == line);
-    Failure {
+    Box::new(Failure {
         line,
         profile: profile.name().to_owned(),
+        policy: None,
         device: Some(DeviceKind::Reference),
         step: step.map_or_else(String::new, |step| step.text.clone()),
         expected: error.expected,
         found: error.found,
-    }
+    })
 }
 
 /// Every option that is open, at every other value, with its name.
@@ -171,13 +172,14 @@ fn open_options(options: &Options, profile: &Profile) -> Vec<(&'static str, Opti
 ///
 /// # Errors
 /// A step fails, or the two devices end in different states.
-pub(super) fn build(scenario: &Scenario, profile: &Profile) -> Result<Case, Failure> {
+pub(super) fn build(scenario: &Scenario, profile: &Profile) -> Result<Case, Box<Failure>> {
     let options = scenario.processor_options(profile);
     let reference = DeviceKind::Reference;
     let of_reference = |error| failure(scenario, profile, error);
-    let of_fast = |error| Failure {
-        device: Some(DeviceKind::Fast),
-        ..failure(scenario, profile, error)
+    let of_fast = |error| {
+        let mut failure = failure(scenario, profile, error);
+        failure.device = Some(DeviceKind::Fast);
+        failure
     };
     let whole = |error| of_reference((0, error));
     let layout = Layout::of(profile, &options.lbr);

@@ -7,7 +7,7 @@ use super::hex::Hex;
 use super::layout::Layout;
 use super::step::{Expect, Step};
 use super::{branch, entry, pmu, vmx};
-use crate::compare::{Mismatch, eval};
+use crate::compare::{Mismatch, eval, mismatch};
 use crate::expr::Scope;
 use crate::machine::{Machine, view::image_offset};
 use crate::{Action, Check, ReadCheck, WriteOutcome};
@@ -139,6 +139,7 @@ impl Flatten<'_, '_> {
             },
             Action::Pmu(step) => pmu::step(step, scope)?,
             Action::Vmx(step) => return vmx::steps(self, cpu, step, scope),
+            Action::Host(_) => return Err(mismatch("a step of a processor", "one of a host")),
         };
         Ok(vec![one])
     }

@@ -40,10 +40,10 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    fn failed(file: &Path, failure: Failure) -> Self {
+    fn failed(file: &Path, failure: Box<Failure>) -> Self {
         Self::Failed {
             file: file.to_owned(),
-            failure: Box::new(failure),
+            failure,
         }
     }
 }
@@ -68,7 +68,8 @@ struct Header {
 
 /// Writes the scenarios that `paths` name (see [`discover()`]) as JSON lines: a header, a case for
 /// every processor that a scenario names and `cpus` holds (all if `cpus` is empty), and before the
-/// first case that needs it a processor with its options. The bytes depend on nothing else.
+/// first case that needs it a processor with its options. The bytes depend on nothing else. Scenarios
+/// of hosts are left out.
 ///
 /// # Errors
 /// A path without scenarios, a file that is none, a scenario that fails, or `out` does.
@@ -89,6 +90,10 @@ pub fn export<P: AsRef<Path>>(
     line(out, &header)?;
     for file in discover(paths)? {
         let scenario = load(&file)?;
+        if scenario.host.is_some() {
+            // Another emulator has no Linux to be compared with.
+            continue;
+        }
         let names = scenario.profiles.names();
         let wanted = Profile::all().iter().filter(|profile| {
             let is = |name: &str| name == profile.name();

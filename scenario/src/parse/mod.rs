@@ -1,6 +1,8 @@
 //! From text to scenario.
 
 mod branch;
+mod host;
+mod host_check;
 mod names;
 mod pmu;
 mod step;
@@ -13,9 +15,11 @@ use vlbr_cpu::processor;
 use vlbr_lbr::{Options, Profile, Quirk, QuirkSet};
 use vlbr_pmu::Source;
 
+use crate::host::HostSetup;
+use crate::host_step::{HostAct, HostStep};
 use crate::{
-    Action, Area, MAX_FILE_BYTES, ParseError, Phase, PmuStep, Reason, Selection, Step, VmxOutcome,
-    VmxStep,
+    Action, Area, HostKernel, MAX_FILE_BYTES, ParseError, Phase, PmuStep, Reason, Selection, Step,
+    VmxOutcome, VmxStep,
 };
 
 const MAX_LINE_BYTES: usize = 400;
@@ -33,6 +37,25 @@ pub enum QuirkChange {
     PmuOn(vlbr_pmu::Quirk),
     /// One of the PMU, off.
     PmuOff(vlbr_pmu::Quirk),
+}
+
+/// Where the outcome of a scenario of a host comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The kernel's source, or the patch, says it.
+    Source,
+    /// It follows from the code, and nobody has stated or run it.
+    Deduced,
+}
+
+/// What a scenario of a host says in its header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostHeader {
+    /// The policies, each in its kernel.
+    pub policies: Vec<HostKernel>,
+    /// Where the outcome comes from.
+    pub evidence: Evidence,
+    pub(crate) setup: HostSetup,
 }
 
 /// One file: a rule, the processors it concerns, and the steps that show it.
@@ -61,11 +84,21 @@ pub struct Scenario {
     pub pmu_options: vlbr_pmu::Options,
     /// Changes to the profile's quirks.
     pub quirks: Vec<QuirkChange>,
+    /// What area host says beside.
+    pub host: Option<HostHeader>,
     /// Steps in order.
     pub steps: Vec<Step>,
 }
 
 impl Scenario {
+    /// The policies of a host, by name.
+    #[must_use]
+    pub fn policy_names(&self) -> Vec<String> {
+        let host = self.host.iter();
+        let policies = host.flat_map(|host| &host.policies);
+        policies.map(|policy| policy.name().to_owned()).collect()
+    }
+
     /// The options for a device of this profile.
     #[must_use]
     pub fn options_for(&self, profile: &Profile) -> Options {
@@ -145,6 +178,10 @@ struct Header {
     options: String,
     pmu_options: String,
     quirks: Vec<QuirkChange>,
+    policies: Vec<HostKernel>,
+    evidence: Option<Evidence>,
+    cpus: Option<usize>,
+    ignore_msrs: Option<bool>,
 }
 
 fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
@@ -181,6 +218,9 @@ fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
             "when" if !indented => phase = Some(Phase::When),
             "then" if !indented => phase = Some(Phase::Then),
             _ => match (phase, indented) {
+                (Some(phase), true) if header.area == Some(Area::Host) => {
+                    steps.push(host::parse(*line, phase, content)?);
+                }
                 (Some(phase), true) => steps.push(step::parse(*line, phase, content)?),
                 (Some(_), false) => return Err(unknown_block(content)),
                 (None, _) => header.line(&mut key, indented, content)?,
@@ -296,6 +336,26 @@ impl Header {
             }
             "source" => once(&mut self.source, "source", value.to_owned()),
             "profiles" => once(&mut self.profiles, "profiles", Selection::parse(value)?),
+            "policies" => self.policies(value),
+            "evidence" => {
+                let evidence = match value {
+                    "source" => Evidence::Source,
+                    "deduced" => Evidence::Deduced,
+                    _ => {
+                        return Err(Reason::UnknownWord {
+                            word: value.to_owned(),
+                            expected: "source or deduced",
+                        });
+                    }
+                };
+                once(&mut self.evidence, "evidence", evidence)
+            }
+            "cpus" => {
+                let cpus = value.parse().ok().filter(|cpus| (1..=8).contains(cpus));
+                let cpus = cpus.ok_or_else(|| Reason::BadValue(value.to_owned()))?;
+                once(&mut self.cpus, "cpus", cpus)
+            }
+            "kvm" if value == "ignore_msrs" => once(&mut self.ignore_msrs, "kvm", true),
             "option" => self.option(value),
             "quirks" => self.quirks(value),
             "description" => once(&mut self.description, "description", value.to_owned()),
@@ -332,6 +392,42 @@ impl Header {
         pmu_options(&self.pmu_options).map(drop)
     }
 
+    fn policies(&mut self, value: &str) -> Result<(), Reason> {
+        if !self.policies.is_empty() {
+            return Err(Reason::HeaderOnce("policies"));
+        }
+        let names = value.split(',').map(str::trim);
+        self.policies = names.map(HostKernel::parse).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// What area host says beside; no other area does.
+    fn host(&self, area: Area) -> Result<Option<HostHeader>, Reason> {
+        let given = [
+            (!self.policies.is_empty(), "policies"),
+            (self.evidence.is_some(), "evidence"),
+            (self.cpus.is_some(), "cpus"),
+            (self.ignore_msrs.is_some(), "kvm"),
+        ];
+        if area != Area::Host {
+            return match given.iter().find(|(given, _)| *given) {
+                Some((_, name)) => Err(Reason::HeaderOfHost(name)),
+                None => Ok(None),
+            };
+        }
+        if self.policies.is_empty() {
+            return Err(Reason::MissingHeader("policies"));
+        }
+        Ok(Some(HostHeader {
+            policies: self.policies.clone(),
+            evidence: self.evidence.ok_or(Reason::MissingHeader("evidence"))?,
+            setup: HostSetup {
+                cpus: self.cpus.unwrap_or(1),
+                ignore_msrs: self.ignore_msrs.unwrap_or(false),
+            },
+        }))
+    }
+
     fn quirks(&mut self, value: &str) -> Result<(), Reason> {
         for item in value.split(',') {
             let item = item.trim();
@@ -357,7 +453,7 @@ impl Header {
                 number,
                 area: area.name(),
                 first: area.first_number(),
-                last: area.first_number() + 99,
+                last: area.last_number(),
             });
         }
         if self.rules.is_empty() {
@@ -369,6 +465,7 @@ impl Header {
         if !steps.iter().any(expects) {
             return Err(Reason::NothingExpected);
         }
+        let host = self.host(area)?;
         Ok(Scenario {
             number,
             name,
@@ -382,6 +479,7 @@ impl Header {
                 .map_err(|error| Reason::Options(error.to_string()))?,
             pmu_options: pmu_options(&self.pmu_options)?,
             quirks: self.quirks,
+            host,
             steps,
         })
     }
@@ -407,6 +505,13 @@ fn expects(step: &Step) -> bool {
             | VmxStep::SetByte(..)
             | VmxStep::Area(..) => false,
             _ => step.phase != Phase::Given,
+        },
+        Action::Host(what) => match **what {
+            HostStep::Act(HostAct::Open(..) | HostAct::Guest(..) | HostAct::User(..)) => {
+                step.phase != Phase::Given
+            }
+            HostStep::Act(_) => false,
+            HostStep::Check(_) => true,
         },
         _ => step.phase == Phase::Then,
     }

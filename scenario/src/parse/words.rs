@@ -49,6 +49,23 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Words in double quotes: the text between them.
+    pub(super) fn quoted(&mut self) -> Result<String, Reason> {
+        const EXPECTED: &str = "words in double quotes";
+        let first = self.next(EXPECTED)?;
+        let mut text = first
+            .strip_prefix('"')
+            .ok_or_else(|| unknown(first, EXPECTED))?
+            .to_owned();
+        loop {
+            if let Some(whole) = text.strip_suffix('"') {
+                return Ok(whole.to_owned());
+            }
+            text.push(' ');
+            text.push_str(self.next(EXPECTED)?);
+        }
+    }
+
     pub(super) fn end(mut self) -> Result<(), Reason> {
         match self.words.next() {
             None => Ok(()),

@@ -1,5 +1,7 @@
 //! Scenarios made wrong on purpose.
 
+mod host;
+
 use vlbr_pmu::Interrupt;
 use vlbr_scenario::{
     Action, BranchOutcome, Check, Expected, Expr, Fault, Operator, Phase, PmuStep, ReadCheck,
@@ -118,6 +120,10 @@ fn changed(step: &Step) -> Vec<Action> {
             .map(|expected| Action::Entry(index.clone(), expected))
             .collect(),
         Action::Vmx(step) => vmx(step).into_iter().map(Action::Vmx).collect(),
+        Action::Host(step) => host::changed(step)
+            .into_iter()
+            .map(|step| Action::Host(Box::new(step)))
+            .collect(),
         _ => Vec::new(),
     }
 }
