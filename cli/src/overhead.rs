@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vlbr_scene::report::{Overhead, OverheadOptions};
+use vlbr_scene::report::{Overhead, OverheadOptions, Sweep};
 
 use crate::common::Outcome;
 use crate::scene_args::{OverheadArgs, OverheadFormat};
@@ -23,11 +23,17 @@ pub(crate) fn run(args: &OverheadArgs) -> Outcome {
             .collect::<Result<_, _>>()?,
     };
     let model = file.cost_model(args.common.cost_model.as_deref())?;
+    let sweep = args.sweep.as_deref().map(Sweep::parse).transpose()?;
+    let scenes = match &sweep {
+        Some(sweep) => Some(sweep.scenes(&file)?),
+        None => None,
+    };
     let options = OverheadOptions {
         policies,
         model: &model,
-        scenes: None,
-        key: None,
+        scenes,
+        key: sweep.map(|sweep| sweep.key().to_owned()),
+        jobs: args.jobs,
     };
     let bar = bar();
     let progress = |done, all| {
@@ -39,9 +45,28 @@ pub(crate) fn run(args: &OverheadArgs) -> Outcome {
     let text = match args.format {
         OverheadFormat::Json => serde_json::to_string_pretty(&overhead)? + "\n",
         OverheadFormat::Table => overhead.text(),
+        OverheadFormat::Mail => overhead.mail(&command()),
+        OverheadFormat::Svg => overhead.svg()?,
+        OverheadFormat::Html => overhead.html(&command())?,
     };
     vm::write(args.common.output.as_deref(), &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command as a shell takes it, for whoever wants to run it again.
+fn command() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@[]".contains(c);
+    let arguments = std::env::args_os().skip(1).map(|argument| {
+        let argument = argument.to_string_lossy();
+        match argument.chars().all(plain) && !argument.is_empty() {
+            true => argument.into_owned(),
+            false => format!("'{}'", argument.replace('\'', "'\\''")),
+        }
+    });
+    let words: Vec<String> = std::iter::once("vlbr".to_owned())
+        .chain(arguments)
+        .collect();
+    words.join(" ")
 }
 
 /// A bar of runs on standard error, if that is a terminal.

@@ -51,6 +51,13 @@ pub(crate) struct OverheadArgs {
     /// Policies to compare; all without.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(crate) policy: Vec<String>,
+    /// Run the scene with several values of a key: scheduling.slice-us=100..6400*2, part=haswell,skylake,
+    /// vcpu.exits.external-interrupt=0..400+100, guest-perf.period=..., event=on,off.
+    #[arg(long, value_name = "KEY=RANGE")]
+    pub(crate) sweep: Option<String>,
+    /// Threads to use; 0 takes all cores.
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    pub(crate) jobs: usize,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: OverheadFormat,
@@ -84,4 +91,10 @@ pub(crate) enum OverheadFormat {
     Table,
     /// JSON.
     Json,
+    /// Plain text of at most 72 columns, for mail.
+    Mail,
+    /// A picture.
+    Svg,
+    /// A page with picture and tables.
+    Html,
 }

@@ -53,9 +53,7 @@ pub(crate) fn run(args: &VmArgs) -> Outcome {
 pub(crate) fn open(args: &SceneArgs) -> Result<SceneFile, Box<dyn Error>> {
     let mut file = SceneFile::open(&args.scene)?;
     if let Some(session) = &args.guest_perf {
-        for vcpu in &mut file.scene_mut().vcpu {
-            vcpu.guest_perf.get_or_insert_with(|| session.clone());
-        }
+        file.give_guest_perf(session);
     }
     Ok(file)
 }

@@ -52,6 +52,9 @@ pub enum SceneError {
         /// What is wrong.
         error: Box<Self>,
     },
+    /// Threads to run on.
+    #[error(transparent)]
+    Threads(rayon::ThreadPoolBuildError),
     /// A cost that the model does not state.
     #[error(transparent)]
     Estimate(#[from] EstimateError),

@@ -32,6 +32,8 @@ pub struct SceneFile {
     path: PathBuf,
     text: String,
     scene: Scene,
+    /// The session that guests without one are given.
+    guest_perf: Option<String>,
 }
 
 impl SceneFile {
@@ -46,6 +48,7 @@ impl SceneFile {
             path: path.to_owned(),
             text,
             scene,
+            guest_perf: None,
         })
     }
 
@@ -67,9 +70,22 @@ impl SceneFile {
         &self.scene
     }
 
-    /// The scene, for what a command changes in it.
-    pub const fn scene_mut(&mut self) -> &mut Scene {
-        &mut self.scene
+    /// Gives a perf session to every guest that has none.
+    pub fn give_guest_perf(&mut self, session: &str) {
+        self.guest_perf = Some(session.to_owned());
+        give(&mut self.scene, session);
+    }
+
+    /// A scene of another text, with the same files and sessions.
+    ///
+    /// # Errors
+    /// The text is no scene.
+    pub fn variant(&self, text: &str) -> Result<Scene, SceneError> {
+        let mut scene = Scene::from_toml(text)?;
+        if let Some(session) = &self.guest_perf {
+            give(&mut scene, session);
+        }
+        Ok(scene)
     }
 
     fn relative(&self, name: &Path) -> PathBuf {
@@ -167,6 +183,12 @@ impl SceneFile {
             }
         }
         Ok(inputs)
+    }
+}
+
+fn give(scene: &mut Scene, session: &str) {
+    for vcpu in &mut scene.vcpu {
+        vcpu.guest_perf.get_or_insert_with(|| session.to_owned());
     }
 }
 

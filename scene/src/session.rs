@@ -90,10 +90,10 @@ impl GuestPerf {
             }
             Some("call-graph") => {
                 call_stack = true;
-                "call_stack,u"
+                "stack,u"
             }
             Some(names) => {
-                call_stack = names.split(',').any(|name| name == "call_stack");
+                call_stack = names.split(',').any(|name| name == "stack");
                 names
             }
         };

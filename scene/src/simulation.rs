@@ -3,32 +3,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use vlbr_cpu::processor::Options;
 use vlbr_cpu::{Clock, Feed};
-use vlbr_host::kvm::{GuestCpu, KvmBehaviour, Note};
-use vlbr_host::machine::{Checking, HostConfig, Input, Machine, Output};
-use vlbr_host::perf::{
-    Behaviour, Creator, EventAttr, EventId, KernelVersion, LbrDataId, StackState, Target,
-    VersionError, parse_branch_filter, with_event_privileges,
-};
+use vlbr_host::kvm::Note;
+use vlbr_host::machine::{Checking, Input, Machine, Output};
+use vlbr_host::perf::{EventId, LbrDataId};
 use vlbr_host::policy::Policy;
 use vlbr_host::{CpuId, TaskId, VcpuId};
-use vlbr_pmu::{Device as _, Unfed};
 
 use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
-use crate::{
-    EventSpec, GuestModel, GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally,
-};
+use crate::{GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally};
 
 mod happenings;
 mod host_task;
 mod run_guest;
+mod setup;
+mod switch;
 
 use happenings::{Agenda, Happening};
-
-/// The kernel of policies that are part of none, if the scene says nothing.
-const KERNEL: KernelVersion = KernelVersion::new(6, 8, 0);
+pub use setup::kernel;
+use setup::{attr, config, guest_cpu};
 
 /// What a run led to.
 #[derive(Debug)]
@@ -78,6 +72,8 @@ struct Left {
     last: Option<(LbrDataId, u64)>,
     cpu: usize,
     deep: u64,
+    /// No entry was valid, so that perf takes the registers for reset when it looks.
+    empty: bool,
 }
 
 #[derive(Debug)]
@@ -398,92 +394,6 @@ impl<'s> Simulation<'s> {
         self.switch_to(cpu, next)
     }
 
-    fn switch_to(&mut self, cpu: usize, next: Option<usize>) -> Result<(), SceneError> {
-        let before = self.cpus[cpu].running;
-        if before == next {
-            return Ok(());
-        }
-        let leaves = before.and_then(|task| self.tasks[task].vcpu);
-        if let Some(vcpu) = leaves {
-            self.end_slice(vcpu);
-        }
-        if let Some(vcpu) = next.and_then(|task| self.tasks[task].vcpu) {
-            self.comes_back(cpu, vcpu);
-        }
-        self.set_clock(cpu);
-        let task = next.map(|next| self.tasks[next].id);
-        self.apply(&Input::Switch(CpuId(cpu as u16), task))?;
-        if let Some(vcpu) = leaves {
-            self.has_left(cpu, vcpu);
-        }
-        self.cpus[cpu].running = next;
-        self.cpus[cpu].slice_end = self.cpus[cpu].now + self.slice();
-        if let Some(next) = next {
-            let last = self.tasks[next].last.replace(cpu as u16);
-            if let Some(vcpu) = self.tasks[next].vcpu {
-                let tally = &mut self.vcpus[vcpu].tally.switches;
-                tally.pairs += u64::from(last.is_some());
-                tally.migrations += u64::from(last.is_some_and(|last| last != cpu as u16));
-            }
-        } else if self.scene.scheduling.deep_c_states {
-            self.apply(&Input::DeepCState(CpuId(cpu as u16)))?;
-            self.cpus[cpu].deep += 1;
-        }
-        Ok(())
-    }
-
-    /// What perf saved of the vCPU that was switched out.
-    fn has_left(&mut self, cpu: usize, vcpu: usize) {
-        let perf = self.machine.host().perf();
-        let thread = self.machine.host().vcpu(VcpuId(vcpu as u16)).thread;
-        let saved = perf
-            .lbr_context(thread)
-            .filter(|context| context.stack_state() == StackState::Valid);
-        let valid = saved.map(|context| {
-            let entries = context.entries().into_iter();
-            match self.machine.host().lbr_msrs().arch {
-                true => entries.take_while(|e| e.from().value != 0).count() as u64,
-                false => context.valid_lbrs().into(),
-            }
-        });
-        let left = Left {
-            last: perf.lbr_cpu(CpuId(cpu as u16)).last(),
-            cpu,
-            deep: self.cpus[cpu].deep,
-        };
-        let nr = u64::from(self.machine.host().lbr_msrs().nr);
-        let state = &mut self.vcpus[vcpu];
-        state.left = valid.map(|_| left);
-        if let Some(valid) = valid {
-            state.tally.saved.saves += 1;
-            state.tally.saved.entries += valid;
-            state.tally.saved.full += u64::from(valid == nr);
-        }
-    }
-
-    /// Whether what perf saved of the vCPU still stands in the registers, when it is switched in.
-    fn comes_back(&mut self, cpu: usize, vcpu: usize) {
-        let Some(left) = self.vcpus[vcpu].left.take() else {
-            return;
-        };
-        let perf = self.machine.host().perf();
-        let last = perf.lbr_cpu(CpuId(cpu as u16)).last();
-        let same = left.cpu == cpu && left.last.is_some() && left.last == last;
-        let deep = self.cpus[cpu].deep != left.deep;
-        let tally = &mut self.vcpus[vcpu].tally.switches;
-        tally.kept += u64::from(same && !deep);
-        tally.disturbed += u64::from(!same || deep);
-        tally.c_states += u64::from(same && deep);
-    }
-
-    /// What is counted when a time slice of a vCPU ends.
-    fn end_slice(&mut self, vcpu: usize) {
-        let state = &mut self.vcpus[vcpu];
-        let accesses = state.tally.lbr_accesses + state.tally.debugctl_accesses;
-        state.tally.slices_with_lbr += u64::from(accesses != state.lbr_before_slice);
-        state.lbr_before_slice = accesses;
-    }
-
     fn close_all(&mut self) -> Result<(), SceneError> {
         let open: Vec<_> = self.events.values().flatten().copied().collect();
         self.events.clear();
@@ -510,142 +420,5 @@ fn due(random: &mut Random, now: u64, per_million: u32) -> u64 {
     match per_million {
         0 => u64::MAX,
         rate => now.saturating_add(random.gap(1_000_000 / u64::from(rate))),
-    }
-}
-
-/// The Linux that a scene runs on under a policy: the policy's, if it is part of one, then the scene's.
-///
-/// # Errors
-/// The scene's is no version.
-pub fn kernel(scene: &Scene, policy: &dyn Policy) -> Result<KernelVersion, SceneError> {
-    match (&scene.kernel, policy.kernel()) {
-        (_, Some(kernel)) => Ok(kernel),
-        (Some(text), None) => text
-            .parse()
-            .map_err(|error: VersionError| SceneError::value("kernel", error.to_string())),
-        (None, None) => Ok(KERNEL),
-    }
-}
-
-fn config(
-    scene: &Scene,
-    sources: &[GuestSource],
-    policy: &dyn Policy,
-) -> Result<HostConfig, SceneError> {
-    let kernel = kernel(scene, policy)?;
-    let mut behaviour = Behaviour::of(kernel);
-    policy.adjust(&mut behaviour);
-    let mut options = Options::default();
-    options.pmu.unfed = Unfed::Hold;
-    options.pmu.feeds = sources.iter().fold(options.pmu.feeds, |feeds, source| {
-        feeds.with(run_guest::sources(source))
-    });
-    Ok(HostConfig {
-        part: scene.part.clone(),
-        cpus: scene.cpus.into(),
-        options,
-        behaviour,
-        kvm: KvmBehaviour::of(kernel),
-        ignore_msrs: scene.ignore_msrs,
-    })
-}
-
-fn guest_cpu(host: &vlbr_lbr::Profile, model: &GuestModel) -> Result<GuestCpu, String> {
-    let part = match &model.part {
-        Some(name) => vlbr_lbr::Profile::named(name).map_err(|error| error.to_string())?,
-        None => host,
-    };
-    let family_and_model = part.models().first();
-    let arch_lbr_ebx = match part.interface() {
-        vlbr_lbr::Interface::Arch(arch) => arch.ebx,
-        vlbr_lbr::Interface::Legacy(_) => 0,
-    };
-    Ok(GuestCpu {
-        model: *family_and_model.ok_or_else(|| format!("{} has no model number", part.name()))?,
-        pdcm: model.pdcm,
-        pmu_version: model.pmu_version,
-        gp_counters: model.counters,
-        fixed_counters: model.fixed_counters,
-        arch_lbr_ebx,
-    })
-}
-
-/// What `perf record` would open for an event of the scene.
-fn attr(
-    n: usize,
-    spec: &EventSpec,
-    lbr: &vlbr_lbr::Profile,
-    pmu: &vlbr_pmu::Profile,
-) -> Result<EventAttr, SceneError> {
-    let bad = |key: &str, reason: String| SceneError::value(format!("event[{n}].{key}"), reason);
-    let event = pmu
-        .parse_event(&spec.event, &vlbr_pmu::Options::default())
-        .map_err(|error| bad("event", error.to_string()))?;
-    let filter = match &spec.branch_filter {
-        None => None,
-        Some(names) => {
-            let types = parse_branch_filter(names)
-                .map_err(|error| bad("branch-filter", error.to_string()))?;
-            let types = with_event_privileges(types, event.user, event.kernel);
-            vlbr_host::perf::LbrFilter::new(lbr, types)
-                .map_err(|error| bad("branch-filter", error.to_string()))?;
-            Some(types)
-        }
-    };
-    let mut attr = EventAttr::sampling(&event, spec.period, filter);
-    attr.pinned = spec.pinned;
-    attr.exclusive = spec.exclusive;
-    attr.exclude_guest = spec.exclude_guest;
-    attr.exclude_host = spec.exclude_host;
-    Ok(attr)
-}
-
-impl Simulation<'_> {
-    /// Opens an event of the scene, on one processor or on each.
-    fn open_event(&mut self, n: usize) -> Result<(), SceneError> {
-        let spec = &self.scene.event[n];
-        let lbr = self
-            .machine
-            .host()
-            .hardware()
-            .fresh()
-            .lbr()
-            .profile()
-            .clone();
-        let pmu = self
-            .machine
-            .host()
-            .hardware()
-            .fresh()
-            .pmu()
-            .profile()
-            .clone();
-        let attr = attr(n, spec, &lbr, &pmu)?;
-        let task = match (&spec.task, spec.vcpu) {
-            (Some(name), _) => {
-                let found = self
-                    .tasks
-                    .iter()
-                    .find(|task| task.spec.is_some_and(|n| self.scene.task[n].name == *name));
-                found.map(|task| task.id)
-            }
-            (None, Some(vcpu)) => Some(self.machine.host().vcpu(VcpuId(vcpu as u16)).thread),
-            (None, None) => None,
-        };
-        let targets: Vec<_> = match (task, spec.cpu) {
-            (Some(task), Some(cpu)) => vec![Target::TaskOnCpu(task, CpuId(cpu))],
-            (Some(task), None) => vec![Target::Task(task)],
-            (None, Some(cpu)) => vec![Target::Cpu(CpuId(cpu))],
-            (None, None) => (0..self.scene.cpus)
-                .map(|cpu| Target::Cpu(CpuId(cpu)))
-                .collect(),
-        };
-        for target in targets {
-            let input = Input::Open(Box::new(attr), target, Creator::User, None);
-            if let Output::Event(event) = self.apply(&input)? {
-                self.events.entry(n).or_default().push(event);
-            }
-        }
-        Ok(())
     }
 }

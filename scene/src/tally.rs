@@ -12,8 +12,9 @@ pub struct SwitchTally {
     pub disturbed: u64,
     /// Those after which it still stood in the registers.
     pub kept: u64,
-    /// Those of the disturbed ones in which nothing but a deep C-state came between.
-    pub c_states: u64,
+    /// Those of the disturbed ones in which nobody else used the LBR, but its youngest entry was
+    /// empty: a deep C-state came between, or an empty stack was saved.
+    pub emptied: u64,
     /// Those onto another processor.
     pub migrations: u64,
 }

@@ -2,13 +2,20 @@
 
 mod costs;
 mod letters;
+mod mail;
 mod overhead;
+mod plot;
+mod ranking;
 mod samples;
+mod sweep;
 mod table;
 mod vm;
 
 pub use costs::{CostRow, Costs, Cycles, Difference, LbrCounts};
 pub use letters::{Letters, Origin};
 pub use overhead::{Overhead, OverheadOptions, Point, PolicyRow};
+pub use plot::PlotError;
+pub use ranking::{Crossing, Order};
 pub use samples::SampleFidelity;
+pub use sweep::Sweep;
 pub use vm::{Models, VmOptions, VmReport};

@@ -27,6 +27,8 @@ pub struct OverheadOptions<'a> {
     pub scenes: Option<Vec<(String, Scene)>>,
     /// The key that they differ in.
     pub key: Option<String>,
+    /// Threads to use; 0 takes all cores.
+    pub jobs: usize,
 }
 
 /// A policy in a scene.
@@ -179,14 +181,16 @@ impl Overhead {
             }
         }
         let (done, all) = (AtomicU64::new(0), jobs.len() as u64);
-        let runs: Vec<_> = jobs
-            .par_iter()
-            .map(|job| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs);
+        let pool = pool.build().map_err(SceneError::Threads)?;
+        let runs: Vec<_> = pool.install(|| {
+            let runs = jobs.par_iter().map(|job| {
                 let run = run(job, &guests[job.point], options.model);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                 run
-            })
-            .collect();
+            });
+            runs.collect()
+        });
         let mut ideals = BTreeMap::new();
         let mut points: Vec<Runs> = scenes.iter().map(|_| Vec::new()).collect();
         for (job, run) in jobs.into_iter().zip(runs) {
@@ -333,10 +337,17 @@ impl Overhead {
                 let reason = row.failed.as_deref().unwrap_or_default();
                 writeln!(out, "{}: does not run: {reason}", row.policy)?;
             }
+            writeln!(out, "ranking: {}", point.ranking())?;
             if n + 1 < self.points.len() {
                 continue;
             }
             writeln!(out)?;
+            if let Some(key) = &self.key {
+                for crossing in self.crossings() {
+                    writeln!(out, "{}", crossing.text(key))?;
+                }
+                writeln!(out)?;
+            }
             for origin in &point.origins {
                 writeln!(out, "{}: {}", origin.of, origin.from)?;
             }
@@ -347,7 +358,8 @@ impl Overhead {
         writeln!(
             out,
             "cycles: of LBR accesses, beyond those with a processor of the guest's own on the same kernel \
-             (ideal). denied: accesses of the guest that were refused or had no effect"
+             (ideal). denied: accesses of the guest that were refused or had no effect. ranking: < decided \
+             within the ranges of the cost model, ~ not, = the same, * refuses accesses"
         )
     }
 }
