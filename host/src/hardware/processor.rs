@@ -34,8 +34,9 @@ impl Running {
 
 /// LBR, PMU and VMX of a logical processor, and whose each value in its LBR is.
 ///
-/// [`MsrAccess`] is RDMSR and WRMSR without a count; what it writes belongs to
-/// [`Processor::write_for`]. The host goes through [`Processor::rdmsr`] and [`Processor::wrmsr`].
+/// [`MsrAccess`] is RDMSR and WRMSR without a count; what it writes belongs to the owner that
+/// [`Processor::in_vmx`] was given. The host goes through [`Processor::rdmsr`] and
+/// [`Processor::wrmsr`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Processor {
     logical: LogicalProcessor,

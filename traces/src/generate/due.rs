@@ -19,7 +19,7 @@ enum What {
     Exit(Fragment),
 }
 
-/// A kind of instruction, numbered as in [`Kinds::all`].
+/// A kind of instruction, numbered in the order of the spec.
 #[derive(Clone, Debug)]
 pub(super) struct Kind {
     what: What,

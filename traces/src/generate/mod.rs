@@ -2,8 +2,8 @@
 //!
 //! A [`Spec`] says what runs how often: branches by class and bias, loops, call depth, indirect
 //! targets, ring transitions, instructions that can cause VM exits, use of the LBR by the guest.
-//! [`generate`] writes a trace of it, the same bytes for the same spec; [`fit`] makes a spec of a
-//! recorded trace, and [`compare`] says how far the one is from the other.
+//! [`generate`] writes a trace of it, the same bytes for the same spec; [`fit()`] makes a spec of a
+//! recorded trace, and [`compare()`] says how far the one is from the other.
 
 mod account;
 mod check;
