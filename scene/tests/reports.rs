@@ -6,7 +6,7 @@ use vlbr_cpu::ledger::{CostModel, Event};
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
 use vlbr_scene::report::{VmOptions, VmReport};
-use vlbr_scene::{GuestSource, Outcome, Scene, Simulation};
+use vlbr_scene::{GuestSource, Outcome, Scene, SceneFile, Simulation};
 
 const LOOP: &str = r#"
 name = "loop"
@@ -89,6 +89,35 @@ fn time_is_the_same_under_every_policy() {
             assert_eq!(vcpu.switches.pairs, ideal.switches.pairs, "{name}");
             assert_eq!(vcpu.exits.assumed, ideal.exits.assumed, "{name}");
         }
+    }
+}
+
+#[test]
+fn exits_of_a_trace_and_switches_are_the_same_under_every_policy() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../corpus/scenes/boot.toml");
+    let file = SceneFile::open(folder.as_ref()).unwrap();
+    let mut scene = file.scene().clone();
+    scene.vcpu[0].instructions = Some(9_000_000);
+    scene.vcpu[0].guest_perf = Some("br_inst_retired.near_taken:3000".to_owned());
+    let guests = file.guests(&scene).unwrap();
+    let run = |name: &str| {
+        let simulation = Simulation::new(&scene, &guests, &policy(name), Checking::Off).unwrap();
+        simulation.run(&mut |_| {}).unwrap()
+    };
+    let ideal = run("ideal");
+    let of_ideal = &ideal.vcpus[0];
+    assert!(of_ideal.exits.recorded > 1000 && of_ideal.samples > 100);
+    for name in ["v8", "upstream@6.16", "naive"] {
+        let outcome = run(name);
+        let vcpu = &outcome.vcpus[0];
+        assert_eq!(vcpu.exits.recorded, of_ideal.exits.recorded, "{name}");
+        assert_eq!(vcpu.exits.assumed, of_ideal.exits.assumed, "{name}");
+        assert_eq!(vcpu.switches.pairs, of_ideal.switches.pairs, "{name}");
+        assert_eq!(
+            vcpu.switches.migrations, of_ideal.switches.migrations,
+            "{name}"
+        );
+        assert_eq!(outcome.cycles, ideal.cycles, "{name}");
     }
 }
 

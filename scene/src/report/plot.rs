@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, SegmentValue, ValueFormatter};
 use plotters::prelude::*;
 
-use super::table::{figure, grouped};
+use super::table::{grouped, place};
 use super::{Cycles, Overhead, PolicyRow};
 
 /// Width of the picture.
@@ -123,11 +123,12 @@ impl Overhead {
         let mut chart = ChartBuilder::on(&root)
             .caption(self.heading(), ("sans-serif", 18))
             .margin(12)
+            .margin_right(36)
             .x_label_area_size(40)
             .y_label_area_size((widest * 7 + 20).min(WIDTH / 2))
             .build_cartesian_2d(
                 (least..most).log_scale(),
-                (0..lines.len().max(1) as i32).into_segmented(),
+                (0..lines.len().max(1) as i32 - 1).into_segmented(),
             )?;
         let name = |at: &SegmentValue<i32>| match at {
             SegmentValue::CenterOf(n) | SegmentValue::Exact(n) => {
@@ -204,11 +205,12 @@ impl Overhead {
         let mut chart = ChartBuilder::on(&upper)
             .caption(self.heading(), ("sans-serif", 18))
             .margin(12)
+            .margin_right(36)
             .x_label_area_size(40)
             .y_label_area_size(110)
             .build_cartesian_2d(x, y)?;
         let label = |x: &f64| match (numbers, x.fract() == 0.0) {
-            (true, _) => figure(*x),
+            (true, _) => place(*x),
             (false, true) => named
                 .get(*x as usize)
                 .copied()

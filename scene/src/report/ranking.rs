@@ -211,7 +211,7 @@ impl Crossing {
     #[must_use]
     pub fn text(&self, key: &str) -> String {
         let (a, b) = (&self.a, &self.b);
-        let figure = super::table::figure;
+        let figure = super::table::place;
         let side = |order: Order| match order {
             Order::Less => format!("{a} costs less"),
             _ => format!("{b} costs less"),

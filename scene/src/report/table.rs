@@ -29,6 +29,14 @@ pub(super) fn figure(value: f64) -> String {
     }
 }
 
+/// A value on an axis: whole numbers without places.
+pub(super) fn place(value: f64) -> String {
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => grouped(value as i64),
+        false => figure(value),
+    }
+}
+
 /// Columns as wide as their widest cell. Of the first `left` columns text begins at the left.
 pub(super) fn aligned(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -154,8 +154,11 @@ impl Simulation<'_> {
             if !quiet {
                 let now = Cycles::new(begin + done * per_thousand / 1000);
                 if self.retire(cpu_id, step, now, interrupted)? {
+                    // What else the step does comes when the guest goes on.
                     self.cpus[cpu].now = now.value();
-                    return Ok(Stop::Exited);
+                    self.set_clock(cpu);
+                    self.enter(VcpuId(vcpu as u16), FastPath::No)?;
+                    quiet = self.machine.is_quiet(cpu_id);
                 }
             }
             if interrupted {
