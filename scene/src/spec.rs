@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use crate::SceneError;
 
+/// Longest time, in microseconds: eleven and a half days.
+const LONGEST_US: u64 = 1_000_000_000_000;
 /// Longest text that is read.
 const LONGEST: u64 = 1 << 20;
 
@@ -339,6 +341,7 @@ impl Scene {
         if !(1..=100_000).contains(&self.mhz) {
             return bad("mhz", format!("{} is not from 1 to 100000", self.mhz));
         }
+        self.check_times()?;
         if self.scheduling.slice_us == 0 {
             return bad("scheduling.slice-us", "is 0".to_owned());
         }
@@ -387,6 +390,33 @@ impl Scene {
             );
         }
         Ok(())
+    }
+
+    /// No time is so long that its clocks could not be counted.
+    fn check_times(&self) -> Result<(), SceneError> {
+        let scheduling = &self.scheduling;
+        let mut times = vec![
+            ("duration-us".to_owned(), self.duration_us.unwrap_or(0)),
+            ("scheduling.slice-us".to_owned(), scheduling.slice_us),
+            ("scheduling.rotation-us".to_owned(), scheduling.rotation_us),
+            ("scheduling.halt-us".to_owned(), scheduling.halt_us),
+        ];
+        for (n, task) in self.task.iter().enumerate() {
+            times.push((format!("task[{n}].from-us"), task.from_us));
+            times.push((format!("task[{n}].every-us"), task.every_us));
+            times.push((format!("task[{n}].for-us"), task.for_us));
+        }
+        for (n, event) in self.event.iter().enumerate() {
+            times.push((format!("event[{n}].from-us"), event.from_us));
+            times.push((format!("event[{n}].until-us"), event.until_us.unwrap_or(0)));
+        }
+        match times.into_iter().find(|(_, us)| *us > LONGEST_US) {
+            None => Ok(()),
+            Some((at, us)) => Err(SceneError::value(
+                at,
+                format!("{us} is more than {LONGEST_US} microseconds"),
+            )),
+        }
     }
 
     fn check_vcpu(
