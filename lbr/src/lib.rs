@@ -16,7 +16,7 @@ pub mod reference;
 mod smt;
 
 pub use device::{Device, Pmi, Reset, Verdict};
-pub use fast::Lbr;
+pub use fast::{EntryWrites, Lbr, MAX_DEPTH, StackWords};
 pub use gp::{Access, GpFault, GpReason};
 pub use options::{FreezeFlavour, Options, OptionsError, ReservedWrite, ReturnGate};
 pub use profile::{

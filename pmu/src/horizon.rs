@@ -13,6 +13,21 @@ pub struct Limit {
     pub events: u64,
 }
 
+impl Limit {
+    /// The instruction of this number, from 1 on, may reach it.
+    pub(crate) fn instructions(&self) -> u64 {
+        most_per_instruction(self.selector.sources)
+            .map_or(1, |most| self.events.saturating_sub(1) / most + 1)
+    }
+}
+
+pub(crate) fn instructions_to_delivery((unit, left): (SkidUnit, u64)) -> u64 {
+    match unit {
+        SkidUnit::Instructions => left.max(1),
+        SkidUnit::CoreCycles => 1,
+    }
+}
+
 /// How far one may retire without looking: while a run stays before every limit, its increments
 /// may be added up and given to [`crate::Device::retire`] in one, or in any number of parts.
 ///
@@ -32,20 +47,9 @@ impl Horizon {
     /// instruction may bring many; `u64::MAX` without limits.
     #[must_use]
     pub fn instructions(&self) -> u64 {
-        let bound = |limit: &Limit| {
-            let most = most_per_instruction(limit.selector.sources)?;
-            Some(limit.events.saturating_sub(1) / most + 1)
-        };
-        let limits = self
-            .limits
-            .iter()
-            .map(|limit| bound(limit).unwrap_or(1))
-            .min();
-        let delivery = self.delivery.map(|(unit, left)| match unit {
-            SkidUnit::Instructions => left.max(1),
-            SkidUnit::CoreCycles => 1,
-        });
-        limits.into_iter().chain(delivery).min().unwrap_or(u64::MAX)
+        let limits = self.limits.iter().map(Limit::instructions);
+        let delivery = self.delivery.map(instructions_to_delivery);
+        limits.chain(delivery).min().unwrap_or(u64::MAX)
     }
 
     /// Whether a run with these increments stays before every limit.

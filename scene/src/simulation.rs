@@ -14,12 +14,14 @@ use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
 use crate::{GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally};
 
+mod fed;
 mod happenings;
 mod host_task;
 mod run_guest;
 mod setup;
 mod switch;
 
+use fed::Fed;
 use happenings::{Agenda, Happening};
 pub use setup::kernel;
 use setup::{attr, config, guest_cpu};
@@ -79,7 +81,7 @@ struct Left {
 #[derive(Debug)]
 struct VcpuState<'s> {
     guest: Guest<'s>,
-    feed: Feed<'s>,
+    feed: Fed<'s>,
     tally: VcpuTally,
     /// Instruction counts at which the scene's exits are due, by kind.
     due: [u64; 8],
@@ -172,7 +174,11 @@ impl<'s> Simulation<'s> {
                 .map(|(_, rate)| due(&mut random, 0, rate));
             vcpus.push(VcpuState {
                 guest: Guest::new(source),
-                feed: Feed::new(source.code(), machine.feeds(), Clock::Instructions),
+                feed: Fed::new(Feed::new(
+                    source.code(),
+                    machine.feeds(),
+                    Clock::Instructions,
+                )),
                 tally: VcpuTally::default(),
                 next_exit: due.iter().copied().min().unwrap_or(u64::MAX),
                 due,

@@ -143,35 +143,22 @@ impl Vmx {
 
     fn record(&mut self, exit: &VmExit) {
         let Some(vmcs) = self.vmcs_mut() else { return };
-        for (field, value) in [
-            (VmcsField::VM_EXIT_REASON, exit.reason.value().into()),
-            (VmcsField::EXIT_QUALIFICATION, exit.qualification),
-            (
-                VmcsField::VM_EXIT_INTR_INFO,
-                exit.interruption.bits().into(),
-            ),
-            (VmcsField::VM_EXIT_INTR_ERROR_CODE, exit.error_code.into()),
-            (
-                VmcsField::IDT_VECTORING_INFO_FIELD,
-                exit.idt_vectoring.bits().into(),
-            ),
-            (
-                VmcsField::IDT_VECTORING_ERROR_CODE,
-                exit.idt_error_code.into(),
-            ),
-            (
-                VmcsField::VM_EXIT_INSTRUCTION_LEN,
-                exit.instruction_length.into(),
-            ),
-            (
-                VmcsField::VMX_INSTRUCTION_INFO,
-                exit.instruction_info.into(),
-            ),
-            (VmcsField::GUEST_LINEAR_ADDRESS, exit.linear_address),
-            (VmcsField::GUEST_PHYSICAL_ADDRESS, exit.physical_address),
-        ] {
-            vmcs.set(field, value);
-        }
+        // Field by field, so that the place of each is known when this is compiled.
+        vmcs.set(VmcsField::VM_EXIT_REASON, exit.reason.value().into());
+        vmcs.set(VmcsField::EXIT_QUALIFICATION, exit.qualification);
+        let interruption = exit.interruption.bits();
+        vmcs.set(VmcsField::VM_EXIT_INTR_INFO, interruption.into());
+        vmcs.set(VmcsField::VM_EXIT_INTR_ERROR_CODE, exit.error_code.into());
+        let vectoring = exit.idt_vectoring.bits();
+        vmcs.set(VmcsField::IDT_VECTORING_INFO_FIELD, vectoring.into());
+        let error_code = exit.idt_error_code;
+        vmcs.set(VmcsField::IDT_VECTORING_ERROR_CODE, error_code.into());
+        let length = exit.instruction_length;
+        vmcs.set(VmcsField::VM_EXIT_INSTRUCTION_LEN, length.into());
+        let info = exit.instruction_info;
+        vmcs.set(VmcsField::VMX_INSTRUCTION_INFO, info.into());
+        vmcs.set(VmcsField::GUEST_LINEAR_ADDRESS, exit.linear_address);
+        vmcs.set(VmcsField::GUEST_PHYSICAL_ADDRESS, exit.physical_address);
         let injected = vmcs.entry_interruption().without_valid();
         vmcs.set(VmcsField::VM_ENTRY_INTR_INFO_FIELD, injected.bits().into());
     }
@@ -189,26 +176,27 @@ impl Vmx {
             return Ok(());
         };
         let controls = vmcs.exit_controls();
-        let saved = [
-            (
-                controls.contains(ExitControls::SAVE_DEBUG_CONTROLS),
-                VmcsField::GUEST_IA32_DEBUGCTL,
-                Msr::DEBUGCTL,
-            ),
-            (
-                controls.contains(ExitControls::SAVE_PERF_GLOBAL_CTRL),
-                VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL,
-                Msr::PERF_GLOBAL_CTRL,
-            ),
-            (has_lbr_ctl, VmcsField::GUEST_IA32_LBR_CTL, Msr::LBR_CTL),
-        ];
-        for (_, field, msr) in saved.into_iter().filter(|(save, ..)| *save) {
-            let value = context
-                .ledger
-                .field_save(context.msrs, msr)
-                .map_err(AbortCause::Refused)?;
-            vmcs.set(field, value);
-        }
+        let mut save = |wanted, field, msr| {
+            if wanted {
+                let value = context
+                    .ledger
+                    .field_save(context.msrs, msr)
+                    .map_err(AbortCause::Refused)?;
+                vmcs.set(field, value);
+            }
+            Ok(())
+        };
+        save(
+            controls.contains(ExitControls::SAVE_DEBUG_CONTROLS),
+            VmcsField::GUEST_IA32_DEBUGCTL,
+            Msr::DEBUGCTL,
+        )?;
+        save(
+            controls.contains(ExitControls::SAVE_PERF_GLOBAL_CTRL),
+            VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL,
+            Msr::PERF_GLOBAL_CTRL,
+        )?;
+        save(has_lbr_ctl, VmcsField::GUEST_IA32_LBR_CTL, Msr::LBR_CTL)?;
         let registers = &*context.registers;
         if controls.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
             vmcs.set(VmcsField::GUEST_DR7, registers.dr7);

@@ -38,6 +38,9 @@ const fn slot(field: VmcsField) -> Option<usize> {
     }
 }
 
+/// How many fields there are.
+const FIELDS: usize = VmcsField::NAMED.len();
+
 /// Positions in [`VmcsField::NAMED`] by [`slot`]; beyond its end where there is no field.
 static POSITIONS: [u16; 2048] = {
     let mut positions = [u16::MAX; 2048];
@@ -61,7 +64,7 @@ pub struct Vmcs {
     pub(crate) revision: u32,
     pub(crate) launch: LaunchState,
     /// By position in [`VmcsField::NAMED`].
-    values: Vec<u64>,
+    values: Box<[u64; FIELDS]>,
 }
 
 impl Vmcs {
@@ -71,7 +74,7 @@ impl Vmcs {
         Self {
             revision,
             launch: LaunchState::Clear,
-            values: vec![0; VmcsField::NAMED.len()],
+            values: Box::new([0; FIELDS]),
         }
     }
 
@@ -87,6 +90,7 @@ impl Vmcs {
         self.launch
     }
 
+    #[inline]
     fn position(field: VmcsField) -> Option<usize> {
         let field = field.full();
         let position = usize::from(*POSITIONS.get(slot(field)?)?);
@@ -97,6 +101,7 @@ impl Vmcs {
     /// The value of a field: of the upper half, if the encoding is of access type "high"; `None` if
     /// no field has this encoding.
     #[must_use]
+    #[inline]
     pub fn get(&self, field: VmcsField) -> Option<u64> {
         let whole = *self.values.get(Self::position(field)?)?;
         Some(if field.is_high() { whole >> 32 } else { whole })
@@ -104,6 +109,7 @@ impl Vmcs {
 
     /// Sets a field, dropping bits beyond its width; of access type "high", its upper half.
     /// Returns whether there is such a field.
+    #[inline]
     pub fn set(&mut self, field: VmcsField, value: u64) -> bool {
         let Some(slot) = Self::position(field).and_then(|at| self.values.get_mut(at)) else {
             return false;
@@ -117,10 +123,12 @@ impl Vmcs {
     }
 
     /// As [`Self::get`] for the named fields, which all exist.
+    #[inline]
     pub(crate) fn field(&self, field: VmcsField) -> u64 {
         self.get(field).unwrap_or(0)
     }
 
+    #[inline]
     pub(crate) fn field32(&self, field: VmcsField) -> u32 {
         self.field(field) as u32
     }
@@ -172,7 +180,7 @@ impl Vmcs {
     pub fn fields(&self) -> impl Iterator<Item = (VmcsField, u64)> + '_ {
         VmcsField::NAMED
             .iter()
-            .zip(&self.values)
+            .zip(&*self.values)
             .map(|((field, ..), &value)| (*field, value))
             .filter(|&(_, value)| value != 0)
     }

@@ -38,11 +38,27 @@ impl EntryBlock {
         }
     }
 
+    /// Numbers of the entries, in order.
+    #[inline]
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        let last = self.nr.saturating_sub(1);
+        let mut next = self.entry(0);
+        (0..self.count).map(move |_| {
+            let n = next;
+            next = match self.down {
+                true if n == 0 => last,
+                true => n - 1,
+                false if n >= last => 0,
+                false => n + 1,
+            };
+            n
+        })
+    }
+
     /// The registers, entry by entry.
     pub fn msrs(self) -> impl Iterator<Item = Msr> {
         let (from, to, info) = self.bases;
-        (0..self.count).flat_map(move |position| {
-            let n = self.entry(position);
+        self.numbers().flat_map(move |n| {
             [Some(from), Some(to), info]
                 .into_iter()
                 .flatten()

@@ -10,13 +10,34 @@ use rustc_hash::FxHashMap;
 
 use super::{Actor, EntryBlock, Event, MsrAccess};
 
+/// Rows that are found without a search.
+const HINTS: usize = 1 << 7;
+/// An odd number near 2^64 over the golden ratio: the high bits of a product depend on all bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// How often each actor made each access. Counts stop at 2^64 - 1.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
-    /// By [`Event::key`] with the actor: one word is found faster than a pair of enumerations.
-    rows: FxHashMap<u64, (Actor, Event, u64)>,
+    rows: Vec<(Actor, Event, u64)>,
+    /// Places in `rows`, by [`Event::key`] with the actor: one word is found faster than a pair of
+    /// enumerations.
+    places: FxHashMap<u64, u32>,
+    /// For some keys their place.
+    hints: [(u64, u32); HINTS],
     /// Accesses to all registers of some entries, counted as one; [`Ledger::rows`] tells them apart.
     blocks: FxHashMap<(Actor, bool, EntryBlock), u64>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            places: FxHashMap::default(),
+            // No key has all bits.
+            hints: [(u64::MAX, 0); HINTS],
+            blocks: FxHashMap::default(),
+        }
+    }
 }
 
 impl PartialEq for Ledger {
@@ -39,17 +60,35 @@ impl Ledger {
         self.add_many(actor, event, 1);
     }
 
+    #[inline]
     fn add_many(&mut self, actor: Actor, event: Event, times: u64) {
         let key = event.key() << 8 | actor as u64;
-        let (.., count) = self.rows.entry(key).or_insert((actor, event, 0));
+        let hint = (key.wrapping_mul(SPREAD) >> 57) as usize;
+        let (known, place) = self.hints[hint];
+        let place = match known == key {
+            true => place,
+            false => self.place(key, hint, actor, event),
+        };
+        let (.., count) = &mut self.rows[place as usize];
         *count = count.saturating_add(times);
+    }
+
+    #[cold]
+    fn place(&mut self, key: u64, hint: usize, actor: Actor, event: Event) -> u32 {
+        let rows = &mut self.rows;
+        let place = *self.places.entry(key).or_insert_with(|| {
+            rows.push((actor, event, 0));
+            rows.len() as u32 - 1
+        });
+        self.hints[hint] = (key, place);
+        place
     }
 
     /// Every row, with blocks taken apart.
     fn sum(&self) -> BTreeMap<(Actor, Event), u64> {
         let mut rows: BTreeMap<_, u64> = self
             .rows
-            .values()
+            .iter()
             .map(|(actor, event, count)| ((*actor, *event), *count))
             .collect();
         for (&(actor, write, block), &count) in &self.blocks {
@@ -90,7 +129,7 @@ impl Ledger {
     /// accepts.
     #[must_use]
     pub fn accesses(&self, actor: Actor, choose: impl Fn(Msr) -> bool) -> u64 {
-        let rows = self.rows.values().filter(|(by, ..)| *by == actor);
+        let rows = self.rows.iter().filter(|(by, ..)| *by == actor);
         let single = rows.filter_map(|(_, event, count)| match event {
             Event::Rdmsr(msr)
             | Event::Wrmsr(msr)
@@ -167,8 +206,12 @@ impl Ledger {
 
     fn add_block(&mut self, actor: Actor, write: bool, block: EntryBlock) {
         if block.count != 0 {
-            let count = self.blocks.entry((actor, write, block)).or_default();
-            *count = count.saturating_add(1);
+            match self.blocks.get_mut(&(actor, write, block)) {
+                Some(count) => *count = count.saturating_add(1),
+                None => {
+                    self.blocks.insert((actor, write, block), 1);
+                }
+            }
         }
     }
 

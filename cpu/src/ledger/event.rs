@@ -49,6 +49,7 @@ pub enum Event {
 
 impl Event {
     /// A number that no other event has, below 2^56.
+    #[inline]
     pub(super) fn key(self) -> u64 {
         let of = |kind: u64, more: u64, number: u32| kind << 50 | more << 33 | u64::from(number);
         match self {

@@ -43,7 +43,34 @@ impl fmt::Display for Owner {
 #[derive(Clone, Debug)]
 pub(super) struct Routes {
     all: Arc<[(Msr, Owner)]>,
-    by_number: Arc<FxHashMap<Msr, Owner>>,
+    by_number: Arc<ByNumber>,
+}
+
+/// Registers below this number are found by it; there are few above.
+const LOW: usize = 0x2000;
+
+#[derive(Debug)]
+struct ByNumber {
+    low: Box<[Option<Owner>; LOW]>,
+    high: FxHashMap<Msr, Owner>,
+}
+
+impl ByNumber {
+    fn of(routes: &[(Msr, Owner)]) -> Self {
+        let mut by_number = Self {
+            low: Box::new([None; LOW]),
+            high: FxHashMap::default(),
+        };
+        for &(msr, owner) in routes {
+            match by_number.low.get_mut(msr.value() as usize) {
+                Some(low) => *low = Some(owner),
+                None => {
+                    by_number.high.insert(msr, owner);
+                }
+            }
+        }
+        by_number
+    }
 }
 
 impl PartialEq for Routes {
@@ -82,13 +109,17 @@ impl Routes {
         routes.sort_by_key(|(msr, _)| *msr);
         routes.dedup_by_key(|(msr, _)| *msr);
         Self {
-            by_number: Arc::new(routes.iter().copied().collect()),
+            by_number: Arc::new(ByNumber::of(&routes)),
             all: routes.into(),
         }
     }
 
     pub(super) fn owner(&self, msr: Msr) -> Option<Owner> {
-        self.by_number.get(&msr).copied()
+        let ByNumber { low, high } = &*self.by_number;
+        match low.get(msr.value() as usize) {
+            Some(owner) => *owner,
+            None => high.get(&msr).copied(),
+        }
     }
 
     /// Whether these are the routes of the same part; clones share them.

@@ -8,7 +8,7 @@ mod owners;
 mod processor;
 mod xsave;
 
-pub use entry::Entry;
+pub use entry::{Entry, Stack};
 pub use machine::{Hardware, HardwareError};
 pub use memory::Memory;
 pub use msrs::{LbrMsrs, LbrRegister, Word};

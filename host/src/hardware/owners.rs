@@ -83,6 +83,30 @@ impl Owners {
         }
     }
 
+    /// Owners of every entry, as [`Owners::entry`] gives them.
+    pub(super) fn read_stack(&self, owners: &mut [[Owner; 3]]) {
+        if self.arch {
+            for (n, of) in owners.iter_mut().enumerate().take(self.entries.len()) {
+                *of = self.entry(n as u32);
+            }
+        } else {
+            let entries = owners.iter_mut().zip(&self.entries);
+            entries.for_each(|(of, entry)| *of = *entry);
+        }
+    }
+
+    /// Sets the owners of every entry, as [`Owners::set_entry`] does.
+    pub(super) fn write_stack(&mut self, owners: &[[Owner; 3]]) {
+        if self.arch || self.words != 3 {
+            for (n, of) in owners.iter().enumerate().take(self.entries.len()) {
+                self.set_entry(n as u32, *of);
+            }
+        } else {
+            let entries = self.entries.iter_mut().zip(owners);
+            entries.for_each(|(entry, of)| *entry = *of);
+        }
+    }
+
     pub(super) fn write(&mut self, register: LbrRegister, owner: Owner) {
         match register {
             LbrRegister::Entry(word, n) => {

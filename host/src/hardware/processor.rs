@@ -8,7 +8,7 @@ use vlbr_cpu::processor::{Boundary, LogicalProcessor, MsrFault, Nothing, Retired
 use vlbr_lbr::Verdict;
 use vlbr_vmx::{Registers, Vmx};
 
-use super::{Entry, LbrMsrs, Owners, Word};
+use super::{Entry, LbrMsrs, Owners, Stack, Word};
 use crate::{Owned, Owner, TaskId, VcpuId};
 
 /// Who executes.
@@ -235,13 +235,13 @@ impl Processor {
         let mut done = 0;
         if !self.msr_by_msr {
             let lbr = self.logical.lbr();
-            while done < count
-                && let Some(words) = lbr.read_entry(block.entry(done))
-                && !(stop_at_zero && words[0] == 0)
-            {
-                entries.push(Entry::of(words, self.owners.entry(block.entry(done))));
-                done += 1;
-            }
+            entries.reserve_exact(count as usize);
+            entries.extend(block.numbers().map_while(|n| {
+                let words = lbr.read_entry(n)?;
+                let goes_on = !(stop_at_zero && words[0] == 0);
+                goes_on.then(|| Entry::of(words, self.owners.entry(n)))
+            }));
+            done = entries.len() as u32;
             let read = EntryBlock {
                 count: done,
                 ..block
@@ -281,10 +281,14 @@ impl Processor {
         let block = self.block(first, entries.len() as u32);
         let mut entries = entries.enumerate().peekable();
         let mut done = 0;
-        if !self.msr_by_msr {
-            while let Some((_, entry)) = entries.peek() {
-                let n = block.entry(done);
-                if !self.logical.lbr_mut().write_entry(n, entry.values()) {
+        if !self.msr_by_msr
+            && let Some(mut writes) = self.logical.lbr_mut().write_entries()
+        {
+            for n in block.numbers() {
+                let Some((_, entry)) = entries.peek() else {
+                    break;
+                };
+                if !writes.write(n, entry.values()) {
                     break;
                 }
                 self.owners.set_entry(n, entry.owners());
@@ -307,6 +311,59 @@ impl Processor {
             }
         }
         Ok(())
+    }
+
+    /// Reads every entry with `actor`'s RDMSRs, from 0 on in the order of
+    /// [`Processor::read_entries`].
+    ///
+    /// # Errors
+    /// `#GP(0)`.
+    pub fn read_stack(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        stack: &mut Stack,
+    ) -> Result<(), MsrFault> {
+        let all = self.block(0, self.msrs.nr);
+        if self.has_all_entries() && self.logical.lbr().read_stack(stack.words_mut()) {
+            self.owners.read_stack(stack.owners_mut());
+            let counted = ledger.rdmsr_block(actor, all, || Ok::<_, Infallible>(()));
+            let Ok(()) = counted;
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        self.read_entries(ledger, actor, (0, self.msrs.nr), false, &mut entries)?;
+        for (n, entry) in all.numbers().zip(entries) {
+            stack.set_entry(n, entry);
+        }
+        Ok(())
+    }
+
+    /// Writes every entry with `actor`'s WRMSRs, in the order of [`Processor::read_stack`].
+    ///
+    /// # Errors
+    /// `#GP(0)`; what was written before stays.
+    pub fn write_stack(
+        &mut self,
+        ledger: &mut Ledger,
+        actor: Actor,
+        stack: &Stack,
+    ) -> Result<(), MsrFault> {
+        let all = self.block(0, self.msrs.nr);
+        if self.has_all_entries() && self.logical.lbr_mut().write_stack(stack.words()) {
+            self.owners.write_stack(stack.owners());
+            let counted = ledger.wrmsr_block(actor, all, || Ok::<_, Infallible>(()));
+            let Ok(()) = counted;
+            return Ok(());
+        }
+        let entries: Vec<_> = all.numbers().map(|n| stack.entry(n)).collect();
+        self.write_entries(ledger, actor, 0, entries.into_iter())
+    }
+
+    /// Whether entries are moved at once, and every register of them exists: software may have
+    /// set an architectural LBR to a depth below the part's.
+    fn has_all_entries(&self) -> bool {
+        !self.msr_by_msr && self.logical.lbr().depth() as u32 == self.msrs.nr
     }
 
     /// A boundary: what retired, by whoever runs.

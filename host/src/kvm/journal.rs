@@ -77,7 +77,11 @@ impl Journal {
 
     /// It happened `count` times more.
     pub fn add(&mut self, vcpu: VcpuId, note: Note, count: u64) {
-        let row = self.rows.entry((vcpu, note)).or_default();
+        // Most notes are not the first of their kind, and are found without a place being made.
+        let row = match self.rows.get_mut(&(vcpu, note)) {
+            Some(row) => row,
+            None => self.rows.entry((vcpu, note)).or_default(),
+        };
         *row = row.saturating_add(count);
     }
 

@@ -17,5 +17,6 @@ pub use intercept::ExitLevel;
 pub use journal::{Journal, Note};
 pub use nested::{NestedEntryFailed, Vmcs12};
 pub use pmu::{GuestCounter, GuestPmu};
+pub(crate) use vcpu::Spare;
 pub use vcpu::{GuestCpu, Nested, Place, Requests, SavedStack, Vcpu, VcpuLbr, Vm};
 pub use version::{KvmBehaviour, SnapshotPoint};

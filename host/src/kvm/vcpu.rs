@@ -1,10 +1,12 @@
 //! What KVM knows of a vCPU and its VM.
 
+use core::hash::{Hash, Hasher};
+
 use vlbr_lbr::CpuModel;
 use vlbr_vmx::Vmcs;
 
 use super::pmu::GuestPmu;
-use crate::hardware::{Entry, LbrMsrs};
+use crate::hardware::{LbrMsrs, Stack};
 use crate::perf::EventId;
 use crate::{CpuId, Owned, TaskId, VcpuId, VmId};
 
@@ -65,12 +67,28 @@ pub struct GuestCpu {
 /// A stack that a policy keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SavedStack {
-    /// Entries by slot, from 0 on.
-    pub entries: Vec<Entry>,
+    /// Every entry.
+    pub entries: Stack,
     /// TOS.
     pub tos: Owned,
     /// `MSR_LBR_SELECT` or `IA32_LBR_CTL`.
     pub filter: Owned,
+}
+
+/// Memory for a stack that is used again. What stands in it is no state: all are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spare(pub(crate) Option<SavedStack>);
+
+impl PartialEq for Spare {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Spare {}
+
+impl Hash for Spare {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// The LBR side of a vCPU: `struct lbr_desc` and what other policies need.
@@ -90,8 +108,8 @@ pub struct VcpuLbr {
     pub armed: bool,
     /// The guest's stack, with policies that keep it in memory.
     pub saved: Option<SavedStack>,
-    /// No entries, in memory that is used again.
-    pub(crate) spare: Vec<Entry>,
+    /// Memory for a stack.
+    pub(crate) spare: Spare,
     /// The host's stack, while the guest runs.
     pub host: Option<SavedStack>,
     /// For a policy of one's own.

@@ -294,7 +294,7 @@ impl Machine {
         devices
             .into_iter()
             .flatten()
-            .all(|devices| !devices.lbr().recording() && devices.pmu().active().is_empty())
+            .all(|devices| !devices.lbr().recording() && !devices.pmu().counts())
     }
 
     /// The instruction of this number may overflow a counter there: fewer may retire at once.
@@ -305,12 +305,9 @@ impl Machine {
             self.own_of(cpu),
         ];
         let horizons = devices.into_iter().flatten();
-        let horizons = horizons.map(|devices| {
-            let horizon = devices.pmu().horizon();
-            match horizon.delivery {
-                Some(_) => 1,
-                None => horizon.instructions(),
-            }
+        let horizons = horizons.map(|devices| match devices.pmu().awaits_delivery() {
+            true => 1,
+            false => devices.pmu().instructions_unlooked(),
         });
         horizons.min().unwrap_or(u64::MAX)
     }

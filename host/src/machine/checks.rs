@@ -156,7 +156,8 @@ impl Host {
         let state = self.vcpu(vcpu);
         let own = |from: crate::Owned| from.owner == owner && from.value != 0;
         if let Some(saved) = &state.lbr.saved {
-            return saved.entries.iter().filter(|e| own(e.from())).count();
+            let entries = saved.entries.entries(self.lbr_msrs().nr);
+            return entries.filter(|entry| own(entry.from())).count();
         }
         if let Some(saved) = self.saved_by_perf(state.thread) {
             return saved.iter().filter(|e| own(e.from())).count();

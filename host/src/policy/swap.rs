@@ -8,8 +8,7 @@ use vlbr_vmx::VmExit;
 use super::Policy;
 use super::offer::{self, Offer};
 use super::rules::knob;
-use crate::hardware::Entry;
-use crate::kvm::{Access, Answer, Call, ExitLevel, SavedStack};
+use crate::kvm::{Access, Answer, Call, ExitLevel, SavedStack, Spare};
 use crate::machine::{Host, HostError};
 use crate::perf::{Behaviour, GuestLbr};
 use crate::{CpuId, Owned, VcpuId};
@@ -114,11 +113,8 @@ impl SwapPolicy {
 
     /// The guest's stack goes into memory; the host's comes back.
     fn save_guest(&self, host: &mut Host, call: Call) {
-        let stack = SavedStack {
-            entries: core::mem::take(&mut host.vcpu_mut(call.vcpu).lbr.spare),
-            ..SavedStack::default()
-        };
-        let saved = save(host, call.cpu, stack);
+        let stack = host.vcpu_mut(call.vcpu).lbr.spare.0.take();
+        let saved = save(host, call.cpu, stack.unwrap_or_default());
         host.vcpu_mut(call.vcpu).lbr.saved = saved.ok();
         if let Some(stack) = host.vcpu_mut(call.vcpu).lbr.host.take() {
             load(host, call.cpu, &stack);
@@ -130,16 +126,15 @@ impl SwapPolicy {
             let saved = save(host, call.cpu, SavedStack::default());
             host.vcpu_mut(call.vcpu).lbr.host = saved.ok();
         }
-        let nr = host.lbr_msrs().nr as usize;
-        let stack = host.vcpu_mut(call.vcpu).lbr.saved.take();
         // The guest's first stack is empty.
-        let mut stack = stack.unwrap_or_else(|| SavedStack {
-            entries: vec![Entry::default(); nr],
-            ..SavedStack::default()
-        });
+        let stack = host
+            .vcpu_mut(call.vcpu)
+            .lbr
+            .saved
+            .take()
+            .unwrap_or_default();
         load(host, call.cpu, &stack);
-        stack.entries.clear();
-        host.vcpu_mut(call.vcpu).lbr.spare = stack.entries;
+        host.vcpu_mut(call.vcpu).lbr.spare = Spare(Some(stack));
     }
 
     fn swaps(&self, host: &Host, vcpu: VcpuId, at: SwapAt) -> bool {
@@ -159,7 +154,7 @@ fn save(host: &mut Host, cpu: CpuId, mut stack: SavedStack) -> Result<SavedStack
         stack.filter = host.rdmsr(cpu, actor, filter)?;
     }
     let (processor, _, ledger) = host.hardware_mut().split(cpu);
-    processor.read_entries(ledger, actor, (0, msrs.nr), false, &mut stack.entries)?;
+    processor.read_stack(ledger, actor, &mut stack.entries)?;
     Ok(stack)
 }
 
@@ -168,8 +163,7 @@ fn load(host: &mut Host, cpu: CpuId, stack: &SavedStack) {
     let msrs = *host.lbr_msrs();
     let actor = Actor::WorldSwitch;
     let (processor, _, ledger) = host.hardware_mut().split(cpu);
-    let entries = stack.entries.iter().copied();
-    let mut done = processor.write_entries(ledger, actor, 0, entries);
+    let mut done = processor.write_stack(ledger, actor, &stack.entries);
     for (msr, value) in [(msrs.select, stack.filter), (msrs.tos, stack.tos)] {
         if let Some(msr) = msr {
             done = done.and(processor.wrmsr(ledger, actor, msr, value));
@@ -266,9 +260,9 @@ impl Policy for SwapPolicy {
             return Vec::new();
         };
         let mut values = Vec::new();
-        for (n, entry) in stack.entries.iter().enumerate() {
+        for (n, entry) in (0..msrs.nr).zip(stack.entries.entries(msrs.nr)) {
             for word in msrs.words_of_entry() {
-                if let Some(msr) = msrs.entry(word, n as u32) {
+                if let Some(msr) = msrs.entry(word, n) {
                     values.push((msr, entry.get(word)));
                 }
             }

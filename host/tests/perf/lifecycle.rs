@@ -125,7 +125,7 @@ fn a_virtual_event_has_index_58_and_owns_the_lbr() {
     assert_eq!(host.perf.event(event).unwrap().index(), 58);
     assert!(host.perf.guest_owns_lbr(CPU));
     // Bit 58 is no counter's: GLOBAL_CTRL lacks it on both sides.
-    let pairs = host.perf.guest_msrs(CPU);
+    let pairs: Vec<_> = host.perf.guest_msrs(CPU).collect();
     assert!(
         pairs
             .iter()
@@ -179,7 +179,7 @@ fn pairs_for_vm_entry_leave_out_what_is_excluded() {
     attr.exclude_guest = false;
     attr.exclude_host = true;
     host.open(attr, Target::Cpu(CPU));
-    let pairs = host.perf.guest_msrs(CPU);
+    let pairs: Vec<_> = host.perf.guest_msrs(CPU).collect();
     assert_eq!(pairs.len(), 1);
     let (all, pair) = (0x7_0000_000f, pairs[0]);
     assert_eq!((pair.host, pair.guest), (all & !2, all & !1));
@@ -191,7 +191,6 @@ fn pairs_for_vm_entry_leave_out_what_is_excluded() {
     let names: Vec<String> = host
         .perf
         .guest_msrs(CPU)
-        .iter()
         .map(|p| p.msr.to_string())
         .collect();
     assert_eq!(names, ["IA32_PERF_GLOBAL_CTRL", "IA32_PEBS_ENABLE"]);

@@ -20,8 +20,10 @@ use crate::{GpFault, Options, Profile, Record, Verdict};
 use config::Config;
 use gate::{Control, Gate};
 
+pub use bulk::{EntryWrites, StackWords};
+
 /// Entries that the largest part has.
-pub(super) const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 32;
 const SLOT: u32 = MAX_DEPTH as u32 - 1;
 
 /// What RSM restores.

@@ -292,32 +292,51 @@ impl Pmu {
         Some((active.mask - self.values[slot(active.counter)]).saturating_add(1))
     }
 
-    /// See [`crate::Device::horizon`].
-    #[must_use]
-    pub fn horizon(&self) -> Horizon {
-        let mut limits = Vec::with_capacity(SLOTS);
-        for active in &self.active {
-            let Some(events) = self.limit(active) else {
-                continue;
-            };
+    fn limits(&self) -> impl Iterator<Item = Limit> {
+        self.active.iter().filter_map(|active| {
+            let events = self.limit(active)?;
             let armed = self.armed >> active.counter.bit() & 1 != 0;
             let mut selector = active.selector;
             if armed && self.config.has(Quirk::PebsCplLeak) {
                 (selector.kernel, selector.user) = (true, true);
             }
-            limits.push(Limit {
+            Some(Limit {
                 counter: active.counter,
                 selector,
                 events,
-            });
-        }
+            })
+        })
+    }
+
+    fn delivery(&self) -> Option<(SkidUnit, u64)> {
+        self.pending
+            .filter(|pending| pending.remaining != 0)
+            .map(|pending| (self.options.skid_unit, pending.remaining))
+    }
+
+    /// See [`crate::Device::horizon`].
+    #[must_use]
+    pub fn horizon(&self) -> Horizon {
         Horizon {
-            limits,
-            delivery: self
-                .pending
-                .filter(|pending| pending.remaining != 0)
-                .map(|pending| (self.options.skid_unit, pending.remaining)),
+            limits: self.limits().collect(),
+            delivery: self.delivery(),
         }
+    }
+
+    /// Whether a PMI waits for its skid: [`Horizon::delivery`].
+    #[must_use]
+    pub fn awaits_delivery(&self) -> bool {
+        self.delivery().is_some()
+    }
+
+    /// [`Horizon::instructions`] of [`Pmu::horizon`], without the list of limits.
+    #[must_use]
+    pub fn instructions_unlooked(&self) -> u64 {
+        let limits = self.limits().map(|limit| limit.instructions());
+        let delivery = self
+            .delivery()
+            .map(crate::horizon::instructions_to_delivery);
+        limits.chain(delivery).min().unwrap_or(u64::MAX)
     }
 }
 

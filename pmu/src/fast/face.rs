@@ -17,6 +17,12 @@ impl Pmu {
             .map(|active| (active.counter, active.selector))
             .collect()
     }
+
+    /// Whether a counter counts now.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.active.is_empty()
+    }
 }
 
 impl Device for Pmu {

@@ -290,6 +290,12 @@ impl Pair {
         assert_eq!(fast.active(), slow.active(), "after {op:?}");
         assert_eq!(fast.held(), slow.held(), "after {op:?}");
         assert_eq!(fast.horizon(), slow.horizon(), "after {op:?}");
+        let unlooked = self.fast.instructions_unlooked();
+        assert_eq!(unlooked, slow.horizon().instructions(), "after {op:?}");
+        let waits = slow.horizon().delivery.is_some();
+        assert_eq!(self.fast.awaits_delivery(), waits, "after {op:?}");
+        let counts = !slow.active().is_empty();
+        assert_eq!(self.fast.counts(), counts, "after {op:?}");
         let seen = [
             (!fast.held().is_empty(), "held"),
             (!fast.armed().is_empty(), "armed"),

@@ -3,7 +3,7 @@
 use vlbr_arch::vmx::ExitReason;
 use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
 use vlbr_cpu::processor::Boundary;
-use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, Inserts, StepId};
+use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, StepId};
 use vlbr_host::hardware::Running;
 use vlbr_host::kvm::{Access, ExitLevel, Place};
 use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
@@ -126,6 +126,8 @@ impl Simulation<'_> {
         let begin = self.cpus[cpu].now;
         let mut done = 0u64;
         let mut quiet = self.machine.is_quiet(cpu_id);
+        // How many instructions may retire before it is asked again.
+        let mut horizon = self.machine.horizon(cpu_id);
         loop {
             self.cpus[cpu].now = begin + done * per_thousand / 1000;
             if self.cpus[cpu].now >= until {
@@ -153,12 +155,19 @@ impl Simulation<'_> {
             );
             if !quiet {
                 let now = Cycles::new(begin + done * per_thousand / 1000);
-                if self.retire(cpu_id, step, now, interrupted)? {
+                let split = retired >= horizon;
+                let exited = self.retire(cpu_id, step, now, interrupted, split)?;
+                horizon = match split {
+                    true => self.machine.horizon(cpu_id),
+                    false => horizon - retired,
+                };
+                if exited {
                     // What else the step does comes when the guest goes on.
                     self.cpus[cpu].now = now.value();
                     self.set_clock(cpu);
                     self.enter(VcpuId(vcpu as u16), FastPath::No)?;
                     quiet = self.machine.is_quiet(cpu_id);
+                    horizon = self.machine.horizon(cpu_id);
                 }
             }
             if interrupted {
@@ -173,6 +182,7 @@ impl Simulation<'_> {
                     return Ok(stop);
                 }
                 quiet = self.machine.is_quiet(cpu_id);
+                horizon = self.machine.horizon(cpu_id);
             }
         }
     }
@@ -185,7 +195,7 @@ impl Simulation<'_> {
         })
     }
 
-    /// A step, whole or instruction by instruction where a counter may overflow inside it. `true`:
+    /// A step, whole or, where a counter may overflow inside it, instruction by instruction. `true`:
     /// a PMI made the guest exit. An interrupt at its end comes after the exit that it makes.
     fn retire(
         &mut self,
@@ -193,6 +203,7 @@ impl Simulation<'_> {
         step: StepId,
         now: Cycles,
         interrupted: bool,
+        split: bool,
     ) -> Result<bool, SceneError> {
         let running = self.machine.host().hardware().cpu(cpu).running();
         let Running::Guest(vcpu) = running else {
@@ -201,16 +212,14 @@ impl Simulation<'_> {
         let code = self.vcpus[vcpu.index()].guest.code();
         let transfer = code.transfer(step).filter(|_| !interrupted);
         let retired = code.step(step).retired;
-        // The processor itself counts what its LBR inserts.
-        let none = Inserts(0);
-        if u64::from(retired) < self.machine.horizon(cpu) {
-            let run = self.vcpus[vcpu.index()].feed.step(step, none);
+        if !split {
+            let run = self.vcpus[vcpu.index()].feed.step(step);
             return self.boundary(cpu, &run, transfer, now);
         }
         let mut past = Increments::new();
         let mut exited = false;
         for index in 0..retired {
-            let sum = self.vcpus[vcpu.index()].feed.through(step, index, none);
+            let sum = self.vcpus[vcpu.index()].feed.through(step, index);
             let last = index + 1 == retired;
             let run = sum.less(&past);
             past = sum;
@@ -222,7 +231,7 @@ impl Simulation<'_> {
             }
         }
         if retired == 0 && transfer.is_some() {
-            let run = self.vcpus[vcpu.index()].feed.step(step, none);
+            let run = self.vcpus[vcpu.index()].feed.step(step);
             exited |= self.boundary(cpu, &run, transfer, now)?;
         }
         Ok(exited)

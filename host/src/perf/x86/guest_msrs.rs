@@ -35,8 +35,7 @@ impl Perf {
     ///
     /// # Panics
     /// There is no such processor.
-    #[must_use]
-    pub fn guest_msrs(&self, cpu: CpuId) -> Vec<SwitchPair> {
+    pub fn guest_msrs(&self, cpu: CpuId) -> impl Iterator<Item = SwitchPair> + use<> {
         let state = &self.cpu(cpu).pmu;
         let pebs_counters = if self.pmu.pebs_all {
             self.pmu.pebs
@@ -44,41 +43,34 @@ impl Perf {
             self.pmu.pebs & ((1 << FIXED) - 1)
         };
         let pebs = state.pebs_enabled & pebs_counters;
-        let guest = self.pmu.counters & !state.host_mask & !pebs;
-        let mut pairs = vec![SwitchPair {
+        let global = SwitchPair {
             msr: Msr::PERF_GLOBAL_CTRL,
             host: self.pmu.counters & !state.guest_mask,
-            guest,
-        }];
-        if self.pmu.pebs == 0 {
-            return pairs;
-        }
-        let enable = SwitchPair {
-            msr: Msr::PEBS_ENABLE,
-            host: state.pebs_enabled,
+            guest: self.pmu.counters & !state.host_mask & !pebs,
+        };
+        let area = |msr| SwitchPair {
+            msr,
+            host: 0,
             guest: 0,
         };
-        if !self.behaviour.pebs_isolated {
-            pairs.push(enable);
-            return pairs;
-        }
-        let wanted = self.behaviour.guest_msrs == GuestMsrs::GuestPebs && self.behaviour.guest_pebs;
-        if wanted {
-            let areas = [
-                Some(Msr::DS_AREA),
-                self.pmu.pebs_baseline.then_some(Msr::PEBS_DATA_CFG),
-            ];
-            pairs.extend(areas.into_iter().flatten().map(|msr| SwitchPair {
-                msr,
-                host: 0,
-                guest: 0,
-            }));
-            pairs.push(SwitchPair {
+        let enable = SwitchPair {
+            host: state.pebs_enabled,
+            ..area(Msr::PEBS_ENABLE)
+        };
+        let guest_pebs =
+            self.behaviour.guest_msrs == GuestMsrs::GuestPebs && self.behaviour.guest_pebs;
+        let mut pairs = [Some(global), None, None, None];
+        if self.pmu.pebs != 0 && !self.behaviour.pebs_isolated {
+            pairs[1] = Some(enable);
+        } else if self.pmu.pebs != 0 && guest_pebs {
+            let of_baseline = self.pmu.pebs_baseline;
+            pairs[1] = Some(area(Msr::DS_AREA));
+            pairs[2] = of_baseline.then(|| area(Msr::PEBS_DATA_CFG));
+            pairs[3] = Some(SwitchPair {
                 host: state.pebs_enabled & !state.guest_mask,
-                guest: 0,
                 ..enable
             });
         }
-        pairs
+        pairs.into_iter().flatten()
     }
 }
