@@ -79,7 +79,7 @@ impl Area {
     #[must_use]
     pub const fn last_number(self) -> u32 {
         match self {
-            Self::Host => 2301,
+            Self::Host => 2699,
             _ => self.first_number() + 99,
         }
     }

@@ -98,8 +98,10 @@ fn every_rule_of_hosts_has_a_file_with_its_number() {
             .any(|(_, s)| s.number == 2000 + n && s.rules == [rule.clone()]);
         assert_eq!(shown, !HOST_RULES_NOT_SHOWN.contains(&n), "{rule}");
     }
-    for (file, scenario) in scenarios.iter().filter(|(_, s)| s.host.is_some()) {
-        let rule = scenario.number - if scenario.number > 2200 { 2200 } else { 2000 };
+    let hosts = scenarios.iter().filter(|(_, s)| s.host.is_some());
+    for (file, scenario) in hosts.filter(|(_, s)| s.number <= 2600) {
+        // Variants of a rule in other kernels stand 200 and 400 above it.
+        let rule = (scenario.number - 2000) % 200;
         assert_eq!(scenario.rules, [format!("8/{rule}")], "{}", file.display());
     }
 }

@@ -16,6 +16,7 @@ pub use event::LbrStack;
 pub use intercept::ExitLevel;
 pub use journal::{Journal, Note};
 pub use nested::{NestedEntryFailed, Vmcs12};
+pub(crate) use pmu::FW_WRITES;
 pub use pmu::{GuestCounter, GuestPmu};
 pub(crate) use vcpu::Spare;
 pub use vcpu::{GuestCpu, Nested, Place, Requests, SavedStack, Vcpu, VcpuLbr, Vm};

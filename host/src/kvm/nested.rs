@@ -2,7 +2,7 @@
 
 use vlbr_arch::DebugCtl;
 
-use super::{Access, Answer, Call, Nested, Note, Place};
+use super::{Nested, Place};
 use crate::machine::{Host, HostError};
 use crate::policy::Policy;
 use crate::{Owned, VcpuId};
@@ -25,7 +25,8 @@ pub struct NestedEntryFailed;
 impl Host {
     /// L1 enters L2; the vCPU is in the kernel for the exit that VMLAUNCH made. vmcs02 gets the
     /// `IA32_DEBUGCTL` of vmcs12 if it is to be loaded, else L1's own. `prepare_vmcs02`; from 6.17
-    /// on the value is checked as a guest's write is: `nested_vmx_check_guest_state`.
+    /// on the value is checked as a guest's write is: `nested_vmx_check_guest_state`. It is no
+    /// write: no event is made for it.
     ///
     /// # Errors
     /// The vCPU is not in the kernel.
@@ -39,7 +40,7 @@ impl Host {
         if vmcs12.load_debug_controls {
             let mut value = vmcs12.debugctl;
             if self.kvm.checks_nested_debugctl {
-                match self.nested_debugctl(policy, call, value) {
+                match policy.nested_debugctl(self, call, value) {
                     Some(filtered) => value = filtered,
                     None => return Ok(Err(NestedEntryFailed)),
                 }
@@ -52,23 +53,6 @@ impl Host {
             debugctl12: vmcs12.debugctl,
         });
         Ok(Ok(()))
-    }
-
-    /// What of a value may be loaded for L2: unsupported LBR and BTF are filtered, other
-    /// unsupported bits fail the entry. The policy's own rule for writes decides.
-    fn nested_debugctl(&mut self, policy: &dyn Policy, call: Call, value: u64) -> Option<u64> {
-        let before = self.guest_debugctl(call.vcpu);
-        let dropped = self.journal.count(call.vcpu, Note::DebugCtlDropped);
-        let access = Access::write(vlbr_arch::Msr::DEBUGCTL, Host::guests(call.vcpu, value));
-        let answer = policy.access(self, call, access);
-        let kept = self.guest_debugctl(call.vcpu);
-        let restored = self.write_guest_debugctl(call.vcpu, before);
-        debug_assert!(restored.is_ok());
-        let filtered = self.journal.count(call.vcpu, Note::DebugCtlDropped) != dropped;
-        match answer {
-            Answer::Done => Some(if filtered { kept } else { value }),
-            _ => None,
-        }
     }
 
     /// L2 exits to L1: L1's `IA32_DEBUGCTL` reads 0 then. What L2 wrote went into vmcs12 when it

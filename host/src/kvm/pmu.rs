@@ -10,8 +10,11 @@ use crate::machine::Host;
 use crate::perf::{Creator, EventAttr, EventId, EventKind, Target};
 use crate::{Owned, Owner};
 
-/// Bits of `IA32_PERFEVTSELn` that a guest may write: `reserved_bits` of KVM inverted.
-const EVTSEL_MASK: u64 = 0xffff_ffff & !(1 << 21 | 1 << 19);
+/// Bits of `IA32_PERFEVTSELn` that a guest without TSX may write: `reserved_bits` of KVM inverted.
+/// Pin control may be set, and does nothing.
+const EVTSEL_MASK: u64 = 0xffff_ffff & !(1 << 21);
+/// `IA32_PERF_CAPABILITIES.FW_WRITES`.
+pub(crate) const FW_WRITES: u64 = 1 << 13;
 /// Bits of a guest's counter.
 const WIDTH: u32 = 48;
 
@@ -185,7 +188,8 @@ impl Host {
             return Some(Register::Counter(Which::Gp(n), false));
         }
         if let Some(n) = within(Msr::A_PMC0, pmu.gp.len()) {
-            return Some(Register::Counter(Which::Gp(n), true));
+            let full = self.vcpu(vcpu).perf_capabilities & FW_WRITES != 0;
+            return full.then_some(Register::Counter(Which::Gp(n), true));
         }
         if let Some(n) = within(Msr::FIXED_CTR0, pmu.fixed.len()) {
             return Some(Register::Counter(Which::Fixed(n), true));
@@ -231,14 +235,18 @@ impl Host {
                 self.reprogram(call, Which::Gp(n));
             }
             Register::Counter(which, full) => {
-                // Without full-width writes a counter takes 32 bits, sign-extended.
-                let value = if full {
+                let width = u64::MAX >> (64 - WIDTH);
+                if full && matches!(which, Which::Gp(_)) && value & !width != 0 {
+                    return Answer::Refused;
+                }
+                // Without full-width writes a guest's counter takes 32 bits, sign-extended; what
+                // user space writes, it takes whole.
+                let value = if full || call.initiator == Initiator::UserSpace {
                     value
                 } else {
                     i64::from(value as u32 as i32) as u64
                 };
                 self.drop_guest_event(vcpu, which);
-                let width = u64::MAX >> (64 - WIDTH);
                 self.vcpu_mut(vcpu).pmu.counter_mut(which).value = value & width;
                 self.reprogram(call, which);
             }
@@ -272,11 +280,14 @@ impl Host {
             }
             Register::GlobalStatus => return Answer::Refused,
             Register::OvfCtrl => {
-                // Bits 63:61: CondChgd, OvfBuffer, OvfUncore.
-                if value & !(mask | 7 << 61) != 0 {
+                // Bits 63:62: CondChgd, OvfBuffer.
+                if value & !(mask | 3 << 62) != 0 {
                     return Answer::Refused;
                 }
-                pmu.global_status &= !value;
+                // User space restores the register, it does not acknowledge.
+                if call.initiator == Initiator::Guest {
+                    pmu.global_status &= !value;
+                }
             }
         }
         Answer::Done
@@ -301,8 +312,31 @@ impl Host {
         }
     }
 
-    /// The counter's event is made anew for what the registers say now. `reprogram_counter`.
+    /// The counter's event is made anew for what the registers say then: now, or at the next pass
+    /// of `vcpu_enter_guest`. `kvm_pmu_request_counter_reprogram`.
     fn reprogram(&mut self, call: Call, which: Which) {
+        if self.kvm.defers_reprogramming {
+            // It counts for the registers as they were until then, which nobody can tell: the vCPU
+            // is not in the guest.
+            self.vcpu_mut(call.vcpu).requests.reprogram |= GuestPmu::bit(which);
+        } else {
+            self.reprogram_now(call, which);
+        }
+    }
+
+    /// Events of counters that wait for it are made anew. `kvm_pmu_handle_event`.
+    pub(crate) fn reprogram_requested(&mut self, call: Call, counters: u64) {
+        let which: Vec<_> = self.vcpu(call.vcpu).pmu.all().collect();
+        for which in which {
+            if counters & GuestPmu::bit(which) != 0 {
+                self.reprogram_now(call, which);
+            }
+        }
+    }
+
+    /// `reprogram_counter`. KVM pauses and resumes an event whose selection is the same; here it
+    /// is another.
+    fn reprogram_now(&mut self, call: Call, which: Which) {
         let vcpu = call.vcpu;
         self.drop_guest_event(vcpu, which);
         let pmu = &self.vcpu(vcpu).pmu;
@@ -348,6 +382,15 @@ impl Host {
         }
     }
 
+    /// User space changed what the guest's PMU is: it is reset, in a kernel that does so.
+    /// `kvm_pmu_refresh`.
+    pub(crate) fn refreshed_pmu(&mut self, vcpu: VcpuId) {
+        if self.kvm.refresh_resets_pmu {
+            self.reset_guest_pmu(vcpu);
+            self.release_lbr_event(vcpu);
+        }
+    }
+
     /// `kvm_pmu_reset`: counters stop and read 0.
     pub(crate) fn reset_guest_pmu(&mut self, vcpu: VcpuId) {
         let which: Vec<_> = self.vcpu(vcpu).pmu.all().collect();
@@ -357,5 +400,6 @@ impl Host {
         let state = self.vcpu_mut(vcpu);
         state.pmu = GuestPmu::new(&state.guest_cpu);
         state.requests.pmi = false;
+        state.requests.reprogram = 0;
     }
 }

@@ -79,6 +79,7 @@ impl Host {
             pmu: GuestPmu::new(&guest_cpu),
             guest_cpu,
             perf_capabilities: 0,
+            made: false,
             ran: false,
             requests: Requests::default(),
             inject_gp: false,
@@ -89,6 +90,7 @@ impl Host {
         self.write_initial_fields(vcpu)?;
         self.unload_vmcs(vcpu)?;
         policy.refresh(self, vcpu);
+        self.vcpu_mut(vcpu).made = true;
         Ok(vcpu)
     }
 

@@ -123,6 +123,17 @@ pub struct Requests {
     pub cleanup: bool,
     /// `KVM_REQ_PMI`.
     pub pmi: bool,
+    /// `KVM_REQ_PMU` for counters whose events have to be made anew: bits as in
+    /// `IA32_PERF_GLOBAL_CTRL`. `reprogram_pmi`.
+    pub reprogram: u64,
+}
+
+impl Requests {
+    /// Whether any is waiting: the fast path is left then. `kvm_vcpu_exit_request`.
+    #[must_use]
+    pub const fn pending(&self) -> bool {
+        self.cleanup || self.pmi || self.reprogram != 0
+    }
 }
 
 /// L2 of a vCPU.
@@ -164,6 +175,8 @@ pub struct Vcpu {
     pub guest_cpu: GuestCpu,
     /// `IA32_PERF_CAPABILITIES` of the guest.
     pub perf_capabilities: u64,
+    /// It was made: what a vCPU starts with is set.
+    pub(crate) made: bool,
     /// It has run.
     pub ran: bool,
     /// Waiting.

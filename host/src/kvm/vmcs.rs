@@ -76,17 +76,21 @@ impl Host {
         Ok(())
     }
 
-    /// Writes the guest's `IA32_DEBUGCTL` into the VMCS. In L2 whose exit saves debug controls it
-    /// goes into vmcs12 too.
-    ///
-    /// # Errors
-    /// A VMX instruction fails.
-    pub fn write_guest_debugctl(&mut self, vcpu: VcpuId, value: u64) -> Result<(), HostError> {
+    /// A guest, or user space, writes this to `IA32_DEBUGCTL`: in L2 whose exit saves debug controls
+    /// it goes into vmcs12. `vmx_set_msr`.
+    pub fn set_nested_debugctl(&mut self, vcpu: VcpuId, value: u64) {
         if let Some(nested) = &mut self.vcpu_mut(vcpu).nested
             && nested.save_debug_controls
         {
             nested.debugctl12 = value;
         }
+    }
+
+    /// Writes the guest's `IA32_DEBUGCTL` into the VMCS.
+    ///
+    /// # Errors
+    /// A VMX instruction fails.
+    pub fn write_guest_debugctl(&mut self, vcpu: VcpuId, value: u64) -> Result<(), HostError> {
         let field = VmcsField::GUEST_IA32_DEBUGCTL;
         self.vmwrite(vcpu, Actor::ExitHandler, field, value)
     }

@@ -48,7 +48,7 @@ pub enum Input {
     Rotate(CpuId),
     /// An idle processor goes through a C-state deeper than C1.
     DeepCState(CpuId),
-    /// The vCPU is reset.
+    /// The vCPU's PMU is reset: RESET, not INIT.
     Reset(VcpuId),
     /// `KVM_SET_CPUID2`: what the guest is told of its processor, outside `KVM_RUN`.
     SetCpuid(VcpuId, Box<GuestCpu>),

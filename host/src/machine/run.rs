@@ -74,8 +74,8 @@ impl Host {
     }
 
     /// A pass of the run loop up to VM entry: requests, then with interrupts off the tests before
-    /// entry, then the entry. In the fast path requests and the copy of `IA32_DEBUGCTL` wait.
-    /// `vcpu_enter_guest`, `vmx_vcpu_run`.
+    /// entry, then the entry. The fast path goes without requests and a new copy of
+    /// `IA32_DEBUGCTL`; a request that waits ends it. `vcpu_enter_guest`, `vmx_vcpu_run`.
     ///
     /// # Errors
     /// The vCPU is not in the kernel, or VM entry fails.
@@ -86,7 +86,7 @@ impl Host {
         fast_path: bool,
     ) -> Result<(), HostError> {
         let call = self.call(vcpu, Place::Kernel)?;
-        if !fast_path {
+        if !fast_path || self.vcpu(vcpu).requests.pending() {
             self.serve_requests(policy, call);
             if self.kvm.snapshot == SnapshotPoint::EnterGuest {
                 self.snapshot_debugctl(call)?;
@@ -132,6 +132,7 @@ impl Host {
 
     fn serve_requests(&mut self, policy: &dyn Policy, call: Call) {
         let requests = core::mem::take(&mut self.vcpu_mut(call.vcpu).requests);
+        self.reprogram_requested(call, requests.reprogram);
         if requests.cleanup {
             policy.reclaim(self, call);
             self.vcpu_mut(call.vcpu).lbr.in_use = false;
@@ -154,6 +155,11 @@ impl Host {
             if pair.msr == Msr::PERF_GLOBAL_CTRL && self.loads_global_ctrl(call.vcpu) {
                 global = Some((pair.host, pair.guest));
             } else {
+                if pair.msr == Msr::PEBS_ENABLE {
+                    // The lists leave PEBS no time to write its last record.
+                    let off = Owned::new(0, Owner::Kernel);
+                    self.wrmsr(call.cpu, Actor::WorldSwitch, pair.msr, off)?;
+                }
                 areas.0.push(vlbr_vmx::AreaEntry::new(pair.msr, pair.guest));
                 areas.1.push(vlbr_vmx::AreaEntry::new(pair.msr, pair.host));
             }
@@ -175,6 +181,8 @@ impl Host {
         })
     }
 
+    /// Controls are written if they change, their values at every entry.
+    /// `add_atomic_switch_msr_special`.
     fn switch_global_ctrl(
         &mut self,
         vcpu: VcpuId,
@@ -205,9 +213,7 @@ impl Host {
                 (VmcsField::HOST_IA32_PERF_GLOBAL_CTRL, host),
                 (VmcsField::GUEST_IA32_PERF_GLOBAL_CTRL, guest),
             ] {
-                if self.vmcs_field(vcpu, field) != value {
-                    self.vmwrite(vcpu, Actor::WorldSwitch, field, value)?;
-                }
+                self.vmwrite(vcpu, Actor::WorldSwitch, field, value)?;
             }
         }
         Ok(())

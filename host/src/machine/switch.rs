@@ -6,7 +6,7 @@ use super::run::ExitCause;
 use super::{Host, HostError};
 use crate::hardware::Running;
 use crate::kvm::{Call, ExitLevel, GuestCpu, Initiator, Place, SnapshotPoint};
-use crate::perf::{Creator, EventAttr, EventId, Target};
+use crate::perf::{Creator, Errno, EventAttr, EventId, Target};
 use crate::policy::Policy;
 use crate::{CpuId, TaskId, VcpuId};
 
@@ -179,7 +179,10 @@ impl Host {
         Ok(())
     }
 
-    /// The vCPU is reset: INIT, or `KVM_SET_CPUID2` of another PMU. `kvm_pmu_reset`.
+    /// The vCPU's PMU is reset, and its `IA32_DEBUGCTL` with it: `kvm_pmu_reset`. KVM calls it up to
+    /// 6.7 at RESET of a vCPU, that is when it is made, from 6.8 on when its PMU changes
+    /// (`kvm_pmu_refresh`), always when it goes. No version calls it at INIT, which leaves the
+    /// event and `IA32_DEBUGCTL` alone.
     ///
     /// # Errors
     /// The guest runs.
@@ -198,10 +201,10 @@ impl Host {
     }
 
     /// `KVM_SET_CPUID2`: the guest is told of another processor, and its PMU starts anew.
-    /// `kvm_vcpu_after_set_cpuid`, `kvm_pmu_refresh`.
+    /// `kvm_set_cpuid`, `kvm_vcpu_after_set_cpuid`, `kvm_pmu_refresh`.
     ///
     /// # Errors
-    /// The vCPU is inside `KVM_RUN`.
+    /// The vCPU is inside `KVM_RUN`, or has run with another in a kernel that minds.
     pub fn set_cpuid(
         &mut self,
         policy: &dyn Policy,
@@ -216,8 +219,17 @@ impl Host {
                 needed: Place::UserSpace.name(),
             });
         }
+        if self.kvm.cpuid_fixed_by_run && self.vcpu(vcpu).ran {
+            return match self.vcpu(vcpu).guest_cpu == guest_cpu {
+                true => Ok(()),
+                false => Err(Errno::EINVAL.into()),
+            };
+        }
         self.vcpu_mut(vcpu).guest_cpu = guest_cpu;
         self.reset_guest_pmu(vcpu);
+        if self.kvm.refresh_resets_pmu {
+            policy.reset(self, vcpu);
+        }
         policy.refresh(self, vcpu);
         Ok(())
     }

@@ -21,7 +21,7 @@ pub enum SelectSave {
     Never,
     /// While `vcpu_lbr` is set: v8 patch 11.
     GuestOwns,
-    /// While an event with the flag `PERF_X86_EVENT_LBR_SELECT` is on; then resets clear it too.
+    /// While an event with the flag `PERF_X86_EVENT_LBR_SELECT` is on.
     Flagged,
 }
 
@@ -103,11 +103,14 @@ pub struct Behaviour {
     pub guest_lbr: GuestLbr,
     /// `lbr.c:intel_pmu_lbr_save`: by the flag from 5.9 (read in 5.10), never before (5.4).
     pub select_save: SelectSave,
-    /// The flag of the virtual event's constraint reaches the event: 5.16, 5.10.198 and 5.15.85
-    /// (read); not 5.13 (read). First stable patches recalled: 5.10.82, 5.15.5.
+    /// The flag of the virtual event's constraint reaches the event: 5.16, 5.10.198, 5.15.4 and
+    /// 5.15.85 (read); not 5.13, 5.15.0 and 5.15.3 (read). First patch of 5.10 recalled: 5.10.82.
     pub select_flag_propagates: bool,
-    /// `lbr.c:intel_pmu_lbr_save`, `need_info`: format 5 alone in 5.10.198 (read), `lbr_has_info`
-    /// later (read at 0011a51d); the change recalled for 5.18.
+    /// A reset clears `LBR_SELECT` while an event with the flag is on: `lbr.c:intel_pmu_lbr_reset`
+    /// from 5.16 (read); not 5.10.198, 5.15.4 and 5.15.85 (read), which have the flag alone.
+    pub reset_clears_select: bool,
+    /// `lbr.c:intel_pmu_lbr_save`, `need_info`: format 5 alone in 5.10.198 and 5.16.2,
+    /// `lbr_has_info` from 5.17 (read).
     pub info: InfoRule,
     /// `lbr.c:__intel_pmu_lbr_enable`: 5.4 leaves FREEZE alone, 5.15 clears it (read); recalled for
     /// 5.9.
@@ -126,7 +129,8 @@ pub struct Behaviour {
     /// in 5.10.198 (read).
     pub exclusive: ExclusiveRule,
     /// `DEBUGCTL.FREEZE_WHILE_SMM` is set on every processor: the default of `freeze_on_smi` from
-    /// 5.17, in 5.10.198 and 5.15.85 (read). First stable patches recalled: 5.10.102, 5.15.25.
+    /// 5.17, in 5.10.198, 5.15.85 and 5.16.1 (read), not in 5.16.0 (read). First stable patches
+    /// recalled: 5.10.102, 5.15.25.
     pub freeze_on_smi: bool,
     /// Call-stack events of a processor are counted for all tasks and their stacks are saved and
     /// restored: `lbr.c:intel_pmu_lbr_add` from 6.15.
@@ -194,8 +198,9 @@ impl Behaviour {
             } else {
                 SelectSave::Never
             },
-            select_flag_propagates: since(5, 16) || stable(5, 10, 82) || stable(5, 15, 5),
-            info: if since(5, 18) {
+            select_flag_propagates: since(5, 16) || stable(5, 10, 82) || stable(5, 15, 4),
+            reset_clears_select: since(5, 16),
+            info: if since(5, 17) {
                 InfoRule::HasInfo
             } else {
                 InfoRule::Format5
@@ -223,7 +228,10 @@ impl Behaviour {
             } else {
                 ExclusiveRule::AnyOnCpu
             },
-            freeze_on_smi: since(5, 17) || stable(5, 10, 102) || stable(5, 15, 25),
+            freeze_on_smi: since(5, 17)
+                || stable(5, 10, 102)
+                || stable(5, 15, 25)
+                || stable(5, 16, 1),
             system_wide_call_stacks: since(6, 15),
             branch_counters: since(6, 8),
             guest_msrs: if since(6, 0) {

@@ -51,6 +51,10 @@ impl Architectural {
             architectural: true,
             fixed_by_run: false,
             starts_full: true,
+            needs_pdcm: false,
+            describes_format_5_alone: false,
+            legacy_for_architectural: false,
+            loses_both: true,
             user_space_sets_debugctl: false,
             host_freezes_in_smm: false,
         }
@@ -161,6 +165,10 @@ impl Policy for Architectural {
                 }
             }
         }
+    }
+
+    fn nested_debugctl(&self, host: &mut Host, call: Call, value: u64) -> Option<u64> {
+        Self::offer().valid_debugctl(host, call.vcpu, value, false)
     }
 
     fn before_entry(&self, host: &mut Host, call: Call) {

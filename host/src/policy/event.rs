@@ -66,6 +66,9 @@ impl EventPolicy {
             host_freezes_in_smm: false,
             capabilities_fixed_by_run: false,
             capabilities_start_full: false,
+            capabilities_need_pdcm: false,
+            info_of_format_7: true,
+            offers_legacy_for_architectural: false,
             needs_call_stack: false,
             freeze_at_virtual_pmi: false,
             checks_values: false,
@@ -99,11 +102,17 @@ impl EventPolicy {
             info_range: InfoRange::Right,
             user_space_skips_feature: false,
             debugctl_needs_event: false,
-            debugctl: DebugCtlRule::Supported,
+            debugctl: match from(6, 17) {
+                true => DebugCtlRule::Supported,
+                false => DebugCtlRule::LosesBoth,
+            },
             user_space_sets_debugctl: from(6, 2),
             host_freezes_in_smm: from(6, 17),
             capabilities_fixed_by_run: from(6, 3),
-            capabilities_start_full: !from(6, 12),
+            capabilities_start_full: true,
+            capabilities_need_pdcm: from(6, 13),
+            info_of_format_7: from(6, 3),
+            offers_legacy_for_architectural: !from(6, 4),
             needs_call_stack: from(6, 9),
             freeze_at_virtual_pmi: true,
             checks_values: false,
@@ -149,6 +158,10 @@ impl EventPolicy {
             architectural: false,
             fixed_by_run: self.rules.capabilities_fixed_by_run,
             starts_full: self.rules.capabilities_start_full,
+            needs_pdcm: self.rules.capabilities_need_pdcm,
+            describes_format_5_alone: !self.rules.info_of_format_7,
+            legacy_for_architectural: self.rules.offers_legacy_for_architectural,
+            loses_both: self.rules.debugctl == DebugCtlRule::LosesBoth,
             user_space_sets_debugctl: self.rules.user_space_sets_debugctl,
             host_freezes_in_smm: self.rules.host_freezes_in_smm,
         }
@@ -181,8 +194,9 @@ impl EventPolicy {
             return offer.read_debugctl(host, vcpu);
         };
         let answer = match self.rules.debugctl {
-            DebugCtlRule::Supported => offer.debugctl(host, call, access),
+            DebugCtlRule::LosesBoth | DebugCtlRule::Supported => offer.debugctl(host, call, access),
             DebugCtlRule::Mask => {
+                host.set_nested_debugctl(vcpu, value.value & V8_DEBUGCTL);
                 match host.write_guest_debugctl(vcpu, value.value & V8_DEBUGCTL) {
                     Ok(()) => Answer::Done,
                     Err(_) => Answer::Refused,
@@ -193,6 +207,7 @@ impl EventPolicy {
         if answer == Answer::Done
             && records
             && host.vcpu(vcpu).lbr.msrs.is_some()
+            && host.vcpu(vcpu).lbr.event.is_none()
             && !self.rules.debugctl_needs_event
         {
             // A failure has been noted; the write stands all the same.
@@ -381,6 +396,10 @@ impl Policy for EventPolicy {
             }
             Feature::PerfCapabilities => self.access_upstream(host, call, access),
         }
+    }
+
+    fn nested_debugctl(&self, host: &mut Host, call: Call, value: u64) -> Option<u64> {
+        self.offer().valid_debugctl(host, call.vcpu, value, false)
     }
 
     fn before_entry(&self, host: &mut Host, call: Call) {

@@ -169,6 +169,11 @@ impl Policy for ListPolicy {
         }
     }
 
+    fn nested_debugctl(&self, host: &mut Host, call: Call, value: u64) -> Option<u64> {
+        let offer = self.offer();
+        offer.valid_debugctl(host, call.vcpu, value, false)
+    }
+
     fn reset(&self, host: &mut Host, vcpu: VcpuId) {
         if host.vcpu(vcpu).lbr.armed {
             self.arm(host, vcpu, false);

@@ -79,6 +79,14 @@ pub trait Policy: fmt::Debug + Send + Sync {
         Answer::Unknown
     }
 
+    /// What of the `IA32_DEBUGCTL` of vmcs12 is loaded for L2, in kernels that check it; `None`: the
+    /// entry fails. `nested_vmx_check_guest_state`, `prepare_vmcs02`.
+    fn nested_debugctl(&self, host: &mut Host, call: Call, value: u64) -> Option<u64> {
+        let _ = (host, call);
+        let ignored = vlbr_arch::DebugCtl::LBR.bits() | vlbr_arch::DebugCtl::BTF.bits();
+        (value & !ignored == 0).then_some(0)
+    }
+
     /// Interrupts are off, VM entry comes next. `vmx_passthrough_lbr_msrs`.
     fn before_entry(&self, host: &mut Host, call: Call) {
         let _ = (host, call);

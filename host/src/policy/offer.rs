@@ -6,7 +6,8 @@ use vlbr_arch::{DebugCtl, LbrFormat, Msr};
 use vlbr_cpu::ledger::Actor;
 use vlbr_lbr::Profile;
 
-use crate::kvm::{Access, Answer, Call, Initiator, Note, Operation};
+use crate::hardware::LbrMsrs;
+use crate::kvm::{Access, Answer, Call, FW_WRITES, Initiator, Note, Operation};
 use crate::machine::Host;
 use crate::{CpuId, Owned, Owner, VcpuId};
 
@@ -26,6 +27,14 @@ pub(super) struct Offer {
     pub(super) fixed_by_run: bool,
     /// The guest starts with it.
     pub(super) starts_full: bool,
+    /// `IA32_PERF_CAPABILITIES` needs PDCM for user space too, and no PMU.
+    pub(super) needs_pdcm: bool,
+    /// INFO is described with format 5 alone.
+    pub(super) describes_format_5_alone: bool,
+    /// Architectural LBR is described as legacy LBR.
+    pub(super) legacy_for_architectural: bool,
+    /// LBR and BTF go together if one of them is dropped.
+    pub(super) loses_both: bool,
     /// User space may set LBR bits of `IA32_DEBUGCTL` although the guest has no LBR.
     pub(super) user_space_sets_debugctl: bool,
     /// FREEZE_WHILE_SMM of the guest is the host's.
@@ -40,18 +49,29 @@ impl Offer {
     /// The format that KVM supports here; `None`: LBR is not offered. `vmx_get_perf_capabilities`.
     pub(super) fn format(&self, host: &Host) -> Option<LbrFormat> {
         let profile = profile(host);
-        let offered = profile.is_arch() == self.architectural
+        let kind = match profile.is_arch() {
+            true => self.architectural || self.legacy_for_architectural,
+            false => !self.architectural,
+        };
+        let offered = kind
             && host.perf().lbr_model().nr() != 0
             && (!self.needs_call_stack || profile.has_call_stack());
         offered.then(|| profile.format())
     }
 
+    /// The capabilities that user space may give the guest: the format, and full-width writes of
+    /// counters, which KVM emulates whatever the processor has. `vmx_get_perf_capabilities`.
+    fn supported(&self, host: &Host) -> u64 {
+        let format = self.format(host);
+        format.map_or(0, |format| u64::from(format.value())) | FW_WRITES
+    }
+
     /// `intel_pmu_init`, `intel_pmu_refresh`.
     pub(super) fn refresh(&self, host: &mut Host, vcpu: VcpuId) {
-        let format = self.format(host).map_or(0, |format| format.value().into());
+        let supported = self.supported(host);
         let state = host.vcpu_mut(vcpu);
-        if !state.ran && state.perf_capabilities == 0 && self.starts_full {
-            state.perf_capabilities = if state.guest_cpu.pdcm { format } else { 0 };
+        if !state.made && self.starts_full {
+            state.perf_capabilities = supported;
         }
         self.describe(host, vcpu);
     }
@@ -63,12 +83,30 @@ impl Offer {
             && state.guest_cpu.pmu_version != 0
             && state.perf_capabilities & LBR_FMT != 0
             && same_model(host, vcpu);
-        let msrs = on.then_some(*host.lbr_msrs());
+        let msrs = on.then(|| self.described(host));
         if msrs.is_none() {
             // KVM takes it for a bug of its own if they pass; here they exit again.
             host.set_passthrough(vcpu, false);
         }
         host.vcpu_mut(vcpu).lbr.msrs = msrs;
+    }
+
+    /// What KVM takes for the guest's registers. `x86_perf_get_lbr`.
+    fn described(&self, host: &Host) -> LbrMsrs {
+        let mut msrs = *host.lbr_msrs();
+        if self.describes_format_5_alone && self.format(host) != Some(LbrFormat::EIP_INFO) {
+            msrs.info = None;
+        }
+        if msrs.arch && self.legacy_for_architectural {
+            msrs = LbrMsrs {
+                tos: Some(Msr::LASTBRANCH_TOS),
+                select: Some(Msr::LBR_SELECT),
+                ler: false,
+                arch: false,
+                ..msrs
+            };
+        }
+        msrs
     }
 
     /// An access to `IA32_PERF_CAPABILITIES`.
@@ -79,8 +117,8 @@ impl Offer {
         let Operation::Write(value) = access.operation else {
             return match (by_guest, pdcm) {
                 (true, false) => Answer::Refused,
-                (_, false) => Answer::Value(Owned::CLEARED),
-                (_, true) => Answer::Value(Owned::new(state.perf_capabilities, Owner::Nobody)),
+                (false, false) if self.needs_pdcm => Answer::Value(Owned::CLEARED),
+                _ => Answer::Value(Owned::new(state.perf_capabilities, Owner::Nobody)),
             };
         };
         if by_guest {
@@ -93,14 +131,20 @@ impl Offer {
                 false => Answer::Refused,
             };
         }
-        let supported = self.format(host).map(|format| u64::from(format.value()));
-        let known = host.hardware().cpu(call.cpu).peek(Msr::PERF_CAPABILITIES);
+        let supported = self.supported(host);
         let format = value & LBR_FMT;
-        let refused = value & !LBR_FMT & !known.unwrap_or(0) != 0
-            || value != 0 && (!pdcm || state.guest_cpu.pmu_version == 0)
-            || format != 0 && (supported != Some(format) || !same_model(host, call.vcpu));
+        let exists = match self.needs_pdcm {
+            true => pdcm,
+            false => state.guest_cpu.pmu_version != 0,
+        };
+        let refused = value & !supported != 0
+            || value != 0 && !exists
+            || format != 0 && (supported & LBR_FMT != format || !same_model(host, call.vcpu));
         if refused {
             return Answer::Refused;
+        }
+        if value != host.vcpu(call.vcpu).perf_capabilities {
+            host.refreshed_pmu(call.vcpu);
         }
         host.vcpu_mut(call.vcpu).perf_capabilities = value;
         self.describe(host, call.vcpu);
@@ -113,30 +157,44 @@ impl Offer {
         let Operation::Write(value) = access.operation else {
             return self.read_debugctl(host, vcpu);
         };
-        let enabled = host.vcpu(vcpu).lbr.msrs.is_some();
         let by_user = call.initiator == Initiator::UserSpace && self.user_space_sets_debugctl;
+        let Some(data) = self.valid_debugctl(host, vcpu, value.value, by_user) else {
+            return Answer::Refused;
+        };
+        host.set_nested_debugctl(vcpu, data);
+        match host.write_guest_debugctl(vcpu, data | self.host_bits(host, vcpu)) {
+            Ok(()) => Answer::Done,
+            Err(_) => Answer::Refused,
+        }
+    }
+
+    /// What the guest's `IA32_DEBUGCTL` becomes by a value; `None`: it is refused.
+    /// `vmx_is_valid_debugctl`, `vmx_get_supported_debugctl`.
+    pub(super) fn valid_debugctl(
+        &self,
+        host: &mut Host,
+        vcpu: VcpuId,
+        value: u64,
+        by_user: bool,
+    ) -> Option<u64> {
+        let enabled = host.vcpu(vcpu).lbr.msrs.is_some();
         let offered = self.format(host).is_some() && !self.architectural;
         let supported = if offered && (enabled || by_user) {
             LBR_BITS
         } else {
             0
         };
-        let mut data = value.value;
-        let dropped = data & !supported & (DebugCtl::LBR.bits() | DebugCtl::BTF.bits());
+        let both = DebugCtl::LBR.bits() | DebugCtl::BTF.bits();
+        let mut data = value;
+        let dropped = data & !supported & both;
         if dropped != 0 {
             // The LBR bit of architectural LBR has no function; writing it is no mistake.
             if !self.architectural || dropped != DebugCtl::LBR.bits() {
                 host.note(vcpu, Note::DebugCtlDropped);
             }
-            data &= !dropped;
+            data &= if self.loses_both { !both } else { !dropped };
         }
-        if data & !supported != 0 {
-            return Answer::Refused;
-        }
-        match host.write_guest_debugctl(vcpu, data | self.host_bits(host, vcpu)) {
-            Ok(()) => Answer::Done,
-            Err(_) => Answer::Refused,
-        }
+        (data & !supported == 0).then_some(data)
     }
 
     /// Bits of the guest's `IA32_DEBUGCTL` that are the host's, as KVM copied them.

@@ -79,7 +79,11 @@ knob! {
     DebugCtlRule {
         /// Everything; all but LBR and FREEZE_LBRS_ON_PMI is dropped silently (v8).
         Mask,
-        /// Unsupported LBR and BTF are dropped, other unsupported bits are `#GP` (upstream).
+        /// A value in which LBR or BTF is set and not supported loses both, other unsupported bits
+        /// are `#GP` (upstream up to 6.16).
+        LosesBoth,
+        /// Unsupported LBR and BTF are dropped, other unsupported bits are `#GP` (upstream from 6.17
+        /// on).
         Supported,
     }
 }
@@ -123,8 +127,17 @@ pub struct EventRules {
     pub host_freezes_in_smm: bool,
     /// `IA32_PERF_CAPABILITIES` is fixed once the vCPU has run (from 6.3 on).
     pub capabilities_fixed_by_run: bool,
-    /// The guest starts with every capability that KVM supports (5.15).
+    /// The guest starts with every capability that KVM supports. From 6.13 on user space can have
+    /// it otherwise: `KVM_X86_QUIRK_STUFF_FEATURE_MSRS`.
     pub capabilities_start_full: bool,
+    /// `IA32_PERF_CAPABILITIES` exists for user space only if the guest has PDCM (from 6.13 on);
+    /// before, a value that is not 0 needs a PMU instead.
+    pub capabilities_need_pdcm: bool,
+    /// INFO of format 7 is described to the guest, as that of format 5 is (from 6.3 on).
+    pub info_of_format_7: bool,
+    /// Where the host has architectural LBR the guest is offered its format and a legacy LBR in front
+    /// of its registers, of which TOS and SELECT do not exist (up to 6.3).
+    pub offers_legacy_for_architectural: bool,
     /// LBR is offered only if the host's perf has call-stack mode (from 6.9 on).
     pub needs_call_stack: bool,
     /// Before a virtual PMI, LBR is cleared in `IA32_DEBUGCTL` if FREEZE_LBRS_ON_PMI is set.

@@ -250,6 +250,11 @@ impl Policy for SwapPolicy {
         offer::freeze_at_virtual_pmi(host, call.vcpu);
     }
 
+    fn nested_debugctl(&self, host: &mut Host, call: Call, value: u64) -> Option<u64> {
+        let offer = self.offer(host);
+        offer.valid_debugctl(host, call.vcpu, value, false)
+    }
+
     fn reset(&self, host: &mut Host, vcpu: VcpuId) {
         host.vcpu_mut(vcpu).lbr.saved = None;
     }

@@ -111,8 +111,8 @@ impl Perf {
         }
         let lbr = &mut self.cpu_mut(cpu).lbr;
         lbr.last = None;
-        let flagged = lbr.select && self.behaviour.select_save == SelectSave::Flagged;
-        if flagged && !self.model.arch {
+        let clears = lbr.select && self.behaviour.reset_clears_select;
+        if clears && !self.model.arch {
             self.wrmsr_of(hw, cpu, BY, Msr::LBR_SELECT, Owned::CLEARED);
         }
     }
