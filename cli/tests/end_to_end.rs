@@ -57,6 +57,11 @@ fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
 }
 
 #[test]
+fn the_page_of_overhead_opens_in_a_browser_without_a_word_on_its_console() {
+    run("browser.sh");
+}
+
+#[test]
 fn the_timing_programs_build_and_an_emulators_readings_are_no_measurement() {
     run("calibrate.sh");
 }

@@ -4,7 +4,7 @@ use vlbr_arch::{Cpl, LvtPc, Msr};
 
 use crate::{
     Counter, CounterSet, Environment, GpFault, Horizon, Increments, Interrupt, Options, Outcome,
-    Pending, PmiCause, PmuError, Profile, Refusal, Reset, Selector,
+    Pending, PmiCause, PmuError, Profile, Refusal, Reset, Selector, Source,
 };
 
 /// The PMU of one logical processor, with the LVT entry its interrupts go through.
@@ -102,6 +102,12 @@ pub trait Device {
 
     /// How far one may retire without looking.
     fn horizon(&self) -> Horizon;
+
+    /// Whether a counter may count this source now. Of one that none counts nothing has to be told.
+    fn watches(&self, source: Source) -> bool {
+        let _ = source;
+        true
+    }
 
     /// The counters that count now with what they count, general-purpose ones first.
     fn active(&self) -> Vec<(Counter, Selector)>;

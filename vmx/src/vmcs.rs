@@ -98,6 +98,11 @@ impl Vmcs {
         (VmcsField::NAMED.get(position)?.0 == field).then_some(position)
     }
 
+    /// Whether a field has this encoding, on some processor.
+    pub(crate) fn has(field: VmcsField) -> bool {
+        Self::position(field).is_some()
+    }
+
     /// The value of a field: of the upper half, if the encoding is of access type "high"; `None` if
     /// no field has this encoding.
     #[must_use]

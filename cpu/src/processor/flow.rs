@@ -42,7 +42,8 @@ impl<L: vlbr_lbr::Device, P: vlbr_pmu::Device> LogicalProcessor<L, P> {
     /// The LBR sees a transfer: what it did, and how far the event LBR_INSERTS moved, if the PMU
     /// is told of it.
     fn record(&mut self, transfer: &Transfer, now: Cycles) -> (Verdict, u64) {
-        let told = self.pmu.options().feeds.contains(Source::LbrInserts);
+        let told = self.pmu.options().feeds.contains(Source::LbrInserts)
+            && self.pmu.watches(Source::LbrInserts);
         let before = self.lbr.lbr_inserts().filter(|_| told);
         let verdict = self.lbr.retire(transfer, now);
         let after = self.lbr.lbr_inserts();

@@ -2,9 +2,10 @@
 
 use vlbr_arch::vmx::VmcsField;
 use vlbr_cpu::ledger::Actor;
-use vlbr_vmx::{OperandSize, Vmcs};
+use vlbr_vmx::{Fail, OperandSize, Vmcs, Vmx};
 
 use crate::VcpuId;
+use crate::hardware::Memory;
 use crate::machine::{Host, HostError};
 
 impl Host {
@@ -43,7 +44,7 @@ impl Host {
         let Some(vmx) = processor.vmx_mut() else {
             return Ok(0);
         };
-        vmx.vmptrld(memory, at)?;
+        make_current(vmx, memory, at)?;
         Ok(ledger.vmread(actor, field, || vmx.vmread(field, OperandSize::Bits64))?)
     }
 
@@ -69,7 +70,7 @@ impl Host {
         let Some(vmx) = processor.vmx_mut() else {
             return Ok(());
         };
-        vmx.vmptrld(memory, at)?;
+        make_current(vmx, memory, at)?;
         ledger.vmwrite(actor, field, || {
             vmx.vmwrite(field, value, OperandSize::Bits64)
         })?;
@@ -99,5 +100,13 @@ impl Host {
     #[must_use]
     pub fn guest_debugctl(&self, vcpu: VcpuId) -> u64 {
         self.vmcs_field(vcpu, VmcsField::GUEST_IA32_DEBUGCTL)
+    }
+}
+
+/// VMPTRLD, if another VMCS is current: KVM remembers which one is.
+fn make_current(vmx: &mut Vmx, memory: &Memory, at: u64) -> Result<(), Fail> {
+    match vmx.vmptrst() {
+        Ok(current) if current == at => Ok(()),
+        _ => vmx.vmptrld(memory, at),
     }
 }

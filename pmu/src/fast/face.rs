@@ -5,7 +5,7 @@ use vlbr_arch::{Cpl, LvtPc, Msr};
 use super::Pmu;
 use crate::{
     Counter, CounterSet, Device, Environment, GpFault, Horizon, Increments, Interrupt, Options,
-    Outcome, Pending, PmiCause, PmuError, Profile, Refusal, Reset, Selector,
+    Outcome, Pending, PmiCause, PmuError, Profile, Refusal, Reset, Selector, Source,
 };
 
 impl Pmu {
@@ -105,6 +105,11 @@ impl Device for Pmu {
 
     fn horizon(&self) -> Horizon {
         self.horizon()
+    }
+
+    fn watches(&self, source: Source) -> bool {
+        let mut active = self.active.iter();
+        active.any(|active| active.selector.sources.contains(source))
     }
 
     fn active(&self) -> Vec<(Counter, Selector)> {

@@ -218,9 +218,7 @@ impl VmxProfile {
     pub fn has_field(&self, field: VmcsField) -> bool {
         use {EntryControls as Entry, ExitControls as Exit};
         let full = field.full();
-        if VmcsField::NAMED
-            .binary_search_by_key(&full, |(known, ..)| *known)
-            .is_err()
+        if !crate::Vmcs::has(full)
             || (field.is_high() && field.width() != vlbr_arch::vmx::FieldWidth::Bits64)
         {
             return false;

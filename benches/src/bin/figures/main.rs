@@ -5,7 +5,9 @@
 //! `vlbr record`. The measurements take turns, so that a slow minute of the machine meets all of
 //! them; each figure is the median of its runs, with the best one beside it. Replays are timed from
 //! the compressed file to the last sample. What `vlbr record` wrote is replayed as well.
+//! `vlbr-figures --exits COUNT` simulates VM exits instead.
 
+mod exits;
 mod measure;
 
 use std::ffi::OsString;
@@ -40,6 +42,11 @@ struct Arguments {
     /// Program to run under QEMU and to record; the rest of the line are its arguments.
     #[arg(long, num_args = 1.., allow_hyphen_values = true, value_name = "PROG")]
     command: Vec<OsString>,
+    /// VM exits to simulate under naive, msr-list and v8, say 1000000.
+    #[arg(long, value_name = "COUNT")]
+    exits: Option<u64>,
+    #[arg(long, hide = true)]
+    memory_of_exits: Option<u64>,
     /// Replays the file on so many threads and prints the peak heap and peak resident bytes.
     #[arg(long, hide = true, num_args = 2)]
     memory_of: Vec<OsString>,
@@ -66,6 +73,13 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         let resident = peak_resident().ok_or("/proc/self/status has no VmHWM")?;
         println!("{} {resident}", HEAP.peak());
         return Ok(());
+    }
+    if let Some(count) = arguments.memory_of_exits {
+        return exits::once(count);
+    }
+    if let Some(count) = arguments.exits {
+        println!("{}", machine());
+        return exits::print(count, arguments.runs);
     }
     let folder = tempfile::tempdir()?;
     let peers = match arguments.command.first() {
