@@ -326,6 +326,9 @@ impl Host {
 
     /// Events of counters that wait for it are made anew. `kvm_pmu_handle_event`.
     pub(crate) fn reprogram_requested(&mut self, call: Call, counters: u64) {
+        if counters == 0 {
+            return;
+        }
         let which: Vec<_> = self.vcpu(call.vcpu).pmu.all().collect();
         for which in which {
             if counters & GuestPmu::bit(which) != 0 {

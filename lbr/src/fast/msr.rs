@@ -180,8 +180,11 @@ impl Lbr {
                 if reserved != 0 {
                     return Err(GpReason::Reserved(reserved));
                 }
-                self.control.select = LbrSelect::from_bits(value);
-                self.refresh();
+                let select = LbrSelect::from_bits(value);
+                if self.control.select != select {
+                    self.control.select = select;
+                    self.refresh();
+                }
             }
             Register::DebugCtl => self.write_debugctl(value)?,
             Register::Ler(word) => {
