@@ -1,6 +1,6 @@
 //! Arguments of the command.
 
-pub(crate) use crate::scene_args::{OverheadArgs, VmArgs};
+pub(crate) use crate::scene_args::{OverheadArgs, SceneCommand, VmArgs};
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Scenario(ScenarioCommand),
     /// Make a cost model of what the timing programs printed.
     Calibrate(CalibrateArgs),
+    /// Scenes: virtual machines that use LBR, tasks and events of their host.
+    #[command(subcommand)]
+    Scene(SceneCommand),
     /// Run virtual machines that use LBR under a policy of the hypervisor.
     Vm(VmArgs),
     /// Compare what policies for the guest's LBR cost.

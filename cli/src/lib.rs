@@ -19,6 +19,7 @@ mod overhead;
 mod record;
 mod replay;
 mod scenario;
+mod scene;
 mod scene_args;
 mod stat;
 mod vm;
@@ -65,6 +66,7 @@ pub fn run(policies: Catalog) -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Corpus(command) => corpus::run(&command),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Scene(command) => scene::run(&command),
         Command::Vm(args) => vm::run(&args),
         Command::Overhead(args) => overhead::run(&args),
     };

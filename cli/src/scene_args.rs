@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// What the commands for scenes share.
 #[derive(Debug, Args)]
@@ -22,6 +22,61 @@ pub(crate) struct SceneArgs {
     /// Write there instead of on standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// `vlbr scene`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SceneCommand {
+    /// Make a scene of what `perf script` or `trace-cmd report` print of a machine: docs/scenes.md.
+    Import(ImportArgs),
+}
+
+/// `vlbr scene import`
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Text with kvm:kvm_entry, kvm_exit, kvm_msr, kvm_userspace_exit and sched:sched_switch; several
+    /// are read one after the other; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Whose text it is.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) kind: ImportKind,
+    /// The scene.
+    #[arg(short, long, value_name = "SCENE.toml")]
+    pub(crate) output: PathBuf,
+    /// Name of the scene.
+    #[arg(long, default_value = "imported")]
+    pub(crate) name: String,
+    /// Processor of the scene, see `vlbr list`.
+    #[arg(long, default_value = "skylake-server", value_name = "NAME")]
+    pub(crate) part: String,
+    /// Clocks a microsecond.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) mhz: u32,
+    /// Instructions a clock.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) ipc: f64,
+    /// How long the scene runs; without, as long as the recording, but at most 100,000.
+    #[arg(long, value_name = "US")]
+    pub(crate) duration_us: Option<u64>,
+    /// Give the guests a perf session.
+    #[arg(long, value_name = "EVENT:PERIOD[:call-graph|:FILTER]")]
+    pub(crate) guest_perf: Option<String>,
+    /// Form of what was counted, on standard output.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TableOrJson,
+}
+
+/// Whose text is imported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportKind {
+    /// Found out.
+    #[default]
+    Auto,
+    /// `perf script`.
+    PerfScript,
+    /// `trace-cmd report`, or the kernel's file `trace`.
+    TraceCmd,
 }
 
 /// `vlbr vm`

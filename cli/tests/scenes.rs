@@ -112,6 +112,113 @@ fn a_wrong_scene_is_refused_with_what_and_where() {
 }
 
 #[test]
+fn a_wrong_exit_of_a_scene_is_refused() {
+    let exit = "[[vcpu.exit]]\nreason = \"MSR_WRITE\"\nper-million = 0.25\nsleep-us = 5\n";
+    let good = SCENE.replace("\n[[task]]", &format!("\n{exit}\n[[task]]"));
+    let folder = folder(&good);
+    printed(folder.path(), &["vm", "s.toml"]);
+    let cases = [
+        (
+            "MSR_WRITE",
+            "npf",
+            "vcpu[0].exit[0].reason: \"npf\" is no exit of VMX",
+        ),
+        (
+            "0.25",
+            "0.0",
+            "vcpu[0].exit[0].per-million: 0 is not above 0",
+        ),
+        (
+            "0.25",
+            "nan",
+            "vcpu[0].exit[0].per-million: NaN is not above 0",
+        ),
+        (
+            "0.25",
+            "500001.0",
+            "vcpu[0].exit[0].per-million: 500001 is not above 0",
+        ),
+        (
+            "sleep-us = 5",
+            "sleep-us = 0",
+            "vcpu[0].exit[0].sleep-us: is not from 1",
+        ),
+        (
+            "sleep-us = 5",
+            "sleeps-per-million = 1000001",
+            "sleeps-per-million: more than a million",
+        ),
+        (
+            "cpu = 0",
+            "cpu = 0\nwhen = \"often\"",
+            "unknown variant `often`",
+        ),
+        (
+            "[vcpu.loop]",
+            "migrations-per-million = 1000001\n[vcpu.loop]",
+            "more than a million",
+        ),
+    ];
+    for (from, to, said) in cases {
+        assert!(good.contains(from), "{from}");
+        fs::write(folder.path().join("s.toml"), good.replacen(from, to, 1)).unwrap();
+        let text = refused(folder.path(), &["vm", "s.toml"]);
+        assert!(text.contains(said), "{to}: {text}");
+    }
+}
+
+#[test]
+fn a_recording_becomes_a_scene_that_runs() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/scenes/import");
+    let folder = TempDir::new().unwrap();
+    let import = |kind: &str, file: &str, out: &str| {
+        let file = samples.join(file);
+        let arguments = [
+            "scene",
+            "import",
+            "--kind",
+            kind,
+            file.to_str().unwrap(),
+            "-o",
+            out,
+        ];
+        printed(
+            folder.path(),
+            &[&arguments[..], &["--format", "json"]].concat(),
+        )
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(&import("auto", "perf-script.txt", "p.toml")).unwrap();
+    import("trace-cmd", "trace-cmd.txt", "t.toml");
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("p.toml"), read("t.toml"));
+    assert_eq!(json["vcpus"].as_array().unwrap().len(), 3);
+    let table = printed(folder.path(), &["vm", "p.toml", "--policy", "none"]);
+    assert!(table.contains("scene imported: policy none"), "{table}");
+
+    // What is wrong is said with file and line, and no scene is written.
+    let wrong = read("p.toml");
+    let file = samples.join("trace-cmd.txt");
+    let file = file.to_str().unwrap();
+    fs::write(folder.path().join("w.txt"), wrong).unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["w.txt"], "w.txt: line 1: no processor, like [003]"),
+        (&[file, "gone.txt"], "gone.txt: No such file"),
+        (
+            &[file, "--kind", "perf-script"],
+            "a line of trace-cmd report, in a text of perf script",
+        ),
+        (&[file, "--part", "skylark"], "skylark"),
+    ];
+    for (arguments, said) in cases {
+        let all = [&["scene", "import", "-o", "no.toml"], arguments].concat();
+        let text = refused(folder.path(), &all);
+        assert!(text.contains(said), "{text}");
+        assert!(!folder.path().join("no.toml").exists());
+    }
+}
+
+#[test]
 fn a_missing_trace_is_named() {
     let scene = SCENE.replace("[vcpu.loop]", "").replace(
         "vm = \"a\"\nguest",
@@ -290,7 +397,7 @@ fn the_bundled_scenes_run() {
     let scenes: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "corpus", "scenes"]
         .iter()
         .collect();
-    for name in ["loop.toml", "contention.toml"] {
+    for name in ["loop.toml", "contention.toml", "imported.toml"] {
         let text = printed(&scenes, &["vm", name]);
         assert!(text.contains("guest samples compared"), "{text}");
     }

@@ -3,7 +3,7 @@
 use vlbr_arch::Cpl;
 use vlbr_cpu::ledger::Actor;
 use vlbr_host::kvm::{ExitLevel, Note, Vmcs12};
-use vlbr_host::machine::{ExitCause, Rule};
+use vlbr_host::machine::{Arrival, Carried, ExitCause, Rule};
 use vlbr_host::perf::{Creator, Errno, EventState};
 use vlbr_lbr::CpuModel;
 use vlbr_pmu::Source;
@@ -147,6 +147,12 @@ pub enum HostAct {
     Guest(String, MsrStep),
     /// `user`: thread, vCPU and its access.
     User(String, String, MsrStep),
+    /// `msrs get`: thread, vCPU, and which.
+    GetMsrs(String, String, Carried),
+    /// `msrs set`: what was read last goes into this vCPU.
+    SetMsrs(String, String),
+    /// `migrate`: the vCPU goes on on another host.
+    Migrate(String, Carried),
     /// `on`: a branch of whoever runs there; whether it ends with a PMI.
     Branch(u16, Box<Branch>, bool),
     /// `on`: amounts that whoever runs there retires; whether it ends with a PMI.
@@ -269,6 +275,41 @@ impl ContextField {
     ];
 }
 
+/// A number of what user space carried last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CarriedField {
+    /// MSRs that it read.
+    Read,
+    /// MSRs that it wrote.
+    Written,
+    /// MSRs that it could not read or write.
+    Refused,
+    /// Records that the guest had.
+    Records,
+    /// Those of which this became.
+    RecordsThat(Arrival),
+    /// Other registers of the LBR that were not 0, of which this became.
+    ControlsThat(Arrival),
+}
+
+impl CarriedField {
+    /// Every one with its word.
+    pub const NAMED: [(Self, &'static str); 12] = [
+        (Self::Read, "read"),
+        (Self::Written, "written"),
+        (Self::Refused, "refused"),
+        (Self::Records, "records"),
+        (Self::RecordsThat(Arrival::Equal), "records-equal"),
+        (Self::RecordsThat(Arrival::Lost), "records-lost"),
+        (Self::RecordsThat(Arrival::Foreign), "records-foreign"),
+        (Self::RecordsThat(Arrival::Refused), "records-refused"),
+        (Self::ControlsThat(Arrival::Equal), "controls-equal"),
+        (Self::ControlsThat(Arrival::Lost), "controls-lost"),
+        (Self::ControlsThat(Arrival::Foreign), "controls-foreign"),
+        (Self::ControlsThat(Arrival::Refused), "controls-refused"),
+    ];
+}
+
 /// A number that can be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostNumber {
@@ -294,6 +335,8 @@ pub enum HostNumber {
     Stale(EventName),
     /// `sample E holds`: entries of the last one.
     SampleHolds(EventName),
+    /// `carried`: by the last `msrs get`, `msrs set` or `migrate`.
+    Carried(CarriedField),
     /// `vmcs`: a field.
     Vmcs(String, vlbr_arch::vmx::VmcsField),
     /// `check-extension`: of `KVM_CAP_X86_GUEST_LBR`.

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod exit_names;
 mod file;
 mod guest;
+pub mod import;
 mod random;
 pub mod report;
 mod session;
@@ -21,7 +23,7 @@ pub use guest::{Guest, GuestSource};
 pub use session::{GuestPerf, GuestSample};
 pub use simulation::{Outcome, Simulation, kernel};
 pub use spec::{
-    EventSpec, ExitRates, GuestModel, LoopSpec, OnViolation, Scene, Scheduling, TaskSpec, VcpuSpec,
-    VmSpec,
+    EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene, Scheduling, TaskSpec,
+    TaskWhen, VcpuSpec, VmSpec,
 };
 pub use tally::{ExitTally, SaveTally, SwitchTally, VcpuTally};

@@ -14,6 +14,7 @@ use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
 use crate::{GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally};
 
+mod exit_kind;
 mod fed;
 mod happenings;
 mod host_task;
@@ -21,6 +22,7 @@ mod run_guest;
 mod setup;
 mod switch;
 
+use exit_kind::ExitKind;
 use fed::Fed;
 use happenings::{Agenda, Happening};
 pub use setup::kernel;
@@ -53,6 +55,9 @@ struct TaskState {
     cpus: Vec<u16>,
     /// Clocks it has left to run until it sleeps.
     left: u64,
+    /// Clocks of its slice that it had left when a task of the host took its place; 0: it gets a
+    /// whole one.
+    slice_left: u64,
     /// Where it ran last.
     last: Option<u16>,
     branches: u64,
@@ -83,8 +88,10 @@ struct VcpuState<'s> {
     guest: Guest<'s>,
     feed: Fed<'s>,
     tally: VcpuTally,
-    /// Instruction counts at which the scene's exits are due, by kind.
-    due: [u64; 8],
+    /// The kinds of exits that the scene's rates say.
+    exits: Vec<ExitKind>,
+    /// Instruction counts at which they are due, by kind.
+    due: Vec<u64>,
     /// The earliest of them.
     next_exit: u64,
     random: Random,
@@ -157,6 +164,7 @@ impl<'s> Simulation<'s> {
                     false => spec.cpus.clone(),
                 },
                 left: u64::MAX,
+                slice_left: 0,
                 last: None,
                 branches: 0,
             });
@@ -168,10 +176,8 @@ impl<'s> Simulation<'s> {
                 .get(n)
                 .ok_or_else(|| SceneError::value(at("trace"), "is missing"))?;
             let mut random = Random::new(scene.seed, 1 + n as u64);
-            let due = spec
-                .exits
-                .rates()
-                .map(|(_, rate)| due(&mut random, 0, rate));
+            let exits = ExitKind::of(scene, spec);
+            let due: Vec<_> = exits.iter().map(|kind| kind.due(&mut random, 0)).collect();
             vcpus.push(VcpuState {
                 guest: Guest::new(source),
                 feed: Fed::new(Feed::new(
@@ -182,6 +188,7 @@ impl<'s> Simulation<'s> {
                 tally: VcpuTally::default(),
                 next_exit: due.iter().copied().min().unwrap_or(u64::MAX),
                 due,
+                exits,
                 random,
                 left: None,
                 perf,
@@ -205,6 +212,7 @@ impl<'s> Simulation<'s> {
                 spec: Some(n),
                 cpus: vec![spec.cpu],
                 left: 0,
+                slice_left: 0,
                 last: None,
                 branches: 0,
             });
@@ -379,8 +387,7 @@ impl<'s> Simulation<'s> {
             if self.cpus[cpu].ready.is_empty() {
                 self.cpus[cpu].slice_end = self.cpus[cpu].now + self.slice();
             } else {
-                self.cpus[cpu].ready.push_back(task);
-                return self.pick(cpu);
+                return self.make_way(cpu, task);
             }
         }
         let until = until.min(self.cpus[cpu].slice_end);
@@ -419,12 +426,4 @@ impl<'s> Simulation<'s> {
 /// Clocks of so many microseconds.
 fn clocks(scene: &Scene, us: u64) -> u64 {
     us.saturating_mul(scene.mhz.into())
-}
-
-/// The instruction count at which an exit with this rate comes next.
-fn due(random: &mut Random, now: u64, per_million: u32) -> u64 {
-    match per_million {
-        0 => u64::MAX,
-        rate => now.saturating_add(random.gap(1_000_000 / u64::from(rate))),
-    }
 }

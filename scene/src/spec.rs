@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::SceneError;
+use crate::exit_names::exit_named;
 
+/// Most reasons of exits that a vCPU names.
+const MOST_EXITS: usize = 256;
 /// Longest time, in microseconds: eleven and a half days.
 const LONGEST_US: u64 = 1_000_000_000_000;
 /// Longest text that is read.
@@ -173,6 +176,14 @@ pub struct VcpuSpec {
     /// Exits that the trace does not hold.
     #[serde(default)]
     pub exits: ExitRates,
+    /// More of them, by the names that Linux prints.
+    #[serde(default)]
+    pub exit: Vec<ExitSpec>,
+    /// Instead of the scheduler's: so many of a million wake-ups take it to another processor.
+    pub migrations_per_million: Option<u32>,
+    /// So many of a million times that another task takes its processor it goes on on another one.
+    #[serde(default)]
+    pub preempted_migrations_per_million: u32,
     /// A perf session in the guest: `EVENT:PERIOD[:call-graph|:FILTER]`.
     pub guest_perf: Option<String>,
 }
@@ -215,6 +226,40 @@ pub struct ExitRates {
     pub user_space_per_million: u32,
 }
 
+/// VM exits of one reason.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExitSpec {
+    /// As the tracepoint `kvm:kvm_exit` names it, or its number, `0x4b`.
+    pub reason: String,
+    /// So many in a million instructions.
+    pub per_million: f64,
+    /// So many of a million of them are handled in the fast path.
+    #[serde(default)]
+    pub fast_path_per_million: u32,
+    /// So many of a million of the others go out to user space.
+    #[serde(default)]
+    pub user_space_per_million: u32,
+    /// After so many of a million of the others the vCPU's thread sleeps.
+    #[serde(default)]
+    pub sleeps_per_million: u32,
+    /// How long, on average; the scheduler's `halt-us` if it is not given.
+    pub sleep_us: Option<u64>,
+}
+
+/// When a task of the host becomes ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskWhen {
+    /// Each time.
+    #[default]
+    Always,
+    /// Only if a vCPU runs on its processor then, in whose place it runs.
+    VcpuRuns,
+    /// Only if none does.
+    NoVcpuRuns,
+}
+
 /// A task of the host that becomes ready again and again.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -233,6 +278,9 @@ pub struct TaskSpec {
     pub every_us: u64,
     /// How long it runs then.
     pub for_us: u64,
+    /// Whether it becomes ready then.
+    #[serde(default)]
+    pub when: TaskWhen,
     /// It runs branches of its own, one in so many instructions; 0: none is fed.
     #[serde(default)]
     pub branch_every: u16,
@@ -375,7 +423,9 @@ impl Scene {
                 let at = format!("task[{n}].cpu");
                 return bad(&at, format!("there is no cpu{}", task.cpu));
             }
-            if task.for_us == 0 || task.every_us < task.for_us {
+            // A task that waits for a vCPU to run leaves out the times at which it still runs.
+            let longer = task.every_us < task.for_us && task.when != TaskWhen::VcpuRuns;
+            if task.for_us == 0 || task.every_us == 0 || longer {
                 let at = format!("task[{n}].for-us");
                 return bad(&at, "is 0, or more than every-us".to_owned());
             }
@@ -461,7 +511,23 @@ impl Scene {
         if chances.iter().any(|chance| *chance > 1_000_000) {
             return bad("exits", "more than a million in a million".to_owned());
         }
-        Ok(())
+        if vcpu.exit.len() > MOST_EXITS {
+            return bad("exit", format!("more than {MOST_EXITS}"));
+        }
+        let moves = [
+            vcpu.migrations_per_million.unwrap_or(0),
+            vcpu.preempted_migrations_per_million,
+        ];
+        if moves.iter().any(|chance| *chance > 1_000_000) {
+            let reason = "more than a million in a million".to_owned();
+            return bad("migrations-per-million", reason);
+        }
+        let mut exits = vcpu.exit.iter().enumerate();
+        exits.try_for_each(|(at, exit)| {
+            exit.check().map_err(|(key, reason)| {
+                SceneError::value(format!("vcpu[{n}].exit[{at}].{key}"), reason)
+            })
+        })
     }
 
     fn check_event(&self, n: usize, event: &EventSpec) -> Result<(), SceneError> {
@@ -501,6 +567,32 @@ impl Scene {
             );
         }
         Ok(())
+    }
+}
+
+impl ExitSpec {
+    /// What is wrong, and which key has it.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if exit_named(&self.reason).is_none() {
+            let reason = format!("{:?} is no exit of VMX as Linux names it", self.reason);
+            return Err(("reason", reason));
+        }
+        if !(self.per_million > 0.0 && self.per_million <= 500_000.0) {
+            let reason = format!("{} is not above 0 and up to 500000", self.per_million);
+            return Err(("per-million", reason));
+        }
+        let chances = [
+            ("fast-path-per-million", self.fast_path_per_million),
+            ("user-space-per-million", self.user_space_per_million),
+            ("sleeps-per-million", self.sleeps_per_million),
+        ];
+        match chances.iter().find(|(_, chance)| *chance > 1_000_000) {
+            Some((key, _)) => Err((key, "more than a million in a million".to_owned())),
+            None if self.sleep_us.is_some_and(|us| us == 0 || us > LONGEST_US) => {
+                Err(("sleep-us", format!("is not from 1 to {LONGEST_US}")))
+            }
+            None => Ok(()),
+        }
     }
 }
 

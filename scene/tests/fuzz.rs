@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vlbr_fuzz::{Form, throw};
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
+use vlbr_scene::import::{Import, ImportError, ImportOptions};
 use vlbr_scene::report::Sweep;
 use vlbr_scene::{GuestSource, Scene, Simulation};
 
@@ -21,6 +22,10 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     files.sort();
     files
@@ -75,6 +80,51 @@ fn loops(scene: &Scene) -> Option<Vec<GuestSource>> {
     loops
         .map(|looped| GuestSource::looped(looped?).ok())
         .collect()
+}
+
+/// Parts of the bundled recordings, and lines that they do not hold.
+fn recordings() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/scenes/import");
+    let part = |name: &str, begin: usize| {
+        let text = fs::read_to_string(folder.join(name)).unwrap();
+        let lines: Vec<_> = text.lines().skip(begin).take(12).collect();
+        (lines.join("\n") + "\n").into_bytes()
+    };
+    let rare = b"cpus=4\nversion = 7\n          <idle>-0     (-----) [000] d..2. 1.000001: sched_switch: prev_comm=swapper/0 \
+        prev_pid=0 prev_prio=120 prev_state=R ==> next_comm=a next_pid=7 next_prio=120\n    a-7    0d..1. 1.000002: \
+        kvm_entry: vcpu 0\nCPU:0 [LOST 7 EVENTS]\n    a-7  [000] 1.000003000: kvm_exit: reason UNKNOWN (74) FAILED_VMENTRY \
+        rip 0x1 f+0x1 info 0 1\n    a-7  [000] 1.000004: sched_migrate_task: comm=a pid=7 prio=120 orig_cpu=0 dest_cpu=1\n";
+    vec![
+        part("perf-script.txt", 0),
+        part("perf-script.txt", 60),
+        part("trace-cmd.txt", 0),
+        part("trace-cmd.txt", 90),
+        rare.to_vec(),
+    ]
+}
+
+#[test]
+fn fuzz_import() {
+    let mut made = 0;
+    let tally = throw("import", 5000, Form::Text, &recordings(), |bytes| {
+        let mut import = Import::new(None);
+        if let Err(error) = import.read(Path::new("text"), &mut &*bytes) {
+            assert!(matches!(error, ImportError::Line { .. }), "{error}");
+            return false;
+        }
+        match import.finish(&ImportOptions::default()) {
+            Ok(imported) => {
+                // What is made is a scene, and what was counted can be printed.
+                made += 1;
+                let scene = Scene::from_toml(&imported.text).unwrap();
+                assert_eq!(scene.vcpu.len(), imported.summary.vcpus.len());
+                assert!(!imported.summary.text().is_empty());
+            }
+            Err(error) => one_line(&error),
+        }
+        true
+    });
+    assert!(tally.taken > 0 && tally.refused > 0 && made > 0);
 }
 
 #[test]

@@ -397,6 +397,22 @@ impl Processor {
         }
     }
 
+    /// What an owner caused of entries, TOS and filter is gone, as on a processor where it never was.
+    /// Nobody's accesses: they stand in no ledger.
+    pub(crate) fn forget(&mut self, owner: Owner) {
+        let (msrs, mut none) = (self.msrs, Ledger::new());
+        let entries = (0..msrs.nr).flat_map(|n| {
+            let words = msrs.words_of_entry();
+            words.filter_map(move |word| msrs.entry(word, n))
+        });
+        for msr in entries.chain(msrs.tos).chain(msrs.filter()) {
+            if self.owner_of(msr) == owner {
+                let cleared = self.wrmsr(&mut none, Actor::Host, msr, Owned::CLEARED);
+                debug_assert!(cleared.is_ok());
+            }
+        }
+    }
+
     /// Wakes from a C-state deeper than C1, which may have cleared the LBR.
     pub fn deep_c_state(&mut self) {
         self.logical.deep_c_state();

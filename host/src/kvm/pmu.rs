@@ -83,6 +83,23 @@ impl GuestPmu {
         counters.any(|counter| counter.event.is_some())
     }
 
+    /// Its registers in KVM's list of those to be saved, in that order. `IA32_PERF_GLOBAL_OVF_CTRL`,
+    /// which 5.15 lists too, holds nothing.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Msr> + use<> {
+        let numbers = |base: Msr, count: usize| (0..count as u32).map(move |n| base.plus(n));
+        let (gp, fixed) = (self.gp.len(), self.fixed.len());
+        let globals = [
+            Msr::FIXED_CTR_CTRL,
+            Msr::PERF_GLOBAL_STATUS,
+            Msr::PERF_GLOBAL_CTRL,
+        ];
+        let globals = globals.into_iter().filter(move |_| fixed != 0);
+        numbers(Msr::FIXED_CTR0, fixed)
+            .chain(globals)
+            .chain(numbers(Msr::PMC0, gp))
+            .chain(numbers(Msr::PERFEVTSEL0, gp))
+    }
+
     fn global_mask(&self) -> u64 {
         ((1 << self.gp.len()) - 1) | (((1 << self.fixed.len()) - 1) << 32)
     }

@@ -87,20 +87,36 @@ impl Host {
         });
         // Made on a processor where nothing of it stays: the first load adopts it.
         self.load_vmcs(vcpu, CpuId(0))?;
-        self.write_initial_fields(vcpu)?;
+        self.write_initial_fields(vcpu, CpuId(0))?;
         self.unload_vmcs(vcpu)?;
         policy.refresh(self, vcpu);
         self.vcpu_mut(vcpu).made = true;
         Ok(vcpu)
     }
 
-    fn write_initial_fields(&mut self, vcpu: VcpuId) -> Result<(), HostError> {
+    /// The vCPU's VMCS and MSR bitmap are made anew, on a processor that runs no guest.
+    pub(crate) fn remake_vmcs(&mut self, vcpu: VcpuId, cpu: CpuId) -> Result<(), HostError> {
+        self.unload_vmcs(vcpu)?;
+        let state = self.vcpu_mut(vcpu);
+        state.parked = None;
+        state.launched = false;
+        let bitmap_at = state.bitmap_at;
+        let intercepting = MsrBitmap::intercepting_all();
+        self.hardware
+            .memory_mut()
+            .write(bitmap_at, intercepting.as_page());
+        self.load_vmcs(vcpu, cpu)?;
+        self.write_initial_fields(vcpu, cpu)?;
+        self.unload_vmcs(vcpu)
+    }
+
+    fn write_initial_fields(&mut self, vcpu: VcpuId, cpu: CpuId) -> Result<(), HostError> {
         let &Vcpu {
             bitmap_at,
             areas_at,
             ..
         } = self.vcpu(vcpu);
-        let processor = self.hardware.cpu_mut(CpuId(0));
+        let processor = self.hardware.cpu_mut(cpu);
         let Some(vmx) = processor.vmx_mut() else {
             return Ok(());
         };

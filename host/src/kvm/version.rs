@@ -27,6 +27,10 @@ pub struct KvmBehaviour {
     /// What changes the guest's PMU resets it, which releases the LBR event: `KVM_SET_CPUID2` and
     /// `IA32_PERF_CAPABILITIES` (from 6.8 on). `kvm_pmu_refresh`.
     pub refresh_resets_pmu: bool,
+    /// `KVM_GET_MSR_INDEX_LIST` names the registers of the PMU (from 5.4 on). `msrs_to_save_all`.
+    pub lists_counters: bool,
+    /// It names `IA32_PERF_CAPABILITIES` (from 5.8 on). `emulated_msrs_all`.
+    pub lists_capabilities: bool,
     /// `KVM_SET_CPUID2` of a vCPU that has run must say what it said before (from 5.17 on, and in
     /// 5.16.1). `kvm_set_cpuid`.
     pub cpuid_fixed_by_run: bool,
@@ -47,6 +51,8 @@ impl KvmBehaviour {
             nmi_before_restore: version.since(6, 3),
             defers_reprogramming: version.since(6, 2),
             refresh_resets_pmu: version.since(6, 8),
+            lists_counters: version.since(5, 4),
+            lists_capabilities: version.since(5, 8),
             cpuid_fixed_by_run: version.since(5, 17) || version.stable(5, 16, 1),
             checks_nested_debugctl: version.since(6, 17),
         }

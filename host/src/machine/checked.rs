@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vlbr_arch::vmx::ExitReason;
-use vlbr_arch::{Cpl, LbrInfo, LvtPc, Msr, Transfer};
+use vlbr_arch::{Cpl, LbrInfo, LvtPc, Transfer};
 use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess as _};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
 use vlbr_lbr::Verdict;
@@ -35,9 +35,9 @@ pub enum Checking {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub(super) host: Host,
-    policy: Arc<dyn Policy>,
+    pub(super) policy: Arc<dyn Policy>,
     /// The processor that each guest would have for itself.
-    own: Vec<LogicalProcessor>,
+    pub(super) own: Vec<LogicalProcessor>,
     /// What a guest's own processor is made with.
     config: HostConfig,
     pub(super) checking: Checking,
@@ -209,6 +209,20 @@ impl Machine {
                 let access = Access::write(*msr, Host::guests(*vcpu, *value));
                 let answer = host.ioctl_access(policy, *task, *vcpu, access)?;
                 return Ok(Output::User(answer));
+            }
+            Input::GetMsrs(task, vcpu, carried) => {
+                host.check_vcpu(*vcpu)?;
+                let msrs = host.carried_msrs(policy, *vcpu, *carried);
+                let (values, refused) = host.get_msrs(policy, *task, *vcpu, &msrs)?;
+                return Ok(Output::Msrs(values, refused));
+            }
+            Input::SetMsrs(task, vcpu, values) => {
+                let refused = host.set_msrs(policy, *task, *vcpu, values)?;
+                return Ok(Output::Refused(refused));
+            }
+            Input::Migrate(vcpu, carried) => {
+                let migration = self.migrate(*vcpu, *carried)?;
+                return Ok(Output::Migrated(Box::new(migration)));
             }
             Input::Open(attr, target, creator, leader) => {
                 let event = host.open_event(policy, **attr, *target, *creator, *leader)?;
@@ -523,28 +537,5 @@ impl Machine {
         for violation in violations {
             self.findings.add(violation);
         }
-    }
-
-    /// The MSRs of a guest, as a migration takes them: those of KVM's save list, and what the
-    /// policy adds.
-    ///
-    /// # Errors
-    /// The vCPU is inside `KVM_RUN`.
-    pub fn migrated(&mut self, thread: TaskId, vcpu: VcpuId) -> Result<Vec<(Msr, u64)>, HostError> {
-        let policy = Arc::clone(&self.policy);
-        let call = self.host.begin_ioctl(&*policy, thread, vcpu)?;
-        let listed = [Msr::PERF_CAPABILITIES];
-        let mut values = Vec::new();
-        for msr in listed {
-            if let crate::kvm::Answer::Value(value) =
-                self.host.msr_access(&*policy, call, Access::read(msr))
-            {
-                values.push((msr, value.value));
-            }
-        }
-        let more = policy.migrated(&mut self.host, call);
-        values.extend(more.into_iter().map(|(msr, value)| (msr, value.value)));
-        self.host.end_ioctl(&*policy, call)?;
-        Ok(values)
     }
 }

@@ -6,7 +6,7 @@ use vlbr_pmu::Increments;
 
 use crate::hardware::Running;
 use crate::kvm::{Answer, ExitLevel, GuestCpu, LbrStack, Vmcs12};
-use crate::machine::{ExitCause, GuestMsrAccess};
+use crate::machine::{Carried, ExitCause, GuestMsrAccess, Migration, MsrValues};
 use crate::perf::{Creator, EventAttr, EventId, PmiSample, Target};
 use crate::{CpuId, TaskId, VcpuId, VmId};
 
@@ -36,6 +36,13 @@ pub enum Input {
     UserRead(TaskId, VcpuId, Msr),
     /// User space writes one.
     UserWrite(TaskId, VcpuId, Msr, u64),
+    /// User space reads the MSRs of a vCPU that it would carry elsewhere, from this thread.
+    GetMsrs(TaskId, VcpuId, Carried),
+    /// It writes MSRs, one after the other, whichever are refused.
+    SetMsrs(TaskId, VcpuId, MsrValues),
+    /// The vCPU, which is outside `KVM_RUN` in its running thread, goes on on another host of the
+    /// same kind, with what user space carries there.
+    Migrate(VcpuId, Carried),
     /// `perf_event_open`, or a counter of the kernel.
     Open(Box<EventAttr>, Target, Creator, Option<EventId>),
     /// `close`.
@@ -81,6 +88,12 @@ pub enum Output {
     Guest(GuestMsrAccess),
     /// What user space was answered.
     User(Answer),
+    /// What user space read, and what it could not read.
+    Msrs(MsrValues, Vec<Msr>),
+    /// What user space could not write.
+    Refused(Vec<Msr>),
+    /// What became of the guest's LBR.
+    Migrated(Box<Migration>),
     /// The event.
     Event(EventId),
     /// What the capability copied out.

@@ -60,6 +60,7 @@ impl Machine {
                 | Input::Reset(_)
                 | Input::SetCpuid(..)
                 | Input::UserWrite(..)
+                | Input::SetMsrs(..)
         );
         if self.checking == Checking::Off || own {
             return None;

@@ -199,4 +199,11 @@ impl Policy for Architectural {
         host.release_lbr_event(vcpu);
         self.stop(host, vcpu);
     }
+
+    fn listed(&self, host: &Host) -> Vec<Msr> {
+        match host.lbr_msrs().arch {
+            true => vec![Msr::LBR_CTL, Msr::LBR_DEPTH],
+            false => Vec::new(),
+        }
+    }
 }

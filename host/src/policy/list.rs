@@ -10,7 +10,7 @@ use super::offer::Offer;
 use super::rules::knob;
 use crate::VcpuId;
 use crate::hardware::{LbrMsrs, LbrRegister};
-use crate::kvm::{Access, Answer, Call, Note, Operation};
+use crate::kvm::{Access, Answer, Call, Initiator, Note, Operation};
 use crate::machine::Host;
 use crate::perf::{Behaviour, GuestLbr};
 
@@ -145,7 +145,7 @@ impl Policy for ListPolicy {
     fn access(&self, host: &mut Host, call: Call, access: Access) -> Answer {
         match access.msr {
             Msr::PERF_CAPABILITIES => self.offer().capabilities(host, call, access),
-            Msr::DEBUGCTL => {
+            Msr::DEBUGCTL if call.initiator == Initiator::Guest => {
                 let answer = self.offer().debugctl(host, call, access);
                 let Operation::Write(_) = access.operation else {
                     return answer;
@@ -159,6 +159,8 @@ impl Policy for ListPolicy {
                 }
                 answer
             }
+            // Neither hypervisor lets its tools name a register that it does not list.
+            _ if call.initiator == Initiator::UserSpace => Answer::Unknown,
             msr => {
                 let register = Host::named(host.vcpu(call.vcpu).lbr.msrs.as_ref(), msr);
                 match register {
@@ -178,19 +180,5 @@ impl Policy for ListPolicy {
         if host.vcpu(vcpu).lbr.armed {
             self.arm(host, vcpu, false);
         }
-    }
-
-    fn migrated(&self, host: &mut Host, call: Call) -> Vec<(Msr, crate::Owned)> {
-        // Xen saves them with the vCPU's other registers: `vmx_save_msr`.
-        let Some(msrs) = host.vcpu(call.vcpu).lbr.msrs else {
-            return Vec::new();
-        };
-        let values = self.listed(&msrs).into_iter();
-        values
-            .filter_map(|msr| {
-                let value = host.area_entry(call.vcpu, MsrArea::ExitStore, msr)?;
-                Some((msr, Host::guests(call.vcpu, value)))
-            })
-            .collect()
     }
 }

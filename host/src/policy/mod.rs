@@ -22,7 +22,7 @@ use vlbr_vmx::VmExit;
 use crate::kvm::{Access, Answer, Call, ExitLevel, LbrStack};
 use crate::machine::Host;
 use crate::perf::{Behaviour, Errno, KernelVersion};
-use crate::{Owned, VcpuId, VmId};
+use crate::{VcpuId, VmId};
 
 pub use architectural::Architectural;
 pub use catalog::{Catalog, PolicyError};
@@ -156,9 +156,10 @@ pub trait Policy: fmt::Debug + Send + Sync {
         Err(Errno::EINVAL)
     }
 
-    /// The registers beside those of KVM's save list that a migration carries: number and value.
-    fn migrated(&self, host: &mut Host, call: Call) -> Vec<(vlbr_arch::Msr, Owned)> {
-        let _ = (host, call);
+    /// The registers of the LBR that the hypervisor's list of MSRs to be saved names, beside
+    /// `IA32_PERF_CAPABILITIES` and the counters: what a migration carries by itself.
+    fn listed(&self, host: &Host) -> Vec<vlbr_arch::Msr> {
+        let _ = host;
         Vec::new()
     }
 }

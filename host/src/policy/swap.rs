@@ -8,10 +8,11 @@ use vlbr_vmx::VmExit;
 use super::Policy;
 use super::offer::{self, Offer};
 use super::rules::knob;
-use crate::kvm::{Access, Answer, Call, ExitLevel, SavedStack, Spare};
+use crate::hardware::LbrRegister;
+use crate::kvm::{Access, Answer, Call, ExitLevel, Initiator, Operation, SavedStack, Spare};
 use crate::machine::{Host, HostError};
 use crate::perf::{Behaviour, GuestLbr};
-use crate::{CpuId, Owned, VcpuId};
+use crate::{CpuId, VcpuId};
 
 knob! {
     /// Where the stacks are swapped.
@@ -137,6 +138,44 @@ impl SwapPolicy {
         host.vcpu_mut(call.vcpu).lbr.spare = Spare(Some(stack));
     }
 
+    /// User space finds the guest's stack where it is kept: in memory, or on the processor between
+    /// load and put.
+    fn by_user(&self, host: &mut Host, call: Call, access: Access) -> Answer {
+        let msrs = *host.lbr_msrs();
+        let Some(register) = Host::named(host.vcpu(call.vcpu).lbr.msrs.as_ref(), access.msr) else {
+            return Answer::Unknown;
+        };
+        if self.rules.at == SwapAt::Put {
+            return host.access_hardware(call, access);
+        }
+        let saved = &mut host.vcpu_mut(call.vcpu).lbr.saved;
+        let stack = saved.get_or_insert_default();
+        let kept = match register {
+            LbrRegister::Tos => Some(&mut stack.tos),
+            LbrRegister::Filter if msrs.select.is_some() => Some(&mut stack.filter),
+            LbrRegister::Entry(word, n) => {
+                let mut entry = stack.entries.entry(n);
+                return match access.operation {
+                    Operation::Read => Answer::Value(entry.get(word)),
+                    Operation::Write(value) => {
+                        entry.set(word, value);
+                        stack.entries.set_entry(n, entry);
+                        Answer::Done
+                    }
+                };
+            }
+            _ => None,
+        };
+        match (kept, access.operation) {
+            (None, _) => Answer::Unknown,
+            (Some(kept), Operation::Read) => Answer::Value(*kept),
+            (Some(kept), Operation::Write(value)) => {
+                *kept = value;
+                Answer::Done
+            }
+        }
+    }
+
     fn swaps(&self, host: &Host, vcpu: VcpuId, at: SwapAt) -> bool {
         let on = !self.rules.offered || host.vcpu(vcpu).lbr.msrs.is_some();
         on && self.rules.at == at
@@ -209,6 +248,7 @@ impl Policy for SwapPolicy {
                 answer
             }
             Msr::DEBUGCTL => offer.debugctl(host, call, access),
+            _ if call.initiator == Initiator::UserSpace => self.by_user(host, call, access),
             _ => Answer::Unknown,
         }
     }
@@ -257,23 +297,5 @@ impl Policy for SwapPolicy {
 
     fn reset(&self, host: &mut Host, vcpu: VcpuId) {
         host.vcpu_mut(vcpu).lbr.saved = None;
-    }
-
-    fn migrated(&self, host: &mut Host, call: Call) -> Vec<(Msr, Owned)> {
-        let msrs = *host.lbr_msrs();
-        let Some(stack) = host.vcpu(call.vcpu).lbr.saved.clone() else {
-            return Vec::new();
-        };
-        let mut values = Vec::new();
-        for (n, entry) in (0..msrs.nr).zip(stack.entries.entries(msrs.nr)) {
-            for word in msrs.words_of_entry() {
-                if let Some(msr) = msrs.entry(word, n) {
-                    values.push((msr, entry.get(word)));
-                }
-            }
-        }
-        values.extend(msrs.select.map(|msr| (msr, stack.filter)));
-        values.extend(msrs.tos.map(|msr| (msr, stack.tos)));
-        values
     }
 }

@@ -3,7 +3,7 @@
 use vlbr_arch::{Cpl, Transfer};
 use vlbr_cpu::ledger::Ledger;
 use vlbr_host::kvm::Answer;
-use vlbr_host::machine::{FastPath, HostError, Input, Output};
+use vlbr_host::machine::{FastPath, HostError, Input, Migration, Output};
 use vlbr_host::perf::Errno;
 use vlbr_host::{Owned, Owner};
 use vlbr_pmu::{Increments, Source};
@@ -62,6 +62,40 @@ impl HostMachine {
             HostAct::Exit(vcpu, cause, level) => Input::Exit(self.vcpu(vcpu)?, *cause, *level),
             HostAct::Guest(vcpu, step) => return self.guest(vcpu, step, scope),
             HostAct::User(task, vcpu, step) => return self.user(task, vcpu, step, scope),
+            HostAct::GetMsrs(task, vcpu, carried) => {
+                let input = Input::GetMsrs(self.task(task)?, self.vcpu(vcpu)?, *carried);
+                let Output::Msrs(values, refused) = self.apply(&input)? else {
+                    return Err(mismatch("MSRs", "none"));
+                };
+                self.carried = Migration {
+                    read: values.len(),
+                    refused,
+                    ..Migration::default()
+                };
+                self.values = values;
+                return Ok(());
+            }
+            HostAct::SetMsrs(task, vcpu) => {
+                let (task, vcpu) = (self.task(task)?, self.vcpu(vcpu)?);
+                let input = Input::SetMsrs(task, vcpu, self.values.clone());
+                let Output::Refused(refused) = self.apply(&input)? else {
+                    return Err(mismatch("MSRs", "none"));
+                };
+                self.carried = Migration {
+                    written: self.values.len() - refused.len(),
+                    refused,
+                    ..Migration::default()
+                };
+                return Ok(());
+            }
+            HostAct::Migrate(vcpu, carried) => {
+                let input = Input::Migrate(self.vcpu(vcpu)?, *carried);
+                let Output::Migrated(migration) = self.apply(&input)? else {
+                    return Err(mismatch("a migration", "none"));
+                };
+                self.carried = *migration;
+                return Ok(());
+            }
             HostAct::Branch(cpu, branch, pmi) => return self.branch(*cpu, branch, *pmi, scope),
             HostAct::Retire(cpu, amounts, cpl, pmi) => {
                 let mut run = Increments::new();

@@ -123,6 +123,7 @@ impl HostMachine {
                 host.journal().count(vcpu, *note) - self.journal.count(vcpu, *note)
             }
             HostNumber::Finding(rule) => self.violations(*rule),
+            HostNumber::Carried(field) => self.carried(*field),
             HostNumber::Cpu(cpu, field) => {
                 let cpu = self.cpu(*cpu)?;
                 match field {

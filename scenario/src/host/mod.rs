@@ -12,14 +12,16 @@ use vlbr_cpu::ledger::Ledger;
 use vlbr_cpu::processor::Options;
 use vlbr_host::hardware::Word;
 use vlbr_host::kvm::Journal;
-use vlbr_host::machine::{Checking, Findings, HostConfig, HostError, Machine};
+use vlbr_host::machine::{
+    Checking, Findings, HostConfig, HostError, Machine, Migration, MsrValues,
+};
 use vlbr_host::perf::{EventId, PmiSample};
 use vlbr_host::{CpuId, Owner, TaskId, VcpuId, VmId};
 use vlbr_lbr::Profile;
 
 use crate::compare::{Mismatch, Outcome, eval, mismatch};
 use crate::expr::Scope;
-use crate::host_step::{EventName, HostStep, OwnerName};
+use crate::host_step::{CarriedField, EventName, HostStep, OwnerName};
 use crate::{Expr, Register};
 
 pub use kernel::HostKernel;
@@ -47,6 +49,10 @@ pub(crate) struct HostMachine {
     ledger: Ledger,
     journal: Journal,
     findings: Findings,
+    /// What user space carried last.
+    carried: Migration,
+    /// What it read last.
+    values: MsrValues,
     clock: u64,
 }
 
@@ -86,6 +92,8 @@ impl HostMachine {
             ledger: Ledger::new(),
             journal: Journal::default(),
             findings: Findings::default(),
+            carried: Migration::default(),
+            values: MsrValues::new(),
             clock: 0,
         })
     }
@@ -96,6 +104,22 @@ impl HostMachine {
         self.ledger = self.machine.ledger().clone();
         self.journal = self.machine.host().journal().clone();
         self.findings = self.machine.findings().clone();
+    }
+
+    fn carried(&self, field: CarriedField) -> u64 {
+        let carried = &self.carried;
+        let count = match field {
+            CarriedField::Read => carried.read,
+            CarriedField::Written => carried.written,
+            CarriedField::Refused => carried.refused.len(),
+            CarriedField::Records => carried.records.len(),
+            CarriedField::RecordsThat(arrival) => carried.count(arrival),
+            CarriedField::ControlsThat(arrival) => {
+                let controls = carried.controls.iter();
+                controls.filter(|(_, found)| *found == arrival).count()
+            }
+        };
+        count as u64
     }
 
     /// Entries of the LBR.

@@ -2,7 +2,7 @@
 
 use vlbr_arch::vmx::ExitReason;
 use vlbr_host::kvm::{ExitLevel, Vmcs12};
-use vlbr_host::machine::ExitCause;
+use vlbr_host::machine::{Carried, ExitCause};
 use vlbr_host::perf::{Creator, Errno, parse_branch_filter};
 use vlbr_lbr::CpuModel;
 
@@ -133,6 +133,8 @@ fn act(word: &str, words: &mut Words<'_>) -> Result<HostAct, Reason> {
             let vcpu = name(words)?;
             HostAct::User(task, vcpu, access(words, false)?)
         }
+        "msrs" => msrs(words)?,
+        "migrate" => HostAct::Migrate(name(words)?, carried(words)?),
         "on" => on(words)?,
         "event" => open(words)?,
         "close" => HostAct::Close(event(words)?),
@@ -154,6 +156,30 @@ fn act(word: &str, words: &mut Words<'_>) -> Result<HostAct, Reason> {
         "code" => code(words)?,
         _ => return Err(unknown(word, "a step of a host scenario")),
     })
+}
+
+/// `msrs get T V listed|named`, `msrs set T V`
+fn msrs(words: &mut Words<'_>) -> Result<HostAct, Reason> {
+    const EXPECTED: &str = "get or set";
+    Ok(match words.next(EXPECTED)? {
+        "get" => {
+            let task = name(words)?;
+            let vcpu = name(words)?;
+            HostAct::GetMsrs(task, vcpu, carried(words)?)
+        }
+        "set" => HostAct::SetMsrs(name(words)?, name(words)?),
+        other => return Err(unknown(other, EXPECTED)),
+    })
+}
+
+/// `listed|named`
+fn carried(words: &mut Words<'_>) -> Result<Carried, Reason> {
+    const EXPECTED: &str = "listed or named";
+    match words.next(EXPECTED)? {
+        "listed" => Ok(Carried::Listed),
+        "named" => Ok(Carried::Named),
+        other => Err(unknown(other, EXPECTED)),
+    }
 }
 
 /// `[model F_M] [no-pdcm] [pmu N] [gp N] [fixed N] [arch-lbr-ebx V]`

@@ -10,7 +10,8 @@ use super::host::{cpu, event, name, owner, signed};
 use super::names::{bits_of, register};
 use super::words::{Words, no_bits, unknown};
 use crate::host_step::{
-    ContextField, CpuField, HostCheck, HostNumber, LedgerKind, LedgerRegisters, SampleEntry,
+    CarriedField, ContextField, CpuField, HostCheck, HostNumber, LedgerKind, LedgerRegisters,
+    SampleEntry,
 };
 use crate::{Check, Expr, Reason};
 
@@ -58,6 +59,11 @@ pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<HostChec
             let (rule, _) = known.ok_or_else(|| unknown(&text, "a rule of ownership"))?;
             HostNumber::Finding(*rule)
         }
+        "carried" => HostNumber::Carried(one_of(
+            words,
+            &CarriedField::NAMED,
+            "what was carried: read, written, refused, records, records-equal",
+        )?),
         "perf" => HostNumber::Cpu(
             cpu(words)?,
             one_of(

@@ -18,4 +18,5 @@ pub use plot::PlotError;
 pub use ranking::{Crossing, Order};
 pub use samples::SampleFidelity;
 pub use sweep::Sweep;
+pub(crate) use table::{aligned, grouped};
 pub use vm::{Models, VmOptions, VmReport};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: impl Into<i128>) -> String {
+pub(crate) fn grouped(number: impl Into<i128>) -> String {
     let number: i128 = number.into();
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
@@ -38,7 +38,7 @@ pub(super) fn place(value: f64) -> String {
 }
 
 /// Columns as wide as their widest cell. Of the first `left` columns text begins at the left.
-pub(super) fn aligned(rows: &[Vec<String>], left: usize) -> String {
+pub(crate) fn aligned(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

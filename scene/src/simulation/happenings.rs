@@ -6,7 +6,7 @@ use vlbr_host::CpuId;
 use vlbr_host::machine::Input;
 
 use super::{Simulation, clocks};
-use crate::SceneError;
+use crate::{SceneError, TaskWhen};
 
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +79,23 @@ impl Simulation<'_> {
     fn wake(&mut self, at: u64, task: usize) -> Result<(), SceneError> {
         if let Some(spec) = self.tasks[task].spec {
             let spec = &self.scene.task[spec];
-            self.tasks[task].left = clocks(self.scene, spec.for_us);
             let next = at + clocks(self.scene, spec.every_us);
             self.agenda.add(next, Happening::Wake(task));
+            let running = self.cpus[usize::from(spec.cpu)].running;
+            let beside = running.is_some_and(|task| self.tasks[task].vcpu.is_some());
+            match spec.when {
+                TaskWhen::VcpuRuns if !beside => return Ok(()),
+                TaskWhen::NoVcpuRuns if beside => return Ok(()),
+                _ => self.tasks[task].left = clocks(self.scene, spec.for_us),
+            }
         }
-        let cpu = self.place(task);
+        let chance = self.migrations(task);
+        let cpu = self.place(task, chance);
+        self.make_ready(cpu, at, task)
+    }
+
+    /// A task is ready on a processor.
+    fn make_ready(&mut self, cpu: usize, at: u64, task: usize) -> Result<(), SceneError> {
         let idle = !self.has_work(cpu);
         let already = self.cpus[cpu].running == Some(task) || self.cpus[cpu].ready.contains(&task);
         if already {
@@ -95,8 +107,14 @@ impl Simulation<'_> {
         let of_vcpu = self.tasks[task].vcpu.is_some();
         match self.cpus[cpu].running {
             Some(running) if !of_vcpu && self.tasks[running].vcpu.is_some() => {
-                self.cpus[cpu].ready.push_front(running);
-                self.switch_to(cpu, Some(task))
+                self.displace(cpu, running, task)
+            }
+            Some(_) if !of_vcpu => {
+                let ready = &self.cpus[cpu].ready;
+                let vcpu = ready.iter().position(|n| self.tasks[*n].vcpu.is_some());
+                let place = vcpu.unwrap_or(ready.len());
+                self.cpus[cpu].ready.insert(place, task);
+                Ok(())
             }
             Some(_) => {
                 self.cpus[cpu].ready.push_back(task);
@@ -109,10 +127,55 @@ impl Simulation<'_> {
         }
     }
 
-    /// Where a task that wakes will run: where it ran last, unless it migrates; at first where the
-    /// fewest wait.
-    fn place(&mut self, task: usize) -> usize {
-        let chance = self.scene.scheduling.migrations_per_million;
+    /// A task of the host takes the place of a vCPU that runs.
+    fn displace(&mut self, cpu: usize, vcpu: usize, task: usize) -> Result<(), SceneError> {
+        let now = self.cpus[cpu].now;
+        self.tasks[vcpu].slice_left = self.cpus[cpu].slice_end.saturating_sub(now);
+        match self.moves(cpu, vcpu) {
+            None => {
+                self.cpus[cpu].ready.push_front(vcpu);
+                self.switch_to(cpu, Some(task))
+            }
+            Some(other) => {
+                self.switch_to(cpu, Some(task))?;
+                self.make_ready(other, now, vcpu)
+            }
+        }
+    }
+
+    /// The slice of a vCPU is over, and others wait.
+    pub(super) fn make_way(&mut self, cpu: usize, task: usize) -> Result<(), SceneError> {
+        match self.moves(cpu, task) {
+            None => {
+                self.cpus[cpu].ready.push_back(task);
+                self.pick(cpu)
+            }
+            Some(other) => {
+                let now = self.cpus[cpu].now;
+                self.pick(cpu)?;
+                self.make_ready(other, now, task)
+            }
+        }
+    }
+
+    /// Where a vCPU that must leave its processor goes on, if it is another one.
+    fn moves(&mut self, cpu: usize, task: usize) -> Option<usize> {
+        let vcpu = self.tasks[task].vcpu?;
+        let chance = self.scene.vcpu[vcpu].preempted_migrations_per_million;
+        let to = (chance != 0).then(|| self.place(task, chance))?;
+        (to != cpu).then_some(to)
+    }
+
+    /// So many of a million wake-ups of a task take it to another processor.
+    fn migrations(&self, task: usize) -> u32 {
+        let vcpu = self.tasks[task].vcpu;
+        let own = vcpu.and_then(|vcpu| self.scene.vcpu[vcpu].migrations_per_million);
+        own.unwrap_or(self.scene.scheduling.migrations_per_million)
+    }
+
+    /// Where a task that is ready will run: where it ran last, unless it migrates; at first where
+    /// the fewest wait.
+    fn place(&mut self, task: usize, chance: u32) -> usize {
         let allowed = &self.tasks[task].cpus;
         let migrates = allowed.len() > 1 && self.random.per_million(chance);
         let last = self.tasks[task].last;

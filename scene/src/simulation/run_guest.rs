@@ -1,6 +1,5 @@
 //! A vCPU in its guest.
 
-use vlbr_arch::vmx::ExitReason;
 use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
 use vlbr_cpu::processor::Boundary;
 use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, StepId};
@@ -11,23 +10,12 @@ use vlbr_host::{CpuId, Owner, VcpuId};
 use vlbr_pmu::{Increments, SourceSet};
 use vlbr_traces::vlt::MachineAccess;
 
+use super::Simulation;
+use super::exit_kind::{ExitKind, Handling};
 use super::happenings::Happening;
-use super::{Simulation, clocks, due};
 use crate::SceneError;
 use crate::guest::GuestSource;
 use crate::session::{GuestMsrs, GuestValue};
-
-/// Exits of the scene's rates, in the order of `ExitRates::rates`.
-const CAUSES: [ExitCause; 8] = [
-    ExitCause::ExternalInterrupt,
-    ExitCause::EptViolation,
-    ExitCause::Instruction(ExitReason::CPUID, 2),
-    ExitCause::Instruction(ExitReason::IO_INSTRUCTION, 1),
-    ExitCause::Instruction(ExitReason::WRMSR, 2),
-    ExitCause::Instruction(ExitReason::HLT, 1),
-    ExitCause::Instruction(ExitReason::PAUSE, 2),
-    ExitCause::Instruction(ExitReason::PREEMPTION_TIMER, 0),
-];
 
 /// What the instructions of a guest make counters count.
 pub(super) fn sources(source: &GuestSource) -> SourceSet {
@@ -317,7 +305,8 @@ impl Simulation<'_> {
             if always || exits_under_kvm(site.instruction) {
                 let cause = ExitCause::Instruction(site.instruction.reason(), 1);
                 self.vcpus[vcpu].tally.exits.recorded += 1;
-                stop = Some(self.exit(cpu, vcpu, cause)?);
+                let handling = Handling::of(self.scene, &self.scene.vcpu[vcpu], cause);
+                stop = Some(self.exit(cpu, vcpu, cause, handling)?);
                 if matches!(stop, Some(Stop::Asleep)) {
                     break;
                 }
@@ -337,28 +326,34 @@ impl Simulation<'_> {
 
     /// An exit of the scene's rates.
     fn scene_exit(&mut self, cpu: usize, vcpu: usize) -> Result<Stop, SceneError> {
-        let rates = self.scene.vcpu[vcpu].exits.rates();
         let state = &mut self.vcpus[vcpu];
-        let kind = (0..CAUSES.len())
+        let kind = (0..state.due.len())
             .min_by_key(|kind| (state.due[*kind], *kind))
             .unwrap_or(0);
         let now = state.tally.instructions;
         state.tally.exits.assumed += 1;
-        state.due[kind] = due(&mut state.random, now, rates[kind].1);
+        let ExitKind {
+            cause, handling, ..
+        } = state.exits[kind];
+        state.due[kind] = state.exits[kind].due(&mut state.random, now);
         state.next_exit = state.due.iter().copied().min().unwrap_or(u64::MAX);
-        self.exit(cpu, vcpu, CAUSES[kind])
+        self.exit(cpu, vcpu, cause, handling)
     }
 
-    fn exit(&mut self, cpu: usize, vcpu: usize, cause: ExitCause) -> Result<Stop, SceneError> {
+    fn exit(
+        &mut self,
+        cpu: usize,
+        vcpu: usize,
+        cause: ExitCause,
+        handling: Handling,
+    ) -> Result<Stop, SceneError> {
         let id = VcpuId(vcpu as u16);
-        let spec = &self.scene.vcpu[vcpu].exits;
-        let state = &mut self.vcpus[vcpu];
-        // What KVM handles with interrupts off: WRMSR of a timer or an IPI, the preemption timer.
-        let fast = matches!(
-            cause,
-            ExitCause::Instruction(ExitReason::WRMSR | ExitReason::PREEMPTION_TIMER, _)
-        ) && state.random.per_million(spec.fast_path_per_million);
-        let out = !fast && state.random.per_million(spec.user_space_per_million);
+        let random = &mut self.vcpus[vcpu].random;
+        // What KVM handles with interrupts off.
+        let fast = handling
+            .fast_path
+            .is_some_and(|chance| random.per_million(chance));
+        let out = !fast && random.per_million(handling.user_space);
         let level = match (fast, out) {
             (true, _) => ExitLevel::FastPath,
             (_, true) => ExitLevel::UserSpace,
@@ -372,15 +367,25 @@ impl Simulation<'_> {
         if out {
             self.apply(&Input::Leave(id))?;
         }
-        if matches!(cause, ExitCause::Instruction(ExitReason::HLT, _)) {
-            return self.sleep(cpu, vcpu);
+        let random = &mut self.vcpus[vcpu].random;
+        let sleeps = match handling.sleeps {
+            0 => false,
+            1_000_000 => true,
+            chance => random.per_million(chance),
+        };
+        if !sleeps {
+            return Ok(Stop::Exited);
         }
-        Ok(Stop::Exited)
+        let clocks = match handling.varies {
+            true => random.gap(handling.sleep),
+            false => handling.sleep,
+        };
+        self.sleep(cpu, vcpu, clocks)
     }
 
     /// The vCPU's thread sleeps until an interrupt for the guest comes.
-    fn sleep(&mut self, cpu: usize, vcpu: usize) -> Result<Stop, SceneError> {
-        let wake = self.cpus[cpu].now + clocks(self.scene, self.scene.scheduling.halt_us);
+    fn sleep(&mut self, cpu: usize, vcpu: usize, clocks: u64) -> Result<Stop, SceneError> {
+        let wake = self.cpus[cpu].now.saturating_add(clocks);
         self.agenda.add(wake, Happening::Wake(vcpu));
         self.pick(cpu)?;
         Ok(Stop::Asleep)

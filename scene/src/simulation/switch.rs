@@ -27,7 +27,9 @@ impl Simulation<'_> {
             self.has_left(cpu, vcpu);
         }
         self.cpus[cpu].running = next;
-        self.cpus[cpu].slice_end = self.cpus[cpu].now + self.slice();
+        let left = next.map_or(0, |next| std::mem::take(&mut self.tasks[next].slice_left));
+        let slice = if left == 0 { self.slice() } else { left };
+        self.cpus[cpu].slice_end = self.cpus[cpu].now + slice;
         if let Some(next) = next {
             let last = self.tasks[next].last.replace(cpu as u16);
             if let Some(vcpu) = self.tasks[next].vcpu {

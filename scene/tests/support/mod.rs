@@ -1,0 +1,3 @@
+//! What tests of scenes share.
+
+pub(crate) mod recording;
