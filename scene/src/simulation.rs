@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use vlbr_cpu::{Clock, Feed};
 use vlbr_host::kvm::Note;
-use vlbr_host::machine::{Checking, Input, Machine, Output};
+use vlbr_host::machine::{Checking, Input, Machine, MsrValues, Output};
 use vlbr_host::perf::{EventId, LbrDataId};
 use vlbr_host::policy::Policy;
 use vlbr_host::{CpuId, TaskId, VcpuId};
 
 use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
-use crate::{GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally};
+use crate::{GuestPerf, GuestSample, MonitorTally, OnViolation, Scene, SceneError, VcpuTally};
 
 mod exit_kind;
 mod fed;
 mod happenings;
 mod host_task;
+mod monitor;
+mod pmis;
 mod run_guest;
 mod setup;
 mod switch;
@@ -39,6 +41,8 @@ pub struct Outcome {
     pub samples: Vec<Vec<GuestSample>>,
     /// Samples that host events took.
     pub host_samples: u64,
+    /// What user space did to vCPUs, in the order in which it did.
+    pub monitored: Vec<MonitorTally>,
     /// Clocks from begin to end.
     pub cycles: u64,
 }
@@ -103,6 +107,14 @@ struct VcpuState<'s> {
     samples: Vec<GuestSample>,
     /// LBR accesses before this time slice.
     lbr_before_slice: u64,
+    /// PMIs for which the guest's handler has begun.
+    pmis: u64,
+    /// It runs.
+    handles_pmi: bool,
+    /// What user space is to do when the thread runs.
+    asked: VecDeque<usize>,
+    /// What it read last.
+    msrs: MsrValues,
     ended: bool,
 }
 
@@ -118,6 +130,7 @@ pub struct Simulation<'s> {
     events: BTreeMap<usize, Vec<EventId>>,
     random: Random,
     host_samples: u64,
+    monitored: Vec<MonitorTally>,
     /// Clocks for a thousand instructions.
     clocks_per_thousand: u64,
     end: Option<u64>,
@@ -195,6 +208,10 @@ impl<'s> Simulation<'s> {
                 perf_started: false,
                 samples: Vec::new(),
                 lbr_before_slice: 0,
+                pmis: 0,
+                handles_pmi: false,
+                asked: VecDeque::new(),
+                msrs: MsrValues::new(),
                 ended: false,
             });
         }
@@ -226,6 +243,9 @@ impl<'s> Simulation<'s> {
                 agenda.add(clocks(scene, until), Happening::Close(n));
             }
         }
+        for (n, spec) in scene.monitor.iter().enumerate() {
+            agenda.add(clocks(scene, spec.at_us), Happening::Monitor(n));
+        }
         for task in 0..scene.vcpu.len() {
             agenda.add(0, Happening::Wake(task));
         }
@@ -247,6 +267,7 @@ impl<'s> Simulation<'s> {
             agenda,
             events: BTreeMap::new(),
             host_samples: 0,
+            monitored: Vec::new(),
             kept_samples: KEPT_SAMPLES,
         })
     }
@@ -302,6 +323,7 @@ impl<'s> Simulation<'s> {
             vcpus: tallies,
             samples,
             host_samples: self.host_samples,
+            monitored: self.monitored,
             cycles,
         })
     }

@@ -1,6 +1,7 @@
 //! What was counted of a run beside the ledger: the letters of the cost formulas.
 
 use serde::Serialize;
+use vlbr_host::machine::{Arrival, Migration};
 
 /// Switches of a vCPU's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +48,52 @@ impl ExitTally {
     pub const fn derived(&self) -> u64 {
         self.total.saturating_sub(self.recorded + self.assumed)
     }
+}
+
+/// What became of a guest's records in a migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CarriedRecords {
+    /// Records that it had.
+    pub held: usize,
+    /// It reads them as they were.
+    pub equal: usize,
+    /// It reads something else.
+    pub lost: usize,
+    /// It reads what is somebody else's.
+    pub foreign: usize,
+    /// User space could not read or write them.
+    pub refused: usize,
+}
+
+impl CarriedRecords {
+    pub(crate) fn of(migration: &Migration) -> Self {
+        Self {
+            held: migration.records.len(),
+            equal: migration.count(Arrival::Equal),
+            lost: migration.count(Arrival::Lost),
+            foreign: migration.count(Arrival::Foreign),
+            refused: migration.count(Arrival::Refused),
+        }
+    }
+}
+
+/// What user space did to a vCPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonitorTally {
+    /// Number of the request in the scene.
+    pub request: usize,
+    /// When it was done, in microseconds.
+    pub at_us: u64,
+    /// MSRs that it read.
+    pub read: usize,
+    /// MSRs that it wrote.
+    pub written: usize,
+    /// MSRs that it could not read or write.
+    pub refused: Vec<String>,
+    /// Records, of a migration.
+    pub records: Option<CarriedRecords>,
+    /// Other registers of the LBR that were not 0, and what became of them.
+    pub controls: Vec<(String, String)>,
 }
 
 /// One vCPU.

@@ -11,7 +11,7 @@ use vlbr_host::policy::{Ideal, Policy};
 
 use super::costs::CostRow;
 use super::table::{aligned, grouped};
-use super::{Costs, Cycles, Letters, Origin, SampleFidelity};
+use super::{Costs, Cycles, Letters, MonitorRow, Origin, SampleFidelity};
 use crate::{GuestSource, Outcome, Scene, SceneError, Simulation, VcpuTally, kernel};
 
 /// Violations that are shown of each rule.
@@ -153,6 +153,9 @@ pub struct VmReport {
     pub reads: Option<ReadFidelity>,
     /// What guests sampled.
     pub samples: SampleFidelity,
+    /// What user space did to vCPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitor: Vec<MonitorRow>,
 }
 
 impl VmReport {
@@ -219,6 +222,7 @@ impl VmReport {
             findings: checked.then(|| findings(outcome)),
             reads: checked.then(|| reads(outcome)),
             samples,
+            monitor: MonitorRow::all(scene, outcome),
         })
     }
 
@@ -279,6 +283,9 @@ impl VmReport {
             )?;
         }
         writeln!(out)?;
+        for row in &self.monitor {
+            writeln!(out, "{}", row.text())?;
+        }
         for (vcpu, note, count) in &self.journal {
             writeln!(out, "{vcpu}: {note}: {}", grouped(*count))?;
         }

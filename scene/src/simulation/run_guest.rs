@@ -55,6 +55,9 @@ impl Simulation<'_> {
     ) -> Result<(), SceneError> {
         let id = VcpuId(vcpu as u16);
         loop {
+            if !self.vcpus[vcpu].asked.is_empty() {
+                self.serve_monitor(cpu, vcpu)?;
+            }
             match self.machine.host().vcpu(id).place {
                 Place::UserSpace => {
                     if !self.machine.host().vcpu(id).ran {
@@ -72,6 +75,7 @@ impl Simulation<'_> {
             if self.vcpus[vcpu].perf.is_some() && !self.vcpus[vcpu].perf_started {
                 self.start_session(vcpu)?;
             }
+            self.take_pmis(vcpu)?;
             if self.cpus[cpu].now >= until {
                 return Ok(());
             }
@@ -85,7 +89,7 @@ impl Simulation<'_> {
 
     /// User space says whether the guest has LBR, by `IA32_PERF_CAPABILITIES`. Policies with another
     /// switch refuse the write.
-    fn offer_lbr(&mut self, vcpu: usize) -> Result<(), SceneError> {
+    pub(super) fn offer_lbr(&mut self, vcpu: usize) -> Result<(), SceneError> {
         let id = VcpuId(vcpu as u16);
         let host = self.machine.host();
         let vm = &self.scene.vm[host.vcpu(id).vm.index()];
@@ -97,12 +101,8 @@ impl Simulation<'_> {
     }
 
     fn enter(&mut self, vcpu: VcpuId, fast: FastPath) -> Result<(), SceneError> {
-        let pmi = self.machine.host().vcpu(vcpu).requests.pmi && fast == FastPath::No;
         self.apply(&Input::Enter(vcpu, fast))?;
-        if pmi {
-            self.guest_pmi(vcpu.index())?;
-        }
-        Ok(())
+        self.take_pmis(vcpu.index())
     }
 
     /// Steps of the guest, up to a time, an exit, or its end.
@@ -296,6 +296,7 @@ impl Simulation<'_> {
             };
             if let Some(access) = known.filter(|access| self.is_modelled(access.msr)) {
                 self.access(vcpu, access)?;
+                self.take_pmis(vcpu)?;
                 continue;
             }
             let always = matches!(
@@ -435,7 +436,7 @@ impl Simulation<'_> {
     }
 
     /// The guest's handler of its PMI.
-    fn guest_pmi(&mut self, vcpu: usize) -> Result<(), SceneError> {
+    pub(super) fn guest_pmi(&mut self, vcpu: usize) -> Result<(), SceneError> {
         let Some(perf) = self.vcpus[vcpu].perf.clone() else {
             return Ok(());
         };
