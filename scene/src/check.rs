@@ -7,6 +7,8 @@ use crate::{EventSpec, ExitSpec, Scene, SceneError, TaskWhen, VcpuSpec};
 
 /// Most reasons of exits that a vCPU names.
 const MOST_EXITS: usize = 256;
+/// Most accesses of a vCPU that a scene may list.
+const MOST_ACCESSES: usize = 4096;
 /// Longest time, in microseconds: eleven and a half days.
 const LONGEST_US: u64 = 1_000_000_000_000;
 
@@ -138,6 +140,17 @@ impl Scene {
         }
         if let Some(cpu) = vcpu.cpus.iter().find(|cpu| **cpu >= self.cpus) {
             return bad("cpus", format!("there is no cpu{cpu}"));
+        }
+        if vcpu.access.len() > MOST_ACCESSES {
+            return bad("access", format!("more than {MOST_ACCESSES}"));
+        }
+        for (i, access) in vcpu.access.iter().enumerate() {
+            if let Err(error) = access.msr() {
+                return bad(&format!("access[{i}].msr"), error.to_string());
+            }
+            if access.every == Some(0) {
+                return bad(&format!("access[{i}].every"), "is 0".to_owned());
+            }
         }
         let rates = vcpu.exits.rates();
         if rates.iter().any(|(_, rate)| *rate > 500_000) {

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod exit_names;
 mod file;
+pub mod golden;
 mod guest;
 pub mod import;
 mod monitor;
@@ -26,7 +27,9 @@ pub use monitor::{Carry, MonitorAct, MonitorSpec};
 pub use session::{GuestPerf, GuestSample};
 pub use simulation::{Outcome, Simulation, kernel};
 pub use spec::{
-    EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene, Scheduling, TaskSpec,
-    TaskWhen, VcpuSpec, VmSpec,
+    AccessSpec, EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene,
+    Scheduling, TaskSpec, TaskWhen, VcpuSpec, VmSpec,
 };
-pub use tally::{CarriedRecords, ExitTally, MonitorTally, SaveTally, SwitchTally, VcpuTally};
+pub use tally::{
+    CarriedRecords, ExitTally, HostStacks, MonitorTally, SaveTally, SwitchTally, VcpuTally,
+};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use vlbr_arch::Msr;
 
 use crate::{MonitorSpec, SceneError};
 
@@ -183,6 +184,33 @@ pub struct VcpuSpec {
     pub preempted_migrations_per_million: u32,
     /// A perf session in the guest: `EVENT:PERIOD[:call-graph|:FILTER]`.
     pub guest_perf: Option<String>,
+    /// What the guest's kernel does with MSRs, beside the session.
+    #[serde(default)]
+    pub access: Vec<AccessSpec>,
+}
+
+/// RDMSR or WRMSR of a guest's kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AccessSpec {
+    /// Instructions of the guest before it.
+    pub at: u64,
+    /// It comes again after so many instructions more, and so on.
+    pub every: Option<u64>,
+    /// The register, by name or as `0x1d9`.
+    pub msr: String,
+    /// The value that WRMSR writes; without one it is RDMSR.
+    pub write: Option<u64>,
+}
+
+impl AccessSpec {
+    /// The register.
+    ///
+    /// # Errors
+    /// There is none of the name.
+    pub fn msr(&self) -> Result<Msr, vlbr_arch::UnknownMsr> {
+        self.msr.parse()
+    }
 }
 
 /// A loop of branches, without end.
@@ -221,6 +249,8 @@ pub struct ExitRates {
     pub fast_path_per_million: u32,
     /// So many of a million of the others go out to user space.
     pub user_space_per_million: u32,
+    /// Branches that the host's kernel executes to handle one outside the fast path; 0: none is fed.
+    pub host_branches: u16,
 }
 
 /// VM exits of one reason.

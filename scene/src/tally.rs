@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vlbr_host::machine::{Arrival, Migration};
+use vlbr_host::perf::PmiSample;
 
 /// Switches of a vCPU's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -117,4 +118,41 @@ pub struct VcpuTally {
     pub samples: u64,
     /// What perf saved.
     pub saved: SaveTally,
+}
+
+/// Branch stacks of the host's samples, which nobody keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostStacks {
+    /// Entries of all stacks.
+    pub entries: u64,
+    /// Samples with a stack that was stored before.
+    pub stale: u64,
+    /// Of what stands in the entries, in order.
+    pub digest: u64,
+}
+
+impl HostStacks {
+    pub(crate) fn add(&mut self, sample: &PmiSample) {
+        self.stale += u64::from(sample.stale);
+        let Some(stack) = &sample.branches else {
+            return;
+        };
+        self.entries += stack.records.len() as u64;
+        for record in &stack.records {
+            let flags = [
+                record.mispredicted,
+                record.predicted,
+                record.in_tx,
+                record.abort,
+            ];
+            let flags = flags
+                .into_iter()
+                .fold(0, |bits, flag| bits << 1 | u64::from(flag));
+            for word in [record.from.value, record.to.value, flags] {
+                // FNV-1a, a word at a time.
+                self.digest = (self.digest ^ word).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        self.digest = self.digest.rotate_left(7) ^ stack.hw_idx.map_or(1, |index| index << 1);
+    }
 }

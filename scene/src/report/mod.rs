@@ -21,4 +21,5 @@ pub use ranking::{Crossing, Order};
 pub use samples::SampleFidelity;
 pub use sweep::Sweep;
 pub(crate) use table::{aligned, grouped};
+pub(crate) use vm::read_fidelity;
 pub use vm::{Models, VmOptions, VmReport};

@@ -220,7 +220,7 @@ impl VmReport {
                 .map(|(vcpu, note, count)| (vcpu.to_string(), note.to_string(), count))
                 .collect(),
             findings: checked.then(|| findings(outcome)),
-            reads: checked.then(|| reads(outcome)),
+            reads: checked.then(|| read_fidelity(outcome)),
             samples,
             monitor: MonitorRow::all(scene, outcome),
         })
@@ -474,7 +474,8 @@ fn findings(outcome: &Outcome) -> Vec<Finding> {
         .collect()
 }
 
-fn reads(outcome: &Outcome) -> ReadFidelity {
+/// What guests read against what they would have read on a processor of their own.
+pub(crate) fn read_fidelity(outcome: &Outcome) -> ReadFidelity {
     let (compared, [stale, foreign, zero, missing]) = outcome.machine.fidelity();
     let different = stale.1 + foreign.1 + zero.1 + missing.1;
     ReadFidelity {

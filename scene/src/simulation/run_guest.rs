@@ -4,7 +4,7 @@ use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
 use vlbr_cpu::processor::Boundary;
 use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, StepId};
 use vlbr_host::hardware::Running;
-use vlbr_host::kvm::{Access, ExitLevel, Place};
+use vlbr_host::kvm::{Access, ExitLevel, Operation, Place};
 use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
 use vlbr_host::{CpuId, Owner, VcpuId};
 use vlbr_pmu::{Increments, SourceSet};
@@ -124,6 +124,9 @@ impl Simulation<'_> {
             }
             if self.vcpus[vcpu].tally.instructions >= self.vcpus[vcpu].next_exit {
                 self.set_clock(cpu);
+                if self.due_access(vcpu)? {
+                    return Ok(Stop::Exited);
+                }
                 return self.scene_exit(cpu, vcpu);
             }
             let step = self.next_step(vcpu)?;
@@ -236,7 +239,7 @@ impl Simulation<'_> {
         let Output::Pmi { running, samples } = output else {
             return Ok(false);
         };
-        self.host_samples += samples.len() as u64;
+        self.host_took(&samples);
         let Running::Guest(vcpu) = running else {
             return Ok(false);
         };
@@ -337,7 +340,7 @@ impl Simulation<'_> {
             cause, handling, ..
         } = state.exits[kind];
         state.due[kind] = state.exits[kind].due(&mut state.random, now);
-        state.next_exit = state.due.iter().copied().min().unwrap_or(u64::MAX);
+        state.find_next();
         self.exit(cpu, vcpu, cause, handling)
     }
 
@@ -364,6 +367,9 @@ impl Simulation<'_> {
         if fast {
             self.enter(id, FastPath::Yes)?;
             return Ok(Stop::Exited);
+        }
+        for _ in 0..self.scene.vcpu[vcpu].exits.host_branches {
+            self.host_branch(cpu, vcpu, (1, true))?;
         }
         if out {
             self.apply(&Input::Leave(id))?;
@@ -404,7 +410,11 @@ impl Simulation<'_> {
         Ok(Stop::Ended)
     }
 
-    fn access(&mut self, vcpu: usize, access: Access) -> Result<GuestMsrAccess, SceneError> {
+    pub(super) fn access(
+        &mut self,
+        vcpu: usize,
+        access: Access,
+    ) -> Result<GuestMsrAccess, SceneError> {
         let id = VcpuId(vcpu as u16);
         let lbr = self.machine.host().lbr_msrs().register(access.msr);
         let tally = &mut self.vcpus[vcpu].tally;
@@ -413,7 +423,13 @@ impl Simulation<'_> {
             Some(_) => tally.lbr_accesses += 1,
             None => tally.pmu_accesses += 1,
         }
-        let output = self.machine.guest_access(id, access, Cpl::Ring0)?;
+        // What an exit does may cost the guest records, which is looked at input by input.
+        let read = access.operation == Operation::Read;
+        let output = if read && self.machine.host().read_exits(id, access.msr) {
+            self.apply(&Input::GuestRead(id, access.msr, Cpl::Ring0))?
+        } else {
+            self.machine.guest_access(id, access, Cpl::Ring0)?
+        };
         let Output::Guest(given) = output else {
             return Err(SceneError::value("guest", "an access gave no answer"));
         };
