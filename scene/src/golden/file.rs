@@ -30,7 +30,7 @@ pub(super) fn write(scene: &str, sections: &[(String, Section)]) -> String {
         let earlier = sections[..n].iter();
         let differences = earlier.map(|(name, known)| (name, difference(known, rows)));
         let nearest = differences.min_by_key(|(_, rows)| rows.len());
-        let nearest = nearest.filter(|(_, differing)| differing.len() < rows.len() / 2);
+        let nearest = nearest.filter(|(_, differing)| 2 * differing.len() < rows.len());
         // Writing to a String does not fail.
         let _ = writeln!(out, "\n== {policy}");
         let shown = match &nearest {
