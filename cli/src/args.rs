@@ -417,11 +417,12 @@ pub(crate) struct DiffArgs {
 /// `vlbr corpus`
 #[derive(Debug, Subcommand)]
 pub(crate) enum CorpusCommand {
-    /// Replay every trace under every configuration and compare with the golden results.
+    /// Replay every trace under every configuration, run every scene under its policies, and compare with
+    /// the golden results.
     Check(CorpusArgs),
     /// Write the golden results anew.
     Bless(CorpusArgs),
-    /// List traces and configurations.
+    /// List traces and scenes with their configurations.
     List(CorpusArgs),
 }
 

@@ -15,6 +15,7 @@ use vlbr_traces::export::{ExportError, OutputFile};
 
 use crate::args::{CorpusArgs, CorpusCommand, TextOrJson};
 use crate::common::{self, Outcome};
+use crate::corpus_scenes;
 
 /// Changes shown of the first configuration that differs.
 const CHANGES: usize = 8;
@@ -61,8 +62,12 @@ fn advance(bar: &ProgressBar) -> impl Fn(Progress) + Sync {
 
 fn check(args: &CorpusArgs) -> Outcome {
     let corpus = Corpus::open(&args.dir)?;
+    let (scenes, shard) = (corpus_scenes::scenes(&corpus)?, shard(args)?);
     let bar = bar();
-    let report = corpus.check(args.jobs, shard(args)?, &advance(&bar))?;
+    let mut report = corpus.check(args.jobs, shard, &advance(&bar))?;
+    bar.reset();
+    let of_scenes = advance(&bar);
+    corpus_scenes::check(&corpus, &scenes, args.jobs, shard, &of_scenes, &mut report)?;
     bar.finish_and_clear();
     if let Some(path) = &args.junit {
         write_junit(&report, path)?;
@@ -139,7 +144,7 @@ fn summary(out: &mut String, report: &CheckReport, failures: &[&Checked]) -> fmt
     let failed = by_configuration.iter().filter(|(_, sums)| sums.0 > 0);
     let failed: Vec<_> = failed.collect();
     for (configuration, (differ, all)) in failed.iter().take(SUMMARY) {
-        writeln!(out, "{configuration}: {differ} of {all} traces differ")?;
+        writeln!(out, "{configuration}: {differ} of {all} differ")?;
     }
     if failed.len() > SUMMARY {
         writeln!(out, "and {} configurations more", failed.len() - SUMMARY)?;
@@ -157,8 +162,11 @@ fn bless(args: &CorpusArgs) -> Outcome {
         return Err("corpus bless writes whole files: no --shard and no --junit".into());
     }
     let corpus = Corpus::open(&args.dir)?;
+    let scenes = corpus_scenes::scenes(&corpus)?;
     let bar = bar();
-    let blessed = corpus.bless(args.jobs, &advance(&bar))?;
+    let mut blessed = corpus.bless(args.jobs, &advance(&bar))?;
+    bar.reset();
+    corpus_scenes::bless(&scenes, args.jobs, &advance(&bar), &mut blessed)?;
     bar.finish_and_clear();
     if args.format == TextOrJson::Json {
         common::print_json(&blessed)?;
@@ -176,7 +184,7 @@ fn bless(args: &CorpusArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A trace as `corpus list` shows it.
+/// A trace or scene as `corpus list` shows it.
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,
@@ -202,7 +210,15 @@ fn list(args: &CorpusArgs) -> Outcome {
             .map(|configuration| configuration.name.as_str())
             .collect(),
     });
-    let traces: Vec<Listed<'_>> = traces.collect();
+    let scenes = corpus_scenes::scenes(&corpus)?;
+    let listed_scenes = scenes.iter().map(|scene| Listed {
+        name: &scene.name,
+        file: &scene.file,
+        licence: None,
+        command: None,
+        configurations: scene.policies.iter().map(|policy| policy.name()).collect(),
+    });
+    let traces: Vec<Listed<'_>> = traces.chain(listed_scenes).collect();
     if args.format == TextOrJson::Json {
         common::print_json(&traces)?;
         return Ok(ExitCode::SUCCESS);
@@ -222,7 +238,12 @@ fn list(args: &CorpusArgs) -> Outcome {
         }
     }
     let all: usize = traces.iter().map(|trace| trace.configurations.len()).sum();
-    writeln!(out, "{} traces, {all} configurations", traces.len())?;
+    writeln!(
+        out,
+        "{} traces and {} scenes, {all} configurations",
+        corpus.traces.len(),
+        scenes.len()
+    )?;
     common::print(&out)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod calibrate;
 mod common;
 mod convert;
 mod corpus;
+mod corpus_scenes;
 mod diff;
 mod explain;
 mod generate;

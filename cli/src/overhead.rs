@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use vlbr_scene::OnViolation;
 use vlbr_scene::report::{Overhead, OverheadOptions, Sweep};
 
 use crate::common::Outcome;
@@ -50,7 +51,12 @@ pub(crate) fn run(args: &OverheadArgs) -> Outcome {
         OverheadFormat::Html => overhead.html(&command())?,
     };
     vm::write(args.common.output.as_deref(), &text)?;
-    Ok(ExitCode::SUCCESS)
+    let mut rows = overhead.points.iter().flat_map(|point| &point.rows);
+    let ends = file.scene().on_violation == OnViolation::Fail;
+    Ok(match ends && rows.any(|row| row.failed.is_some()) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// The command as a shell takes it, for whoever wants to run it again.

@@ -5,11 +5,14 @@
 //! inputs in the order of time; equal scenes, seeds and policies give equal results.
 #![forbid(unsafe_code)]
 
+mod check;
 mod error;
 mod exit_names;
 mod file;
+pub mod golden;
 mod guest;
 pub mod import;
+mod monitor;
 mod random;
 pub mod report;
 mod session;
@@ -20,10 +23,13 @@ mod tally;
 pub use error::SceneError;
 pub use file::{InputFile, SceneFile, policy_from_file};
 pub use guest::{Guest, GuestSource};
+pub use monitor::{Carry, MonitorAct, MonitorSpec};
 pub use session::{GuestPerf, GuestSample};
 pub use simulation::{Outcome, Simulation, kernel};
 pub use spec::{
-    EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene, Scheduling, TaskSpec,
-    TaskWhen, VcpuSpec, VmSpec,
+    AccessSpec, EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene,
+    Scheduling, TaskSpec, TaskWhen, VcpuSpec, VmSpec,
 };
-pub use tally::{ExitTally, SaveTally, SwitchTally, VcpuTally};
+pub use tally::{
+    CarriedRecords, ExitTally, HostStacks, MonitorTally, SaveTally, SwitchTally, VcpuTally,
+};

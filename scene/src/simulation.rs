@@ -5,23 +5,29 @@ use std::sync::Arc;
 
 use vlbr_cpu::{Clock, Feed};
 use vlbr_host::kvm::Note;
-use vlbr_host::machine::{Checking, Input, Machine, Output};
-use vlbr_host::perf::{EventId, LbrDataId};
+use vlbr_host::machine::{Checking, Input, Machine, MsrValues, Output};
+use vlbr_host::perf::{EventId, LbrDataId, PmiSample};
 use vlbr_host::policy::Policy;
 use vlbr_host::{CpuId, TaskId, VcpuId};
 
 use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
-use crate::{GuestPerf, GuestSample, OnViolation, Scene, SceneError, VcpuTally};
+use crate::{
+    GuestPerf, GuestSample, HostStacks, MonitorTally, OnViolation, Scene, SceneError, VcpuTally,
+};
 
+mod accesses;
 mod exit_kind;
 mod fed;
 mod happenings;
 mod host_task;
+mod monitor;
+mod pmis;
 mod run_guest;
 mod setup;
 mod switch;
 
+use accesses::DueAccess;
 use exit_kind::ExitKind;
 use fed::Fed;
 use happenings::{Agenda, Happening};
@@ -39,6 +45,10 @@ pub struct Outcome {
     pub samples: Vec<Vec<GuestSample>>,
     /// Samples that host events took.
     pub host_samples: u64,
+    /// The branch stacks of these.
+    pub host_stacks: HostStacks,
+    /// What user space did to vCPUs, in the order in which it did.
+    pub monitored: Vec<MonitorTally>,
     /// Clocks from begin to end.
     pub cycles: u64,
 }
@@ -92,7 +102,9 @@ struct VcpuState<'s> {
     exits: Vec<ExitKind>,
     /// Instruction counts at which they are due, by kind.
     due: Vec<u64>,
-    /// The earliest of them.
+    /// Accesses of the scene, with the instruction counts at which they are due.
+    accesses: Vec<DueAccess>,
+    /// The earliest of them all.
     next_exit: u64,
     random: Random,
     /// What the processor's LBR held for perf when the stack was saved, and how often the processor
@@ -103,6 +115,14 @@ struct VcpuState<'s> {
     samples: Vec<GuestSample>,
     /// LBR accesses before this time slice.
     lbr_before_slice: u64,
+    /// PMIs for which the guest's handler has begun.
+    pmis: u64,
+    /// It runs.
+    handles_pmi: bool,
+    /// What user space is to do when the thread runs.
+    asked: VecDeque<usize>,
+    /// What it read last.
+    msrs: MsrValues,
     ended: bool,
 }
 
@@ -118,6 +138,8 @@ pub struct Simulation<'s> {
     events: BTreeMap<usize, Vec<EventId>>,
     random: Random,
     host_samples: u64,
+    host_stacks: HostStacks,
+    monitored: Vec<MonitorTally>,
     /// Clocks for a thousand instructions.
     clocks_per_thousand: u64,
     end: Option<u64>,
@@ -142,7 +164,7 @@ impl<'s> Simulation<'s> {
     ) -> Result<Self, SceneError> {
         let config = config(scene, sources, &**policy)?;
         let mut machine = Machine::new(&config, Arc::clone(policy), checking)?;
-        let (mut tasks, mut vcpus) = (Vec::new(), Vec::new());
+        let (mut tasks, mut vcpus) = (Vec::new(), Vec::<VcpuState<'_>>::new());
         let vms: Vec<_> = scene.vm.iter().map(|_| machine.add_vm()).collect();
         let lbr = vlbr_lbr::Profile::named(&scene.part)
             .map_err(|error| SceneError::value("part", error.to_string()))?;
@@ -186,7 +208,8 @@ impl<'s> Simulation<'s> {
                     Clock::Instructions,
                 )),
                 tally: VcpuTally::default(),
-                next_exit: due.iter().copied().min().unwrap_or(u64::MAX),
+                accesses: accesses::of(n, spec)?,
+                next_exit: 0,
                 due,
                 exits,
                 random,
@@ -195,8 +218,15 @@ impl<'s> Simulation<'s> {
                 perf_started: false,
                 samples: Vec::new(),
                 lbr_before_slice: 0,
+                pmis: 0,
+                handles_pmi: false,
+                asked: VecDeque::new(),
+                msrs: MsrValues::new(),
                 ended: false,
             });
+            if let Some(vcpu) = vcpus.last_mut() {
+                vcpu.find_next();
+            }
         }
         for (vm, spec) in vms.iter().zip(&scene.vm) {
             // Policies without the capability refuse it, and switch LBR on by other means.
@@ -226,6 +256,9 @@ impl<'s> Simulation<'s> {
                 agenda.add(clocks(scene, until), Happening::Close(n));
             }
         }
+        for (n, spec) in scene.monitor.iter().enumerate() {
+            agenda.add(clocks(scene, spec.at_us), Happening::Monitor(n));
+        }
         for task in 0..scene.vcpu.len() {
             agenda.add(0, Happening::Wake(task));
         }
@@ -247,6 +280,8 @@ impl<'s> Simulation<'s> {
             agenda,
             events: BTreeMap::new(),
             host_samples: 0,
+            host_stacks: HostStacks::default(),
+            monitored: Vec::new(),
             kept_samples: KEPT_SAMPLES,
         })
     }
@@ -269,13 +304,24 @@ impl<'s> Simulation<'s> {
     ///
     /// # Errors
     /// A trace is damaged; a violation that ends the run.
-    pub fn run(mut self, progress: &mut dyn FnMut(u64)) -> Result<Outcome, SceneError> {
+    pub fn run(self, progress: &mut dyn FnMut(u64)) -> Result<Outcome, SceneError> {
         let mut rounds = 0u32;
-        while self.advance()? {
+        self.observed(&mut |run| {
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(64) {
-                progress(self.instructions());
+                progress(run.instructions());
             }
+        })
+    }
+
+    /// Runs the scene to its end. `look` sees it after whatever happens at a time and after each
+    /// stretch that a task runs.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`].
+    pub(crate) fn observed(mut self, look: &mut dyn FnMut(&Self)) -> Result<Outcome, SceneError> {
+        while self.advance()? {
+            look(&self);
             self.stop_at_violation()?;
         }
         for cpu in 0..self.cpus.len() {
@@ -302,8 +348,22 @@ impl<'s> Simulation<'s> {
             vcpus: tallies,
             samples,
             host_samples: self.host_samples,
+            host_stacks: self.host_stacks,
+            monitored: self.monitored,
             cycles,
         })
+    }
+
+    /// perf events of the scene that are open, by number.
+    pub(crate) const fn events(&self) -> &BTreeMap<usize, Vec<EventId>> {
+        &self.events
+    }
+
+    fn host_took(&mut self, samples: &[PmiSample]) {
+        self.host_samples += samples.len() as u64;
+        samples
+            .iter()
+            .for_each(|sample| self.host_stacks.add(sample));
     }
 
     fn instructions(&self) -> u64 {

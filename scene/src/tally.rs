@@ -1,6 +1,8 @@
 //! What was counted of a run beside the ledger: the letters of the cost formulas.
 
 use serde::Serialize;
+use vlbr_host::machine::{Arrival, Migration};
+use vlbr_host::perf::PmiSample;
 
 /// Switches of a vCPU's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -49,6 +51,52 @@ impl ExitTally {
     }
 }
 
+/// What became of a guest's records in a migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CarriedRecords {
+    /// Records that it had.
+    pub held: usize,
+    /// It reads them as they were.
+    pub equal: usize,
+    /// It reads something else.
+    pub lost: usize,
+    /// It reads what is somebody else's.
+    pub foreign: usize,
+    /// User space could not read or write them.
+    pub refused: usize,
+}
+
+impl CarriedRecords {
+    pub(crate) fn of(migration: &Migration) -> Self {
+        Self {
+            held: migration.records.len(),
+            equal: migration.count(Arrival::Equal),
+            lost: migration.count(Arrival::Lost),
+            foreign: migration.count(Arrival::Foreign),
+            refused: migration.count(Arrival::Refused),
+        }
+    }
+}
+
+/// What user space did to a vCPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonitorTally {
+    /// Number of the request in the scene.
+    pub request: usize,
+    /// When it was done, in microseconds.
+    pub at_us: u64,
+    /// MSRs that it read.
+    pub read: usize,
+    /// MSRs that it wrote.
+    pub written: usize,
+    /// MSRs that it could not read or write.
+    pub refused: Vec<String>,
+    /// Records, of a migration.
+    pub records: Option<CarriedRecords>,
+    /// Other registers of the LBR that were not 0, and what became of them.
+    pub controls: Vec<(String, String)>,
+}
+
 /// One vCPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VcpuTally {
@@ -70,4 +118,41 @@ pub struct VcpuTally {
     pub samples: u64,
     /// What perf saved.
     pub saved: SaveTally,
+}
+
+/// Branch stacks of the host's samples, which nobody keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostStacks {
+    /// Entries of all stacks.
+    pub entries: u64,
+    /// Samples with a stack that was stored before.
+    pub stale: u64,
+    /// Of what stands in the entries, in order.
+    pub digest: u64,
+}
+
+impl HostStacks {
+    pub(crate) fn add(&mut self, sample: &PmiSample) {
+        self.stale += u64::from(sample.stale);
+        let Some(stack) = &sample.branches else {
+            return;
+        };
+        self.entries += stack.records.len() as u64;
+        for record in &stack.records {
+            let flags = [
+                record.mispredicted,
+                record.predicted,
+                record.in_tx,
+                record.abort,
+            ];
+            let flags = flags
+                .into_iter()
+                .fold(0, |bits, flag| bits << 1 | u64::from(flag));
+            for word in [record.from.value, record.to.value, flags] {
+                // FNV-1a, a word at a time.
+                self.digest = (self.digest ^ word).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        self.digest = self.digest.rotate_left(7) ^ stack.hw_idx.map_or(1, |index| index << 1);
+    }
 }

@@ -75,6 +75,12 @@ impl Host {
         value[0] & 1 << (position % 8) != 0
     }
 
+    /// Whether a read of the guest exits.
+    #[must_use]
+    pub fn read_exits(&self, vcpu: VcpuId, msr: Msr) -> bool {
+        self.intercepts(vcpu, msr, Access::Read)
+    }
+
     /// Opens or closes the pass-through of the LBR MSRs; nothing happens if it is so already.
     /// `vmx_update_intercept_for_lbr_msrs`.
     pub fn set_passthrough(&mut self, vcpu: VcpuId, open: bool) {

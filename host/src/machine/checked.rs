@@ -14,7 +14,7 @@ use super::{
     Output, Rule, Violation,
 };
 use crate::hardware::{HardwareError, LbrRegister, Running, Word};
-use crate::kvm::{Access, GuestCpu, Place};
+use crate::kvm::{Access, GuestCpu, Note, Place};
 use crate::perf::{Creator, Errno};
 use crate::policy::Policy;
 use crate::{CpuId, Owned, Owner, TaskId, VcpuId, VmId};
@@ -426,11 +426,13 @@ impl Machine {
             return Ok(Output::Guest(GuestMsrAccess { result, exited }));
         }
         let policy = Arc::clone(&self.policy);
+        let dropped = self.host.journal.count(vcpu, Note::DummyWrite);
         let given = self.host.guest_access(&*policy, vcpu, access, cpl)?;
         if self.checking == Checking::On
             && let Some(expected) = expected
         {
-            self.compare(vcpu, access, given, expected);
+            let dropped = self.host.journal.count(vcpu, Note::DummyWrite) != dropped;
+            self.compare(vcpu, access, (given, dropped), expected);
         }
         Ok(Output::Guest(given))
     }
@@ -467,12 +469,12 @@ impl Machine {
         }))
     }
 
-    /// What the guest got against what it would have got.
+    /// What the guest got, or whether its write was dropped, against what it would have got.
     fn compare(
         &mut self,
         vcpu: VcpuId,
         access: Access,
-        given: GuestMsrAccess,
+        (given, dropped): (GuestMsrAccess, bool),
         expected: Result<Owned, GuestFault>,
     ) {
         let guest = Owner::Guest(vcpu);
@@ -507,6 +509,9 @@ impl Machine {
             (Err(_), Ok(_)) => {
                 violations.push(found(Rule::Denial, guest, &format!("#GP {way}")));
             }
+            (Ok(_), Ok(_)) if dropped => {
+                violations.push(found(Rule::Denial, guest, "a write is dropped by an exit"));
+            }
             _ => {}
         }
         let read = access.operation == crate::kvm::Operation::Read;
@@ -525,6 +530,10 @@ impl Machine {
                 Ok(_) => Some(Difference::Stale),
                 Err(_) => Some(Difference::Missing),
             };
+            if difference == Some(Difference::Zero) && given.exited {
+                let path = "a read gives 0 by an exit instead of what the guest has";
+                violations.push(found(Rule::Denial, guest, path));
+            }
             if let Some(difference) = difference {
                 let path = format!("{difference:?} {way}");
                 violations.push(found(Rule::Fidelity, guest, &path));

@@ -19,7 +19,8 @@ pub enum Rule {
     Leak,
     /// Records of a guest are not lost while somebody else acts.
     Loss,
-    /// A guest that was told it has LBR is not refused, and its accesses are not swallowed.
+    /// A guest that was told it has LBR is not refused: no `#GP`, no write that is dropped, no 0
+    /// from an exit where it has a record or a value.
     Denial,
     /// A guest reads what it would read on a processor of its own.
     Fidelity,
@@ -83,17 +84,32 @@ pub struct Violation {
     pub path: String,
 }
 
+impl Violation {
+    /// Where, by which way, and who, without the number of the input.
+    #[must_use]
+    pub fn particulars(&self) -> String {
+        let cpu = self.cpu.map(|cpu| format!("on {cpu}: "));
+        let msr = self.msr.map(|msr| format!(", {msr}"));
+        format!(
+            "{}{}{}; of {}, by {}",
+            cpu.unwrap_or_default(),
+            self.path,
+            msr.unwrap_or_default(),
+            self.owner,
+            self.actor
+        )
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at input {}", self.rule, self.input)?;
-        if let Some(cpu) = self.cpu {
-            write!(f, " on {cpu}")?;
-        }
-        write!(f, ": {}", self.path)?;
-        if let Some(msr) = self.msr {
-            write!(f, ", {msr}")?;
-        }
-        write!(f, "; of {}, by {}", self.owner, self.actor)
+        let between = if self.cpu.is_some() { " " } else { ": " };
+        let particulars = self.particulars();
+        write!(
+            f,
+            "{} at input {}{between}{particulars}",
+            self.rule, self.input
+        )
     }
 }
 

@@ -214,14 +214,17 @@ impl Corpus {
         }
         for path in self.stray_files()? {
             let path = shown(self, &path);
-            stale.push(format!("{path}: corpus.toml names no such trace"));
+            stale.push(format!("{path}: corpus.toml names no such trace or scene"));
         }
         Ok(stale)
     }
 
     /// Golden files of no trace, by path.
     fn stray_files(&self) -> Result<BTreeSet<PathBuf>, CorpusError> {
-        let known: BTreeSet<PathBuf> = self.traces.iter().map(|t| self.golden_file(t)).collect();
+        let traces = self.traces.iter().map(|trace| self.golden_file(trace));
+        let scenes = self.scenes.iter();
+        let scenes = scenes.map(|scene| self.golden_file_of_scene(scene));
+        let known: BTreeSet<PathBuf> = traces.chain(scenes).collect();
         let mut stray = BTreeSet::new();
         let mut folders = vec![self.golden_dir()];
         while let Some(folder) = folders.pop() {

@@ -25,6 +25,8 @@ const MAX_TEXT: u64 = 1 << 20;
 const FILE: &str = "corpus.toml";
 /// Name of the folder with the golden results.
 const GOLDEN: &str = "golden";
+/// Name of the folder with the scenes, and of that with their golden results in the folder above.
+const SCENES: &str = "scenes";
 
 /// A folder of traces and what to do with them.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub struct Corpus {
     pub dir: PathBuf,
     /// The traces, in the order of the file.
     pub traces: Vec<CorpusTrace>,
+    /// The scenes, in the order of the file.
+    pub scenes: Vec<CorpusScene>,
+    /// Files of policies that scenes may name.
+    pub policy_files: Vec<PathBuf>,
     /// Hottest edges kept in a golden result.
     pub edges: usize,
     /// Sampled stacks kept in a golden result.
@@ -60,6 +66,17 @@ pub struct CorpusTrace {
     pub configurations: Vec<Configuration>,
 }
 
+/// A scene of a corpus. What a scene and a policy are is known above.
+#[derive(Clone, Debug)]
+pub struct CorpusScene {
+    /// Its name, which is that of its golden file too.
+    pub name: String,
+    /// The scene.
+    pub file: PathBuf,
+    /// The policies it runs under; `None`: every one that is built in.
+    pub policies: Option<Vec<String>>,
+}
+
 /// A processor, a filter, an event.
 #[derive(Clone, Debug)]
 pub struct Configuration {
@@ -81,7 +98,9 @@ pub struct Configuration {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCorpus {
+    #[serde(default)]
     profiles: Vec<Spanned<String>>,
+    #[serde(default)]
     filters: Vec<Spanned<RawFilter>>,
     event: Option<Spanned<String>>,
     period: Option<NonZeroU64>,
@@ -93,7 +112,22 @@ struct RawCorpus {
     device_instructions: u64,
     #[serde(default)]
     options: Options,
+    /// Of all scenes that name none.
+    policies: Option<Vec<String>>,
+    #[serde(default)]
+    policy_files: Vec<PathBuf>,
+    #[serde(default)]
     trace: Vec<RawTrace>,
+    #[serde(default)]
+    scene: Vec<RawScene>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScene {
+    name: Spanned<String>,
+    file: Option<PathBuf>,
+    policies: Option<Vec<String>>,
 }
 
 const fn default_edges() -> usize {
@@ -206,6 +240,13 @@ impl Corpus {
     pub fn golden_file(&self, trace: &CorpusTrace) -> PathBuf {
         self.golden_dir().join(format!("{}.golden", trace.name))
     }
+
+    /// The file with the golden results of `scene`.
+    #[must_use]
+    pub fn golden_file_of_scene(&self, scene: &CorpusScene) -> PathBuf {
+        let folder = self.golden_dir().join(SCENES);
+        folder.join(format!("{}.golden", scene.name))
+    }
 }
 
 struct Reader<'a> {
@@ -244,12 +285,34 @@ impl Reader<'_> {
             }
             traces.push(self.trace(&raw, trace)?);
         }
-        if traces.is_empty() {
-            return Err(self.error(0, "no [[trace]]"));
+        let mut scenes = Vec::new();
+        for scene in &raw.scene {
+            let (name, at) = (scene.name.get_ref(), scene.name.span().start);
+            if !is_name(name) {
+                let reason =
+                    format!("{name:?} is no name: letters, digits and . _ - in parts joined by /");
+                return Err(self.error(at, reason));
+            }
+            if !names.insert(format!("{SCENES}/{name}")) {
+                return Err(self.error(at, format!("a second scene is named {name:?}")));
+            }
+            let file = scene.file.clone();
+            let file = file.unwrap_or_else(|| format!("{SCENES}/{name}.toml").into());
+            scenes.push(CorpusScene {
+                name: name.clone(),
+                file: self.dir.join(file),
+                policies: scene.policies.as_ref().or(raw.policies.as_ref()).cloned(),
+            });
         }
+        if traces.is_empty() && scenes.is_empty() {
+            return Err(self.error(0, "no [[trace]] and no [[scene]]"));
+        }
+        let policy_files = raw.policy_files.iter();
         Ok(Corpus {
             dir: self.dir.to_owned(),
             traces,
+            scenes,
+            policy_files: policy_files.map(|file| self.dir.join(file)).collect(),
             edges: raw.edges,
             stacks: raw.stacks,
             device_instructions: raw.device_instructions,
@@ -449,6 +512,39 @@ licence = 'MIT'
         let periods = corpus.traces[1].configurations.iter();
         let periods: Vec<_> = periods.map(|c| c.period.unwrap().get()).collect();
         assert_eq!(periods, [997, 101, 997, 101]);
+    }
+
+    #[test]
+    fn a_corpus_may_have_scenes_alone() {
+        let text = "policies = ['mine']\npolicy_files = ['mine.toml']\n[[scene]]\nname = 'loop'\n\
+                    [[scene]]\nname = 'b'\nfile = '../b.toml'\npolicies = ['v8']\n";
+        let corpus = read(text).unwrap();
+        let [a, b] = &corpus.scenes[..] else {
+            panic!("{:?}", corpus.scenes);
+        };
+        assert_eq!(a.file, Path::new("dir/scenes/loop.toml"));
+        assert_eq!(a.policies.as_deref(), Some(&["mine".to_owned()][..]));
+        let golden = corpus.golden_file_of_scene(a);
+        assert_eq!(golden, Path::new("dir/golden/scenes/loop.golden"));
+        assert_eq!(b.file, Path::new("dir/../b.toml"));
+        assert_eq!(b.policies.as_deref(), Some(&["v8".to_owned()][..]));
+        assert_eq!(corpus.policy_files, [Path::new("dir/mine.toml")]);
+        for (text, line, reason) in [
+            ("period = 1\n", 1, "no [[trace]] and no [[scene]]"),
+            ("[[scene]]\nname = '../x'\n", 2, "is no name"),
+            (
+                "[[scene]]\nname = 'a'\n[[scene]]\nname = 'a'\n",
+                4,
+                "a second scene",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            let place = format!("corpus.toml:{line}: ");
+            assert!(
+                error.starts_with(&place) && error.contains(reason),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A folder of traces, replayed under every processor and filter it names, against golden results.
+//! A folder of traces, replayed under every processor and filter it names, against golden results; and
+//! of scenes, which this room only lists.
 //!
 //! `corpus.toml` describes the folder:
 //!
@@ -24,7 +25,15 @@
 //! notes = "..."
 //! profiles = ["skylake"]                    # in place of those above; so filters, event, period, options
 //! skip = ["stack,u", "nehalem any_call,u"]  # a profile, a filter or both
+//!
+//! [[scene]]                                 # checked by the room of scenes, above this one
+//! name = "loop"                             # also golden/scenes/loop.golden
+//! file = "scenes/loop.toml"                 # default: the name in scenes/ with .toml
+//! policies = ["v8", "naive"]                # default: those at the top, or every built-in one
 //! ```
+//!
+//! At the top `policies` stands for scenes without their own, and `policy_files` lists TOML files of
+//! policies that scenes may name.
 
 mod check;
 mod compare;
@@ -41,7 +50,7 @@ mod shard;
 
 pub use check::{Blessed, CheckReport, Checked, Verdict};
 pub use compare::Change;
-pub use config::{Configuration, Corpus, CorpusTrace};
+pub use config::{Configuration, Corpus, CorpusScene, CorpusTrace};
 pub use error::CorpusError;
 pub use pool::Progress;
 pub use shard::Shard;

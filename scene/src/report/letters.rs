@@ -68,10 +68,15 @@ impl Origin {
         let (recorded, assumed) = (sum(|v| v.exits.recorded), sum(|v| v.exits.assumed));
         let derived = sum(|v| v.exits.derived());
         let session = scene.vcpu.iter().any(|vcpu| vcpu.guest_perf.is_some());
-        let accesses = match session {
+        let listed = scene.vcpu.iter().any(|vcpu| !vcpu.access.is_empty());
+        let mut accesses = match session {
             true => "derived: accesses of the guest's perf session and of the traces",
             false => "recorded: accesses in the traces",
-        };
+        }
+        .to_owned();
+        if listed {
+            accesses.push_str("; assumed: those that the scene lists");
+        }
         let origins = [
             (
                 "x",
@@ -88,8 +93,8 @@ impl Origin {
                 "u",
                 "derived: which users of the LBR, C-states and migrations came between".to_owned(),
             ),
-            ("s", accesses.to_owned()),
-            ("d", accesses.to_owned()),
+            ("s", accesses.clone()),
+            ("d", accesses),
             ("V", "derived: entries found at each save".to_owned()),
         ];
         let origins = origins.into_iter();

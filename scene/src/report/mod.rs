@@ -3,6 +3,7 @@
 mod costs;
 mod letters;
 mod mail;
+mod monitored;
 mod overhead;
 mod plot;
 mod ranking;
@@ -13,10 +14,12 @@ mod vm;
 
 pub use costs::{CostRow, Costs, Cycles, Difference, LbrCounts};
 pub use letters::{Letters, Origin};
+pub use monitored::MonitorRow;
 pub use overhead::{Overhead, OverheadOptions, Point, PolicyRow};
 pub use plot::PlotError;
 pub use ranking::{Crossing, Order};
 pub use samples::SampleFidelity;
 pub use sweep::Sweep;
 pub(crate) use table::{aligned, grouped};
+pub(crate) use vm::read_fidelity;
 pub use vm::{Models, VmOptions, VmReport};

@@ -14,7 +14,9 @@ use vlbr_host::policy::{Ideal, Policy};
 use super::table::{aligned, figure, grouped};
 use super::vm::yardstick;
 use super::{Costs, Cycles, Difference, LbrCounts, Letters, Models, Origin};
-use crate::{GuestSource, InputFile, Outcome, Scene, SceneError, SceneFile, Simulation, kernel};
+use crate::{
+    GuestSource, InputFile, OnViolation, Outcome, Scene, SceneError, SceneFile, Simulation, kernel,
+};
 
 /// What to compare.
 #[derive(Debug)]
@@ -218,7 +220,12 @@ impl Overhead {
 }
 
 fn run(job: &Job<'_>, guests: &[GuestSource], model: &CostModel) -> Result<Run, SceneError> {
-    let simulation = Simulation::new(job.scene, guests, &job.policy, Checking::Off)?;
+    // A scene that a broken rule ends needs the rules checked; what is counted is the same.
+    let checking = match job.scene.on_violation {
+        OnViolation::Fail => Checking::On,
+        OnViolation::Report => Checking::Off,
+    };
+    let simulation = Simulation::new(job.scene, guests, &job.policy, checking)?;
     let outcome = simulation.run(&mut |_| {})?;
     Run::of(job.scene, &*job.policy, &outcome, model)
 }

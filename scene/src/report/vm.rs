@@ -11,7 +11,7 @@ use vlbr_host::policy::{Ideal, Policy};
 
 use super::costs::CostRow;
 use super::table::{aligned, grouped};
-use super::{Costs, Cycles, Letters, Origin, SampleFidelity};
+use super::{Costs, Cycles, Letters, MonitorRow, Origin, SampleFidelity};
 use crate::{GuestSource, Outcome, Scene, SceneError, Simulation, VcpuTally, kernel};
 
 /// Violations that are shown of each rule.
@@ -153,6 +153,9 @@ pub struct VmReport {
     pub reads: Option<ReadFidelity>,
     /// What guests sampled.
     pub samples: SampleFidelity,
+    /// What user space did to vCPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitor: Vec<MonitorRow>,
 }
 
 impl VmReport {
@@ -217,8 +220,9 @@ impl VmReport {
                 .map(|(vcpu, note, count)| (vcpu.to_string(), note.to_string(), count))
                 .collect(),
             findings: checked.then(|| findings(outcome)),
-            reads: checked.then(|| reads(outcome)),
+            reads: checked.then(|| read_fidelity(outcome)),
             samples,
+            monitor: MonitorRow::all(scene, outcome),
         })
     }
 
@@ -279,6 +283,9 @@ impl VmReport {
             )?;
         }
         writeln!(out)?;
+        for row in &self.monitor {
+            writeln!(out, "{}", row.text())?;
+        }
         for (vcpu, note, count) in &self.journal {
             writeln!(out, "{vcpu}: {note}: {}", grouped(*count))?;
         }
@@ -467,7 +474,8 @@ fn findings(outcome: &Outcome) -> Vec<Finding> {
         .collect()
 }
 
-fn reads(outcome: &Outcome) -> ReadFidelity {
+/// What guests read against what they would have read on a processor of their own.
+pub(crate) fn read_fidelity(outcome: &Outcome) -> ReadFidelity {
     let (compared, [stale, foreign, zero, missing]) = outcome.machine.fidelity();
     let different = stale.1 + foreign.1 + zero.1 + missing.1;
     ReadFidelity {

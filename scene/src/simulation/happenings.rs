@@ -19,6 +19,8 @@ pub(super) enum Happening {
     Close(usize),
     /// perf's rotation timer.
     Rotate(u16),
+    /// User space is asked to do something to a vCPU.
+    Monitor(usize),
 }
 
 /// What happens, in the order of time and, at one time, of entry.
@@ -56,6 +58,10 @@ impl Simulation<'_> {
                 for event in self.events.remove(&event).unwrap_or_default() {
                     self.apply(&Input::Close(event))?;
                 }
+                Ok(())
+            }
+            Happening::Monitor(request) => {
+                self.ask(request);
                 Ok(())
             }
             Happening::Rotate(cpu) => {

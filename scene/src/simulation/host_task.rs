@@ -46,37 +46,48 @@ impl Simulation<'_> {
         (every, kernel): (u16, bool),
         until: u64,
     ) -> Result<(), SceneError> {
+        while self.cpus[cpu].now < until {
+            self.cpus[cpu].now += (u64::from(every) * self.clocks_per_thousand).div_ceil(1000);
+            self.host_branch(cpu, task, (every, kernel))?;
+        }
+        Ok(())
+    }
+
+    /// The next branch of a task, behind so many instructions.
+    pub(super) fn host_branch(
+        &mut self,
+        cpu: usize,
+        task: usize,
+        (every, kernel): (u16, bool),
+    ) -> Result<(), SceneError> {
         let (base, cpl) = if kernel {
             (KERNEL_BASE, Cpl::Ring0)
         } else {
             (BASE + ((task as u64) << 24), Cpl::Ring3)
         };
-        while self.cpus[cpu].now < until {
-            let n = self.tasks[task].branches;
-            self.tasks[task].branches += 1;
-            let (class, from, to) = match n % 2 {
-                0 => (
-                    BranchClass::NearRelCall,
-                    base + 0x40 * (n / 2 % 16),
-                    base + 0x1000,
-                ),
-                _ => (
-                    BranchClass::NearRet,
-                    base + 0x1010,
-                    base + 0x40 * (n / 2 % 16) + 5,
-                ),
-            };
-            let transfer = Transfer::near(class, from, to, cpl);
-            let mut run = Increments::new();
-            run.add(vlbr_pmu::Source::Instructions, cpl, every.into());
-            run.add_branch(class, true, false, cpl);
-            self.cpus[cpu].now += (u64::from(every) * self.clocks_per_thousand).div_ceil(1000);
-            let now = Cycles::new(self.cpus[cpu].now);
-            let boxed = Box::new((run, Some(transfer)));
-            let output = self.apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
-            if let Output::Pmi { samples, .. } = output {
-                self.host_samples += samples.len() as u64;
-            }
+        let n = self.tasks[task].branches;
+        self.tasks[task].branches += 1;
+        let (class, from, to) = match n % 2 {
+            0 => (
+                BranchClass::NearRelCall,
+                base + 0x40 * (n / 2 % 16),
+                base + 0x1000,
+            ),
+            _ => (
+                BranchClass::NearRet,
+                base + 0x1010,
+                base + 0x40 * (n / 2 % 16) + 5,
+            ),
+        };
+        let transfer = Transfer::near(class, from, to, cpl);
+        let mut run = Increments::new();
+        run.add(vlbr_pmu::Source::Instructions, cpl, every.into());
+        run.add_branch(class, true, false, cpl);
+        let now = Cycles::new(self.cpus[cpu].now);
+        let boxed = Box::new((run, Some(transfer)));
+        let output = self.apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
+        if let Output::Pmi { samples, .. } = output {
+            self.host_took(&samples);
         }
         Ok(())
     }

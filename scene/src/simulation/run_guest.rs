@@ -4,7 +4,7 @@ use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
 use vlbr_cpu::processor::Boundary;
 use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, StepId};
 use vlbr_host::hardware::Running;
-use vlbr_host::kvm::{Access, ExitLevel, Place};
+use vlbr_host::kvm::{Access, ExitLevel, Operation, Place};
 use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
 use vlbr_host::{CpuId, Owner, VcpuId};
 use vlbr_pmu::{Increments, SourceSet};
@@ -55,6 +55,9 @@ impl Simulation<'_> {
     ) -> Result<(), SceneError> {
         let id = VcpuId(vcpu as u16);
         loop {
+            if !self.vcpus[vcpu].asked.is_empty() {
+                self.serve_monitor(cpu, vcpu)?;
+            }
             match self.machine.host().vcpu(id).place {
                 Place::UserSpace => {
                     if !self.machine.host().vcpu(id).ran {
@@ -72,6 +75,7 @@ impl Simulation<'_> {
             if self.vcpus[vcpu].perf.is_some() && !self.vcpus[vcpu].perf_started {
                 self.start_session(vcpu)?;
             }
+            self.take_pmis(vcpu)?;
             if self.cpus[cpu].now >= until {
                 return Ok(());
             }
@@ -85,7 +89,7 @@ impl Simulation<'_> {
 
     /// User space says whether the guest has LBR, by `IA32_PERF_CAPABILITIES`. Policies with another
     /// switch refuse the write.
-    fn offer_lbr(&mut self, vcpu: usize) -> Result<(), SceneError> {
+    pub(super) fn offer_lbr(&mut self, vcpu: usize) -> Result<(), SceneError> {
         let id = VcpuId(vcpu as u16);
         let host = self.machine.host();
         let vm = &self.scene.vm[host.vcpu(id).vm.index()];
@@ -97,12 +101,8 @@ impl Simulation<'_> {
     }
 
     fn enter(&mut self, vcpu: VcpuId, fast: FastPath) -> Result<(), SceneError> {
-        let pmi = self.machine.host().vcpu(vcpu).requests.pmi && fast == FastPath::No;
         self.apply(&Input::Enter(vcpu, fast))?;
-        if pmi {
-            self.guest_pmi(vcpu.index())?;
-        }
-        Ok(())
+        self.take_pmis(vcpu.index())
     }
 
     /// Steps of the guest, up to a time, an exit, or its end.
@@ -124,6 +124,9 @@ impl Simulation<'_> {
             }
             if self.vcpus[vcpu].tally.instructions >= self.vcpus[vcpu].next_exit {
                 self.set_clock(cpu);
+                if self.due_access(vcpu)? {
+                    return Ok(Stop::Exited);
+                }
                 return self.scene_exit(cpu, vcpu);
             }
             let step = self.next_step(vcpu)?;
@@ -236,7 +239,7 @@ impl Simulation<'_> {
         let Output::Pmi { running, samples } = output else {
             return Ok(false);
         };
-        self.host_samples += samples.len() as u64;
+        self.host_took(&samples);
         let Running::Guest(vcpu) = running else {
             return Ok(false);
         };
@@ -296,6 +299,7 @@ impl Simulation<'_> {
             };
             if let Some(access) = known.filter(|access| self.is_modelled(access.msr)) {
                 self.access(vcpu, access)?;
+                self.take_pmis(vcpu)?;
                 continue;
             }
             let always = matches!(
@@ -336,7 +340,7 @@ impl Simulation<'_> {
             cause, handling, ..
         } = state.exits[kind];
         state.due[kind] = state.exits[kind].due(&mut state.random, now);
-        state.next_exit = state.due.iter().copied().min().unwrap_or(u64::MAX);
+        state.find_next();
         self.exit(cpu, vcpu, cause, handling)
     }
 
@@ -363,6 +367,9 @@ impl Simulation<'_> {
         if fast {
             self.enter(id, FastPath::Yes)?;
             return Ok(Stop::Exited);
+        }
+        for _ in 0..self.scene.vcpu[vcpu].exits.host_branches {
+            self.host_branch(cpu, vcpu, (1, true))?;
         }
         if out {
             self.apply(&Input::Leave(id))?;
@@ -403,7 +410,11 @@ impl Simulation<'_> {
         Ok(Stop::Ended)
     }
 
-    fn access(&mut self, vcpu: usize, access: Access) -> Result<GuestMsrAccess, SceneError> {
+    pub(super) fn access(
+        &mut self,
+        vcpu: usize,
+        access: Access,
+    ) -> Result<GuestMsrAccess, SceneError> {
         let id = VcpuId(vcpu as u16);
         let lbr = self.machine.host().lbr_msrs().register(access.msr);
         let tally = &mut self.vcpus[vcpu].tally;
@@ -412,7 +423,13 @@ impl Simulation<'_> {
             Some(_) => tally.lbr_accesses += 1,
             None => tally.pmu_accesses += 1,
         }
-        let output = self.machine.guest_access(id, access, Cpl::Ring0)?;
+        // What an exit does may cost the guest records, which is looked at input by input.
+        let read = access.operation == Operation::Read;
+        let output = if read && self.machine.host().read_exits(id, access.msr) {
+            self.apply(&Input::GuestRead(id, access.msr, Cpl::Ring0))?
+        } else {
+            self.machine.guest_access(id, access, Cpl::Ring0)?
+        };
         let Output::Guest(given) = output else {
             return Err(SceneError::value("guest", "an access gave no answer"));
         };
@@ -435,7 +452,7 @@ impl Simulation<'_> {
     }
 
     /// The guest's handler of its PMI.
-    fn guest_pmi(&mut self, vcpu: usize) -> Result<(), SceneError> {
+    pub(super) fn guest_pmi(&mut self, vcpu: usize) -> Result<(), SceneError> {
         let Some(perf) = self.vcpus[vcpu].perf.clone() else {
             return Ok(());
         };

@@ -1,0 +1,85 @@
+//! How fast instructions become micro-operations without the uop cache.
+
+use crate::lower::Layout;
+use crate::microarchitecture::Parameters;
+
+/// Iterations after which the pattern of decoders is taken as settled.
+const ITERATIONS: usize = 24;
+
+/// Cycles per iteration of the decoders.
+///
+/// The first decoder takes any instruction, the others only those of one micro-operation; behind
+/// an instruction of several, as many decoders stay idle as the width of the output asks for.
+pub(super) fn decode(layout: &[Layout], parameters: &Parameters) -> f32 {
+    let mut decoders = Decoders::new(parameters);
+    let mut starts: [(u32, u32); ITERATIONS] = [(0, 0); ITERATIONS];
+    for iteration in 0..ITERATIONS {
+        for (at, instruction) in layout.iter().enumerate() {
+            if instruction.decoded == 0 {
+                continue;
+            }
+            decoders.take(instruction);
+            if at == 0 {
+                starts[iteration] = (decoders.used, decoders.cycle);
+                // The same decoder takes the first instruction again: the pattern repeats.
+                let here = decoders.used;
+                let earlier = starts[..iteration].iter().rposition(|s| s.0 == here);
+                if let Some(earlier) = earlier {
+                    let cycles = decoders.cycle - starts[earlier].1;
+                    return cycles as f32 / (iteration - earlier) as f32;
+                }
+            }
+        }
+    }
+    decoders.cycle as f32 / ITERATIONS as f32
+}
+
+struct Decoders {
+    width: u32,
+    output: u32,
+    sequencer: f32,
+    fusible_last: bool,
+    cycle: u32,
+    /// Decoders and micro-operations of this cycle so far.
+    used: u32,
+    delivered: u32,
+}
+
+impl Decoders {
+    fn new(parameters: &Parameters) -> Self {
+        Self {
+            width: parameters.decoders,
+            output: parameters.decoded,
+            sequencer: parameters.sequencer,
+            fusible_last: parameters.fusible_waits,
+            cycle: 0,
+            used: parameters.decoders,
+            delivered: 0,
+        }
+    }
+
+    fn next(&mut self) {
+        self.cycle += 1;
+        self.used = 0;
+        self.delivered = 0;
+    }
+
+    fn take(&mut self, instruction: &Layout) {
+        let uops = u32::from(instruction.decoded);
+        let microcoded = uops > 4;
+        let full = self.used >= self.width || self.delivered + uops.min(4) > self.output;
+        // It could fuse with what the next cycle decodes.
+        let waits = self.fusible_last && instruction.fusible && self.used + 1 == self.width;
+        if full || waits || (instruction.complex && self.used > 0) {
+            self.next();
+        }
+        self.used += 1;
+        self.delivered += uops.min(4);
+        if microcoded {
+            self.cycle += self.sequencer as u32 + (uops - 4).div_ceil(4);
+            self.used = self.width;
+        } else if instruction.branch {
+            self.used = self.width;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The block bound: the fewest cycles an iteration of a repeated block can take.
+//!
+//! Each part of the core alone gives a bound; the largest binds. The parts are predecode, decode,
+//! issue, execution ports, the divider, and cycles of dependences.
+
+mod decode;
+mod ports;
+mod predecode;
+
+use crate::dependence::Work;
+use crate::environment::Environment;
+use crate::lower::{LowerError, Lowering};
+use crate::microarchitecture::Microarchitecture;
+use crate::ports::PortSet;
+
+/// How a block is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Repetition {
+    /// Copies of the block one behind the other, too many for the uop cache.
+    Unrolled,
+    /// The block is a loop that the uop cache holds.
+    Loop,
+}
+
+/// The part of the core that a bound is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Cutting bytes into instructions.
+    Predecode,
+    /// Instructions into micro-operations.
+    Decode,
+    /// The uop cache.
+    UopCache,
+    /// Renaming.
+    Issue,
+    /// Execution ports.
+    Ports,
+    /// The divider.
+    Divider,
+    /// Stores leaving the store buffer, one after the other.
+    Stores,
+    /// Values that an iteration needs from the one before.
+    Dependence,
+    /// Instructions that serialize.
+    Serial,
+}
+
+impl Part {
+    /// Every part, as tables list them.
+    pub const ALL: [Self; 9] = [
+        Self::Predecode,
+        Self::Decode,
+        Self::UopCache,
+        Self::Issue,
+        Self::Ports,
+        Self::Divider,
+        Self::Stores,
+        Self::Dependence,
+        Self::Serial,
+    ];
+
+    /// Its name in output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predecode => "predecode",
+            Self::Decode => "decode",
+            Self::UopCache => "uop-cache",
+            Self::Issue => "issue",
+            Self::Ports => "ports",
+            Self::Divider => "divider",
+            Self::Stores => "stores",
+            Self::Dependence => "dependence",
+            Self::Serial => "serial",
+        }
+    }
+}
+
+/// Bounds of one block, in cycles per iteration.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bound {
+    parts: [f32; Part::ALL.len()],
+}
+
+impl Bound {
+    /// The bound that `part` gives; 0 if it gives none.
+    #[must_use]
+    pub fn of(&self, part: Part) -> f32 {
+        self.parts[part as usize]
+    }
+
+    /// Cycles per iteration, and the part that says so.
+    #[must_use]
+    pub fn binding(&self) -> (Part, f32) {
+        let mut best = (Part::Issue, self.of(Part::Issue));
+        for part in Part::ALL {
+            if self.of(part) > best.1 {
+                best = (part, self.of(part));
+            }
+        }
+        best
+    }
+
+    /// Cycles per iteration.
+    #[must_use]
+    pub fn cycles(&self) -> f32 {
+        self.binding().1
+    }
+
+    /// The bounds without that of `part`.
+    #[must_use]
+    pub fn without(mut self, part: Part) -> Self {
+        self.parts[part as usize] = 0.0;
+        self
+    }
+}
+
+/// Computes bounds of blocks on one core. Keeps its memory from block to block.
+#[derive(Debug)]
+pub struct BlockModel<'a> {
+    core: &'a Microarchitecture,
+    lowering: Lowering,
+    windows: predecode::Windows,
+    unions: Vec<PortSet>,
+    work: Work,
+}
+
+impl<'a> BlockModel<'a> {
+    /// A model of `core` for blocks that begin in `environment`.
+    #[must_use]
+    pub fn new(core: &'a Microarchitecture, environment: Environment) -> Self {
+        Self {
+            core,
+            lowering: Lowering::new(environment),
+            windows: predecode::Windows::default(),
+            unions: Vec::new(),
+            work: Work::default(),
+        }
+    }
+
+    /// The bounds of 64-bit code.
+    ///
+    /// # Errors
+    /// Bytes that are no instructions, none, or too many.
+    pub fn bound(&mut self, bytes: &[u8], repetition: Repetition) -> Result<Bound, LowerError> {
+        self.lowering.lower(bytes, 64, self.core)?;
+        let lowered = &self.lowering.lowered;
+        let parameters = &self.core.parameters;
+        let mut bound = Bound::default();
+        let mut set = |part: Part, cycles: f32| bound.parts[part as usize] = cycles;
+        match repetition {
+            Repetition::Unrolled => {
+                let predecoded = predecode::predecode(
+                    &lowered.layout,
+                    lowered.bytes,
+                    parameters,
+                    &mut self.windows,
+                );
+                set(Part::Predecode, predecoded);
+                set(Part::Decode, decode::decode(&lowered.layout, parameters));
+            }
+            Repetition::Loop => {
+                let decoded: u32 = lowered.layout.iter().map(|l| u32::from(l.decoded)).sum();
+                set(Part::UopCache, decoded as f32 / parameters.uop_cache as f32);
+            }
+        }
+        set(Part::Issue, lowered.issued as f32 / parameters.issue as f32);
+        set(Part::Ports, ports::ports(&lowered.uops, &mut self.unions));
+        set(Part::Divider, lowered.divider);
+        set(Part::Dependence, lowered.dependences.bound(&mut self.work));
+        set(Part::Serial, lowered.floor);
+        set(
+            Part::Stores,
+            lowered.stores as f32 + lowered.new_pages * parameters.page,
+        );
+        Ok(bound)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! Blocks whose cycles follow from one rule each.
+
+use super::*;
+use crate::microarchitectures;
+use proptest::prelude::*;
+
+fn bound_in(core: &str, environment: Environment, bytes: &[u8], repetition: Repetition) -> Bound {
+    let core = microarchitectures()
+        .named(core)
+        .expect("built in")
+        .without_fit();
+    BlockModel::new(&core, environment)
+        .bound(bytes, repetition)
+        .expect("a block")
+}
+
+fn skylake(bytes: &[u8]) -> Bound {
+    bound_in("skylake", Environment::Unknown, bytes, Repetition::Unrolled)
+}
+
+fn haswell(bytes: &[u8]) -> Bound {
+    bound_in("haswell", Environment::Unknown, bytes, Repetition::Unrolled)
+}
+
+#[test]
+fn a_chain_takes_the_latency_of_its_operation() {
+    for (bytes, cycles) in [
+        (&[0x48, 0x01, 0xd8][..], 1.0),         // add rax, rbx
+        (&[0x48, 0x0f, 0xaf, 0xc3], 3.0),       // imul rax, rbx
+        (&[0x48, 0x8d, 0x04, 0x18], 1.0),       // lea rax, [rax+rbx]
+        (&[0x48, 0x8d, 0x44, 0x18, 0x08], 3.0), // lea rax, [rax+rbx+8]
+        (&[0xf2, 0x0f, 0x58, 0xc1], 4.0),       // addsd xmm0, xmm1
+    ] {
+        assert_eq!(skylake(bytes).of(Part::Dependence), cycles, "{bytes:x?}");
+    }
+    // addsd has a latency of 3 on Haswell.
+    assert_eq!(haswell(&[0xf2, 0x0f, 0x58, 0xc1]).of(Part::Dependence), 3.0);
+}
+
+#[test]
+fn a_load_takes_four_cycles_behind_a_load_and_five_with_an_index() {
+    let chase = [0x48, 0x8b, 0x00]; // mov rax, [rax]
+    assert_eq!(skylake(&chase).of(Part::Dependence), 4.0);
+    let indexed = [0x48, 0x8b, 0x04, 0x18]; // mov rax, [rax+rbx]
+    assert_eq!(skylake(&indexed).of(Part::Dependence), 5.0);
+    let computed = [0x48, 0x8b, 0x00, 0x48, 0xff, 0xc0]; // and inc rax
+    assert_eq!(skylake(&computed).of(Part::Dependence), 6.0);
+}
+
+#[test]
+fn a_counter_in_memory_waits_for_its_own_store() {
+    let add = [0x48, 0x83, 0x03, 0x01]; // add qword [rbx], 1
+    assert_eq!(skylake(&add).of(Part::Dependence), 5.0);
+    assert_eq!(haswell(&add).of(Part::Dependence), 6.0);
+    // add qword [rbx], 1; add rbx, 8: another counter each time.
+    let next = [0x48, 0x83, 0x03, 0x01, 0x48, 0x83, 0xc3, 0x08];
+    assert_eq!(skylake(&next).of(Part::Dependence), 1.0);
+}
+
+#[test]
+fn a_load_of_two_stores_waits_until_they_are_in_the_cache() {
+    // mov [rsp], eax; mov [rsp+4], eax; mov rax, [rsp]
+    let bytes = [
+        0x89, 0x04, 0x24, 0x89, 0x44, 0x24, 0x04, 0x48, 0x8b, 0x04, 0x24,
+    ];
+    assert!(skylake(&bytes).of(Part::Dependence) > 12.0);
+    // mov [rsp], rax; mov rax, [rsp]
+    let whole = [0x48, 0x89, 0x04, 0x24, 0x48, 0x8b, 0x04, 0x24];
+    assert_eq!(skylake(&whole).of(Part::Dependence), 4.0);
+}
+
+#[test]
+fn registers_point_to_the_same_bytes_only_where_that_is_known() {
+    // add qword [rbx], 1; mov rbx, rcx
+    let bytes = [0x48, 0x83, 0x03, 0x01, 0x48, 0x89, 0xcb];
+    assert_eq!(skylake(&bytes).of(Part::Dependence), 5.0);
+    // mov rax, [rbx]; mov [rcx], rax
+    let copy = [0x48, 0x8b, 0x03, 0x48, 0x89, 0x01];
+    assert_eq!(skylake(&copy).of(Part::Dependence), 0.0);
+    let bhive = bound_in("skylake", Environment::Bhive, &copy, Repetition::Unrolled);
+    assert_eq!(bhive.of(Part::Dependence), 4.0);
+}
+
+#[test]
+fn the_stack_engine_hides_rsp_until_it_is_used() {
+    // push rax; push rbx
+    let pushes = skylake(&[0x50, 0x53]);
+    assert_eq!(pushes.of(Part::Dependence), 0.0);
+    assert_eq!(pushes.of(Part::Stores), 2.0);
+    assert_eq!(pushes.of(Part::Issue), 0.5);
+    // push rax; mov rbx, [rsp+8]: one operation to bring RSP up to date.
+    let read = skylake(&[0x50, 0x48, 0x8b, 0x5c, 0x24, 0x08]);
+    assert_eq!(read.of(Part::Issue), 0.75);
+    assert_eq!(read.of(Part::Dependence), 1.0);
+}
+
+#[test]
+fn idioms_and_eliminated_moves_take_a_slot_and_no_port() {
+    for bytes in [
+        &[0x31, 0xc0][..],   // xor eax, eax
+        &[0x48, 0x89, 0xd8], // mov rax, rbx
+        &[0x0f, 0x28, 0xc1], // movaps xmm0, xmm1
+        &[0x90],             // nop
+    ] {
+        let bound = skylake(bytes);
+        assert_eq!(bound.of(Part::Ports), 0.0, "{bytes:x?}");
+        assert_eq!(bound.of(Part::Issue), 0.25, "{bytes:x?}");
+        assert_eq!(bound.of(Part::Dependence), 0.0, "{bytes:x?}");
+    }
+    // pcmpeqd xmm0, xmm0 breaks the dependence but executes.
+    let ones = skylake(&[0x66, 0x0f, 0x76, 0xc0]);
+    assert_eq!(
+        (ones.of(Part::Dependence), ones.of(Part::Ports)),
+        (0.0, 0.5)
+    );
+}
+
+#[test]
+fn a_load_fuses_with_its_operation_unless_three_operands_meet_an_index() {
+    // add rax, [rbx] and add rax, [rbx+rcx]
+    assert_eq!(skylake(&[0x48, 0x03, 0x03]).of(Part::Issue), 0.25);
+    assert_eq!(skylake(&[0x48, 0x03, 0x04, 0x0b]).of(Part::Issue), 0.25);
+    // vaddps xmm0, xmm1, [rbx] and [rbx+rcx]
+    assert_eq!(skylake(&[0xc5, 0xf0, 0x58, 0x03]).of(Part::Issue), 0.25);
+    assert_eq!(
+        skylake(&[0xc5, 0xf0, 0x58, 0x04, 0x0b]).of(Part::Issue),
+        0.5
+    );
+}
+
+#[test]
+fn a_compare_and_its_branch_are_one() {
+    // cmp rax, rbx; jne
+    let bytes = [0x48, 0x39, 0xd8, 0x75, 0xfb];
+    let bound = bound_in("skylake", Environment::Unknown, &bytes, Repetition::Loop);
+    assert_eq!(bound.of(Part::Issue), 0.25);
+    // inc rax; jb: the carry flag is not of INC.
+    let apart = [0x48, 0xff, 0xc0, 0x72, 0xfb];
+    let bound = bound_in("skylake", Environment::Unknown, &apart, Repetition::Loop);
+    assert_eq!(bound.of(Part::Issue), 0.5);
+}
+
+#[test]
+fn sixteen_bytes_and_five_instructions_are_predecoded_per_cycle() {
+    // A NOP of eight bytes: 128 of them take 64 cycles to predecode.
+    let nop = [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+    assert_eq!(skylake(&nop).of(Part::Predecode), 0.5);
+    // Two-byte instructions: eight in a window take two cycles.
+    assert_eq!(skylake(&[0x31, 0xc0]).of(Part::Predecode), 0.25);
+    // mov ax, 0x1234: four in a window, each with a length-changing prefix.
+    let lcp = [0x66, 0xb8, 0x34, 0x12];
+    assert_eq!(skylake(&lcp).of(Part::Predecode), 3.25);
+}
+
+#[test]
+fn the_last_decoder_of_haswell_leaves_what_may_fuse() {
+    // test rax, rax with a prefix of no effect: four bytes, four in a window.
+    let test = [0x3e, 0x48, 0x85, 0xc0];
+    assert_eq!(skylake(&test).of(Part::Decode), 0.25);
+    assert!((haswell(&test).of(Part::Decode) - 1.0 / 3.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_locked_instruction_serializes() {
+    // lock add [rbx], eax
+    let locked = [0xf0, 0x01, 0x03];
+    assert_eq!(skylake(&locked).binding(), (Part::Serial, 18.0));
+    assert_eq!(haswell(&locked).binding(), (Part::Serial, 19.0));
+}
+
+#[test]
+fn a_loop_comes_from_the_uop_cache() {
+    let nop = [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+    let bound = bound_in("skylake", Environment::Unknown, &nop, Repetition::Loop);
+    assert_eq!(bound.binding(), (Part::Issue, 0.25));
+    assert_eq!(bound.of(Part::Predecode), 0.0);
+}
+
+#[test]
+fn bytes_that_are_no_block_are_refused() {
+    let core = &microarchitectures().all()[0];
+    let mut model = BlockModel::new(core, Environment::Unknown);
+    let mut bound = |bytes: &[u8]| model.bound(bytes, Repetition::Unrolled);
+    assert_eq!(bound(&[]), Err(LowerError::Empty));
+    assert_eq!(bound(&[0x90, 0x06]), Err(LowerError::Undecodable(1)));
+    assert_eq!(bound(&[0x90, 0x0f]), Err(LowerError::Undecodable(1)));
+    assert_eq!(bound(&[0x90; 5000]), Err(LowerError::TooLong));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_have_an_answer_that_does_not_depend_on_the_block_before(
+        bytes in proptest::collection::vec(any::<u8>(), 1..200),
+        before in proptest::collection::vec(any::<u8>(), 1..60),
+    ) {
+        for core in microarchitectures().all() {
+            for environment in [Environment::Unknown, Environment::Bhive] {
+                let fresh = BlockModel::new(core, environment).bound(&bytes, Repetition::Unrolled);
+                let mut used = BlockModel::new(core, environment);
+                let _ = used.bound(&before, Repetition::Unrolled);
+                prop_assert_eq!(&used.bound(&bytes, Repetition::Unrolled), &fresh);
+                if let Ok(bound) = fresh {
+                    let cycles = bound.cycles();
+                    prop_assert!(cycles.is_finite() && cycles > 0.0);
+                    for part in Part::ALL {
+                        prop_assert!(bound.of(part) <= cycles);
+                    }
+                }
+            }
+        }
+    }
+}

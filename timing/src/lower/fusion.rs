@@ -1,0 +1,84 @@
+//! Micro-fusion, its undoing at rename, and macro-fusion.
+
+use iced_x86::{
+    ConditionCode, EncodingKind, Instruction, InstructionInfo, Mnemonic, OpAccess, OpKind, Register,
+};
+
+use crate::forms::Form;
+use crate::microarchitecture::Parameters;
+
+/// Fused micro-operations of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fused {
+    /// As the decoders deliver them.
+    pub(super) decoded: u16,
+    /// As they are renamed.
+    pub(super) issued: u16,
+}
+
+/// How the memory operations of an instruction join its other micro-operations.
+pub(super) fn fuse(
+    instruction: &Instruction,
+    info: &InstructionInfo,
+    form: &Form,
+    loads: u16,
+    stores: u16,
+    parameters: &Parameters,
+) -> Fused {
+    // A load joins an operation, a store address its data.
+    let decoded = (form.slots + stores + loads.saturating_sub(form.slots.min(1))).max(1);
+    let mut issued = decoded;
+    if instruction.memory_index() != Register::None {
+        let joined = form.slots > 0 && loads > 0;
+        if joined && (stores > 0 || !keeps_index(instruction, info, parameters)) {
+            issued += 1;
+        }
+        if stores > 0 && !(parameters.fuse_indexed_store && loads == 0) {
+            issued += 1;
+        }
+    }
+    Fused { decoded, issued }
+}
+
+/// Whether an indexed load stays with its operation: two operands, of which the first is read.
+fn keeps_index(instruction: &Instruction, info: &InstructionInfo, parameters: &Parameters) -> bool {
+    let operands = (0..instruction.op_count())
+        .filter(|&op| matches!(instruction.op_kind(op), OpKind::Register | OpKind::Memory))
+        .count();
+    let first_read = matches!(
+        info.op0_access(),
+        OpAccess::Read | OpAccess::ReadWrite | OpAccess::ReadCondWrite | OpAccess::CondRead
+    );
+    parameters.fuse_indexed
+        && operands <= 2
+        && (first_read || instruction.code().encoding() == EncodingKind::Legacy)
+}
+
+/// Whether some conditional branch would become one micro-operation with `first`.
+pub(super) fn may_fuse(first: &Instruction) -> bool {
+    let immediate = (0..first.op_count()).any(|op| first.op_kind(op) >= OpKind::Immediate8);
+    let memory = (0..first.op_count()).any(|op| first.op_kind(op) == OpKind::Memory);
+    let writes_memory = memory && first.op0_kind() == OpKind::Memory;
+    match first.mnemonic() {
+        Mnemonic::Test | Mnemonic::Cmp => !(memory && immediate),
+        Mnemonic::And | Mnemonic::Add | Mnemonic::Sub => !writes_memory,
+        Mnemonic::Inc | Mnemonic::Dec => !memory,
+        _ => false,
+    }
+}
+
+/// Whether `first` and the conditional branch `second` become one micro-operation.
+pub(super) fn macro_fuses(first: &Instruction, second: &Instruction) -> bool {
+    use ConditionCode as C;
+    if !may_fuse(first) || !(second.is_jcc_short() || second.is_jcc_near()) {
+        return false;
+    }
+    let condition = second.condition_code();
+    let carry = matches!(condition, C::b | C::ae | C::be | C::a);
+    let rare = matches!(condition, C::s | C::ns | C::p | C::np | C::o | C::no);
+    match first.mnemonic() {
+        Mnemonic::Test | Mnemonic::And => true,
+        Mnemonic::Inc | Mnemonic::Dec => !rare && !carry,
+        _ => !rare,
+    }
+}

@@ -1,0 +1,416 @@
+//! From instructions to micro-operations, dependences and what the front end sees.
+
+mod fusion;
+mod idiom;
+mod layout;
+mod memory;
+mod operands;
+mod values;
+
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind, Register, UsedMemory,
+};
+
+use crate::dependence::{Dependences, NO_VALUE};
+use crate::environment::Environment;
+use crate::forms::{FormId, Role};
+use crate::lower::idiom::{Idiom, idiom};
+use crate::lower::memory::Memory;
+use crate::lower::values::{BLOCKED, LOADED, SINK, STACK, STORED, value_of};
+use crate::microarchitecture::Microarchitecture;
+use crate::ports::PortSet;
+
+pub(crate) use layout::Layout;
+
+/// What may be lowered at once.
+pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
+
+/// Why bytes are no block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LowerError {
+    /// No instruction.
+    #[error("the block is empty")]
+    Empty,
+    /// Bytes that are no instruction.
+    #[error("no instruction at offset {0}")]
+    Undecodable(usize),
+    /// Too many instructions.
+    #[error("more than {MAX_INSTRUCTIONS} instructions")]
+    TooLong,
+}
+
+/// A block as its parts that the bounds are about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lowered {
+    pub(crate) layout: Vec<Layout>,
+    pub(crate) bytes: u32,
+    /// Fused micro-operations that are renamed.
+    pub(crate) issued: u32,
+    /// Micro-operations by set of ports.
+    pub(crate) uops: Vec<(PortSet, u32)>,
+    pub(crate) divider: f32,
+    pub(crate) floor: f32,
+    pub(crate) stores: u32,
+    /// Pages that an iteration is the first to store to.
+    pub(crate) new_pages: f32,
+    pub(crate) dependences: Dependences,
+}
+
+impl Lowered {
+    fn clear(&mut self) {
+        self.layout.clear();
+        self.bytes = 0;
+        self.issued = 0;
+        self.uops.clear();
+        self.divider = 0.0;
+        self.floor = 0.0;
+        self.new_pages = 0.0;
+        self.stores = 0;
+        self.dependences.clear();
+    }
+
+    fn add(&mut self, ports: PortSet, count: u32) {
+        match self.uops.iter_mut().find(|(set, _)| *set == ports) {
+            Some((_, sum)) => *sum += count,
+            None => self.uops.push((ports, count)),
+        }
+    }
+}
+
+/// State that runs from one iteration into the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Carry {
+    /// The stack engine holds an offset that RSP does not have yet.
+    stack_offset: bool,
+    /// General-purpose registers whose last writer was a load, one bit each.
+    loaded: u16,
+}
+
+/// Lowers blocks. Keeps its memory from block to block.
+#[derive(Debug)]
+pub(crate) struct Lowering {
+    environment: Environment,
+    factory: InstructionInfoFactory,
+    memory: Memory,
+    instructions: Vec<Instruction>,
+    pub(crate) lowered: Lowered,
+}
+
+impl Lowering {
+    pub(crate) fn new(environment: Environment) -> Self {
+        Self {
+            environment,
+            factory: InstructionInfoFactory::new(),
+            memory: Memory::default(),
+            instructions: Vec::new(),
+            lowered: Lowered::default(),
+        }
+    }
+
+    /// Decodes and lowers `bytes`, which are repeated without end.
+    pub(crate) fn lower(
+        &mut self,
+        bytes: &[u8],
+        bits: u32,
+        core: &Microarchitecture,
+    ) -> Result<(), LowerError> {
+        self.instructions.clear();
+        let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+        let mut prefixes = Vec::new();
+        while decoder.can_decode() {
+            let start = decoder.position();
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                return Err(LowerError::Undecodable(start));
+            }
+            if self.instructions.len() == MAX_INSTRUCTIONS {
+                return Err(LowerError::TooLong);
+            }
+            let constants = decoder.get_constant_offsets(&instruction);
+            let end = start + instruction.len();
+            prefixes.push(layout::prefixes(
+                &instruction,
+                &bytes[start..end],
+                &constants,
+            ));
+            self.instructions.push(instruction);
+        }
+        if self.instructions.is_empty() {
+            return Err(LowerError::Empty);
+        }
+        let entry = self.pass(bytes.len() as u32, &prefixes, Carry::default(), core);
+        if entry != Carry::default() {
+            self.pass(bytes.len() as u32, &prefixes, entry, core);
+        }
+        Ok(())
+    }
+
+    /// Lowers the instructions once; what runs into the next iteration.
+    fn pass(
+        &mut self,
+        bytes: u32,
+        prefixes: &[(u8, bool)],
+        mut carry: Carry,
+        core: &Microarchitecture,
+    ) -> Carry {
+        self.lowered.clear();
+        self.lowered.bytes = bytes;
+        self.memory.clear();
+        let mut start = 0;
+        for (at, &(opcode, length_changing)) in prefixes.iter().enumerate() {
+            let instruction = self.instructions[at];
+            let fused_before =
+                at > 0 && fusion::macro_fuses(&self.instructions[at - 1], &instruction);
+            let decoded = self.instruction(&instruction, fused_before, &mut carry, core);
+            self.lowered.layout.push(Layout {
+                start,
+                length: instruction.len() as u8,
+                opcode,
+                length_changing,
+                decoded: decoded.0,
+                complex: decoded.1,
+                fusible: fusion::may_fuse(&instruction),
+                branch: instruction.flow_control() != FlowControl::Next,
+            });
+            start += instruction.len() as u32;
+        }
+        self.memory.resolve(
+            &self.instructions,
+            self.environment,
+            &core.parameters,
+            &mut self.lowered.dependences,
+        );
+        self.lowered.new_pages = self.memory.new_pages();
+        carry
+    }
+
+    /// Lowers one instruction; micro-operations of the decoders and whether it needs the first.
+    fn instruction(
+        &mut self,
+        instruction: &Instruction,
+        fused_before: bool,
+        carry: &mut Carry,
+        core: &Microarchitecture,
+    ) -> (u16, bool) {
+        let info = self.factory.info(instruction);
+        let explicit = explicit_memory(instruction);
+        let form = core.forms.get(FormId::new(instruction.code(), explicit));
+        let address_only = matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
+        let used: &[UsedMemory] = if address_only {
+            &[]
+        } else {
+            info.used_memory()
+        };
+        let loads = used.iter().filter(|m| reads(m.access())).count() as u16;
+        let stores = used.iter().filter(|m| writes(m.access())).count() as u16;
+        let idiom = idiom(instruction, &core.parameters);
+
+        let stack = instruction.is_stack_instruction()
+            && !matches!(instruction.mnemonic(), Mnemonic::Leave | Mnemonic::Enter);
+        let lowered = &mut self.lowered;
+        synchronize_stack(instruction, info, stack, carry, lowered, core);
+
+        let fused = fusion::fuse(instruction, info, form, loads, stores, &core.parameters);
+        lowered.issued += if fused_before {
+            0
+        } else {
+            u32::from(fused.issued)
+        };
+        if matches!(idiom, Idiom::None | Idiom::Ones) && !fused_before {
+            let slow = operands::is_slow_lea(instruction);
+            for &(ports, count) in form.uops.parts() {
+                let ports = if slow { core.ports.slow_lea } else { ports };
+                lowered.add(ports, u32::from(count));
+            }
+        }
+        lowered.divider += form.divider;
+        lowered.floor += form.floor;
+        if instruction.has_lock_prefix() || (stores > 0 && instruction.mnemonic() == Mnemonic::Xchg)
+        {
+            lowered.floor += core.parameters.lock;
+        }
+        let indexed = instruction.memory_index() != Register::None;
+        if loads > 0 {
+            lowered.add(core.ports.load, u32::from(loads));
+        }
+        lowered.stores += u32::from(stores);
+        if stores > 0 {
+            let address = if indexed {
+                core.ports.store_index
+            } else {
+                core.ports.store_address
+            };
+            lowered.add(address, u32::from(stores));
+            lowered.add(core.ports.store_data, u32::from(stores));
+        }
+
+        // The load: its value waits for the address and for the store it reads.
+        let pure_load = form.uops.parts().is_empty() && stores == 0;
+        let mut loaded_register = None;
+        if loads > 0 {
+            lowered.dependences.begin();
+            let mut sources = Vec::new();
+            for memory in used.iter().filter(|m| reads(m.access())) {
+                let latency =
+                    operands::load_latency(instruction, memory, carry.loaded, &core.parameters);
+                for register in [memory.base(), memory.index()] {
+                    let value = value_of(register);
+                    if value != NO_VALUE {
+                        lowered.dependences.input(value, latency);
+                    }
+                }
+                sources.push(lowered.dependences.input(NO_VALUE, 0.0));
+            }
+            lowered.dependences.output(LOADED, 0.0);
+            for (memory, source) in used.iter().filter(|m| reads(m.access())).zip(&sources) {
+                let blocked = lowered.dependences.output(SINK, 0.0);
+                self.memory.load(memory, *source, blocked);
+            }
+            if pure_load && instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Register
+            {
+                loaded_register = Some(instruction.op0_register());
+            }
+        }
+
+        // The operation itself.
+        lowered.dependences.begin();
+        let operation = operands::Operation {
+            instruction,
+            info,
+            form,
+            idiom,
+            stack,
+            loads: loads > 0,
+            stores: stores > 0,
+            slow_lea: operands::is_slow_lea(instruction).then_some(core.parameters.slow_lea),
+        };
+        operation.inputs(&mut lowered.dependences);
+        operation.outputs(&mut lowered.dependences);
+
+        // The stores.
+        for memory in used.iter().filter(|m| writes(m.access())) {
+            let store = self.memory.store(memory);
+            lowered.dependences.begin();
+            lowered.dependences.input(STORED, 0.0);
+            lowered.dependences.output(store, 0.0);
+            lowered.dependences.begin();
+            lowered.dependences.input(STORED, 0.0);
+            lowered.dependences.input(BLOCKED, 0.0);
+            let before = lowered.dependences.input(NO_VALUE, 0.0);
+            let after = lowered.dependences.output(SINK, 0.0);
+            self.memory.commit(before, after);
+        }
+
+        operands::note_loaded(info, loaded_register, &mut carry.loaded);
+        self.memory.instruction(operands::written(info));
+        let decoded = if fused_before { 0 } else { fused.decoded };
+        (decoded, form.complex || decoded > 1)
+    }
+}
+
+/// The forms of the instructions of 64-bit code, in order.
+pub(crate) fn forms_of(bytes: &[u8]) -> Result<Vec<FormId>, LowerError> {
+    let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
+    let mut forms = Vec::new();
+    while decoder.can_decode() {
+        let start = decoder.position();
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return Err(LowerError::Undecodable(start));
+        }
+        forms.push(FormId::new(
+            instruction.code(),
+            explicit_memory(&instruction),
+        ));
+    }
+    if forms.is_empty() {
+        return Err(LowerError::Empty);
+    }
+    Ok(forms)
+}
+
+/// RSP as an ordinary operand takes the offset that the stack engine holds: one micro-operation.
+fn synchronize_stack(
+    instruction: &Instruction,
+    info: &iced_x86::InstructionInfo,
+    stack: bool,
+    carry: &mut Carry,
+    lowered: &mut Lowered,
+    core: &Microarchitecture,
+) {
+    if stack {
+        let explicit = (0..instruction.op_count()).any(|op| {
+            instruction.op_kind(op) == OpKind::Register
+                && instruction.op_register(op).full_register() == Register::RSP
+        }) || (explicit_memory(instruction)
+            && instruction.memory_base() == Register::RSP);
+        if explicit && carry.stack_offset {
+            synchronize(lowered, core);
+        }
+        carry.stack_offset = true;
+        return;
+    }
+    let mut read = false;
+    let mut written = false;
+    for register in info.used_registers() {
+        if register.register().full_register() == Register::RSP {
+            read |= reads(register.access());
+            written |= writes(register.access());
+        }
+    }
+    if read && carry.stack_offset {
+        synchronize(lowered, core);
+    }
+    if read || written {
+        carry.stack_offset = false;
+    }
+}
+
+fn synchronize(lowered: &mut Lowered, core: &Microarchitecture) {
+    lowered.issued += 1;
+    lowered.add(core.ports.any, 1);
+    lowered.dependences.begin();
+    lowered.dependences.input(STACK, 1.0);
+    lowered.dependences.output(STACK, 0.0);
+}
+
+/// Whether an explicit operand is in memory.
+fn explicit_memory(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|op| {
+        matches!(
+            instruction.op_kind(op),
+            OpKind::Memory | OpKind::MemorySegRSI | OpKind::MemoryESRDI
+        )
+    })
+}
+
+/// The operand whose value comes from memory or goes there.
+fn memory_role(instruction: &Instruction) -> Role {
+    (0..instruction.op_count())
+        .find(|&op| instruction.op_kind(op) == OpKind::Memory)
+        .map_or(Role::Implicit, |op| Role::Operand(op as u8))
+}
+
+fn reads(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Read
+            | OpAccess::CondRead
+            | OpAccess::ReadWrite
+            | OpAccess::ReadCondWrite
+            // The old value remains if the condition fails.
+            | OpAccess::CondWrite
+    )
+}
+
+fn writes(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What an instruction waits for and what waits for it.
+
+use iced_x86::{Instruction, InstructionInfo, Mnemonic, OpKind, Register, UsedMemory};
+
+use crate::dependence::{Dependences, NO_VALUE, Value};
+use crate::forms::{Form, Role};
+use crate::lower::idiom::Idiom;
+use crate::lower::values::{LOADED, STORED, flag_values, merges, value_of};
+use crate::lower::{memory_role, reads, writes};
+use crate::microarchitecture::Parameters;
+
+/// An instruction without its loads and stores.
+pub(super) struct Operation<'a> {
+    pub(super) instruction: &'a Instruction,
+    pub(super) info: &'a InstructionInfo,
+    pub(super) form: &'a Form,
+    pub(super) idiom: Idiom,
+    /// The stack engine keeps its RSP.
+    pub(super) stack: bool,
+    pub(super) loads: bool,
+    pub(super) stores: bool,
+    pub(super) slow_lea: Option<f32>,
+}
+
+impl Operation<'_> {
+    fn latency(&self, role: Role) -> f32 {
+        match (self.idiom, self.slow_lea) {
+            (Idiom::None | Idiom::Ones, Some(latency)) => latency,
+            (Idiom::None | Idiom::Ones, None) => self.form.from(role),
+            _ => 0.0,
+        }
+    }
+
+    /// Pushes what the operation waits for.
+    pub(super) fn inputs(&self, to: &mut Dependences) {
+        if matches!(self.idiom, Idiom::Zero | Idiom::Ones) {
+            return;
+        }
+        let instruction = self.instruction;
+        for op in 0..instruction.op_count() {
+            let access = self.info.op_access(op);
+            if instruction.op_kind(op) != OpKind::Register {
+                continue;
+            }
+            let register = instruction.op_register(op);
+            let merging = writes(access) && merges(register);
+            if reads(access) || merging || (op == 0 && self.form.reads_destination) {
+                push(
+                    to,
+                    value_of(register),
+                    self.latency(Role::Operand(op as u8)),
+                );
+            }
+        }
+        if instruction.mnemonic() == Mnemonic::Lea {
+            for register in [instruction.memory_base(), instruction.memory_index()] {
+                push(to, value_of(register), self.latency(Role::Operand(1)));
+            }
+        } else {
+            self.implicit(|register, access| {
+                if reads(access) || merges(register) {
+                    push(to, value_of(register), self.latency(Role::Implicit));
+                }
+            });
+        }
+        for flags in flag_values(instruction.rflags_read()) {
+            push(to, flags, self.latency(Role::Flags));
+        }
+        if self.keeps_flags() {
+            for flags in flag_values(instruction.rflags_modified()) {
+                push(to, flags, self.latency(Role::Flags));
+            }
+        }
+        if self.loads {
+            push(to, LOADED, self.latency(memory_role(instruction)));
+        }
+    }
+
+    /// Pushes what waits for the operation.
+    pub(super) fn outputs(&self, to: &mut Dependences) {
+        let instruction = self.instruction;
+        for op in 0..instruction.op_count() {
+            if instruction.op_kind(op) == OpKind::Register && writes(self.info.op_access(op)) {
+                let value = value_of(instruction.op_register(op));
+                if value != NO_VALUE {
+                    to.output(value, self.form.to(Role::Operand(op as u8)));
+                }
+            }
+        }
+        self.implicit(|register, access| {
+            if writes(access) && value_of(register) != NO_VALUE {
+                to.output(value_of(register), self.form.to(Role::Implicit));
+            }
+        });
+        for flags in flag_values(instruction.rflags_modified()) {
+            to.output(flags, self.form.to(Role::Flags));
+        }
+        if self.stores {
+            to.output(STORED, self.form.to(memory_role(instruction)));
+        }
+    }
+
+    /// Registers that are neither explicit operands nor part of an address.
+    fn implicit(&self, mut each: impl FnMut(Register, iced_x86::OpAccess)) {
+        let instruction = self.instruction;
+        for used in self.info.used_registers() {
+            let register = used.register();
+            let full = register.full_register();
+            if self.stack && full == Register::RSP {
+                continue;
+            }
+            let explicit = (0..instruction.op_count()).any(|op| {
+                instruction.op_kind(op) == OpKind::Register
+                    && instruction.op_register(op).full_register() == full
+            });
+            let address =
+                !writes(used.access())
+                    && self.info.used_memory().iter().any(|m| {
+                        m.base().full_register() == full || m.index().full_register() == full
+                    });
+            if !explicit && !address {
+                each(register, used.access());
+            }
+        }
+    }
+
+    /// A shift or rotate by CL leaves the flags as they were if the count is zero.
+    fn keeps_flags(&self) -> bool {
+        use Mnemonic as M;
+        let by_register = self.instruction.op_count() == 2
+            && self.instruction.op1_kind() == OpKind::Register
+            && self.instruction.op1_register() == Register::CL;
+        by_register
+            && matches!(
+                self.instruction.mnemonic(),
+                M::Shl | M::Shr | M::Sar | M::Rol | M::Ror
+            )
+    }
+}
+
+fn push(to: &mut Dependences, value: Value, latency: f32) {
+    if value != NO_VALUE {
+        to.input(value, latency);
+    }
+}
+
+/// An LEA that adds three things.
+pub(super) fn is_slow_lea(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Lea
+        && instruction.memory_base() != Register::None
+        && instruction.memory_index() != Register::None
+        && instruction.memory_displ_size() != 0
+}
+
+/// From address to loaded value.
+pub(super) fn load_latency(
+    instruction: &Instruction,
+    memory: &UsedMemory,
+    loaded: u16,
+    parameters: &Parameters,
+) -> f32 {
+    let vector = (0..instruction.op_count())
+        .filter(|&op| instruction.op_kind(op) == OpKind::Register)
+        .map(|op| instruction.op_register(op))
+        .find(|r| r.is_vector_register());
+    match vector {
+        Some(register) if register.is_ymm() => return parameters.load_wide,
+        Some(_) => return parameters.load_vector,
+        None => {}
+    }
+    let base = memory.base().full_register();
+    let fast = memory.index() == Register::None
+        && base.is_gpr64()
+        && loaded & 1 << base.number() != 0
+        && memory.displacement() < 2048;
+    if fast {
+        parameters.load_fast
+    } else {
+        parameters.load
+    }
+}
+
+/// Keeps track of the registers whose last writer was a plain load into `register`.
+pub(super) fn note_loaded(info: &InstructionInfo, register: Option<Register>, loaded: &mut u16) {
+    for used in info.used_registers() {
+        let full = used.register().full_register();
+        if writes(used.access()) && full.is_gpr64() {
+            *loaded &= !(1 << full.number());
+        }
+    }
+    if let Some(register) = register {
+        let full = register.full_register();
+        if full.is_gpr64() && !merges(register) {
+            *loaded |= 1 << full.number();
+        }
+    }
+}
+
+/// General-purpose registers that an instruction writes, one bit each.
+pub(super) fn written(info: &InstructionInfo) -> u16 {
+    info.used_registers()
+        .iter()
+        .filter(|used| writes(used.access()) && used.register().full_register().is_gpr64())
+        .fold(0, |bits, used| {
+            bits | 1 << used.register().full_register().number()
+        })
+}

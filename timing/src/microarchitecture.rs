@@ -1,0 +1,204 @@
+//! Microarchitectures as data.
+
+use serde::Deserialize;
+use vlbr_data::{Named, TomlError, parse_toml};
+
+use crate::forms::{FormTable, TableError};
+use crate::ports::{PortSet, UopError};
+
+/// Widths, latencies and rules of a core. Cycles unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// Instructions predecoded per cycle.
+    pub predecode: u32,
+    /// Bytes of a fetch block.
+    pub fetch: u32,
+    /// Cycles a length-changing prefix costs.
+    pub lcp: u32,
+    /// Decoders, the first of which takes instructions of several micro-operations.
+    pub decoders: u32,
+    /// Micro-operations the decoders deliver per cycle.
+    pub decoded: u32,
+    /// The last decoder leaves instructions that may fuse with a branch to the next cycle.
+    pub fusible_waits: bool,
+    /// Cycles lost when the microcode sequencer takes over and hands back.
+    pub sequencer: f32,
+    /// Micro-operations per cycle of the uop cache.
+    pub uop_cache: u32,
+    /// Fused micro-operations renamed per cycle.
+    pub issue: u32,
+    /// Ports of loads.
+    pub load_ports: String,
+    /// Ports of store addresses.
+    pub store_address_ports: String,
+    /// Ports of store addresses with an index register.
+    pub store_index_ports: String,
+    /// Ports of store data.
+    pub store_data_ports: String,
+    /// Ports of the simplest integer operations.
+    pub any_ports: String,
+    /// Ports of an LEA that adds three things.
+    pub slow_lea_ports: String,
+    /// Latency of such an LEA.
+    pub slow_lea: f32,
+    /// Load to use, general-purpose register.
+    pub load: f32,
+    /// The same if the address is a small displacement to a base that was loaded.
+    pub load_fast: f32,
+    /// Load to use, XMM register.
+    pub load_vector: f32,
+    /// Load to use, YMM register.
+    pub load_wide: f32,
+    /// From store data to a load of the same bytes.
+    pub forward: f32,
+    /// From a store leaving the store buffer to a load that spans more than it.
+    pub forward_blocked: f32,
+    /// Moves between general-purpose registers may be eliminated.
+    pub eliminate: bool,
+    /// The same for vector registers.
+    pub eliminate_vector: bool,
+    /// Indexed loads stay fused with two-operand instructions.
+    pub fuse_indexed: bool,
+    /// Indexed stores stay fused.
+    pub fuse_indexed_store: bool,
+    /// Cycles that a locked instruction takes.
+    pub lock: f32,
+    /// Cycles that the first use of a page costs.
+    pub page: f32,
+    /// What a counter reads over unrolled code less the bound.
+    pub bias: f32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    alias: Vec<String>,
+    parameters: Parameters,
+}
+
+/// Sets of ports that lowering adds to those of the forms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryPorts {
+    pub(crate) load: PortSet,
+    pub(crate) store_address: PortSet,
+    pub(crate) store_index: PortSet,
+    pub(crate) store_data: PortSet,
+    pub(crate) any: PortSet,
+    pub(crate) slow_lea: PortSet,
+}
+
+/// A core as data: parameters and what each instruction form costs.
+#[derive(Clone, Debug)]
+pub struct Microarchitecture {
+    name: String,
+    alias: Vec<String>,
+    /// Widths, latencies and rules.
+    pub parameters: Parameters,
+    /// What each form costs.
+    pub forms: FormTable,
+    /// The same without what was fitted to measurements.
+    tables: FormTable,
+    pub(crate) ports: MemoryPorts,
+}
+
+/// Why data is no microarchitecture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MicroarchitectureError {
+    /// The parameters cannot be read.
+    #[error("parameters: {0}")]
+    Parameters(#[from] TomlError),
+    /// Ports cannot be read.
+    #[error("parameters: {0}")]
+    Ports(#[from] UopError),
+    /// A table of forms cannot be read.
+    #[error("table {number}, {source}")]
+    Table {
+        /// Its number, from 1 on.
+        number: usize,
+        /// Why.
+        source: TableError,
+    },
+    /// The table of fitted forms cannot be read.
+    #[error("fitted table, {0}")]
+    Fitted(TableError),
+    /// A width of zero.
+    #[error("parameters: {0} is zero")]
+    Zero(&'static str),
+}
+
+impl Microarchitecture {
+    /// Reads parameters (TOML) and tables of forms, later ones over earlier ones; `fitted` goes
+    /// over them all.
+    ///
+    /// # Errors
+    /// Text that cannot be read.
+    pub fn parse(
+        parameters: &str,
+        tables: &[&str],
+        fitted: &str,
+    ) -> Result<Self, MicroarchitectureError> {
+        let file: File = parse_toml(parameters)?;
+        let p = &file.parameters;
+        for (name, width) in [
+            ("predecode", p.predecode),
+            ("fetch", p.fetch),
+            ("decoders", p.decoders),
+            ("decoded", p.decoded),
+            ("uop_cache", p.uop_cache),
+            ("issue", p.issue),
+        ] {
+            if width == 0 {
+                return Err(MicroarchitectureError::Zero(name));
+            }
+        }
+        let ports = MemoryPorts {
+            load: PortSet::parse(&p.load_ports)?,
+            store_address: PortSet::parse(&p.store_address_ports)?,
+            store_index: PortSet::parse(&p.store_index_ports)?,
+            store_data: PortSet::parse(&p.store_data_ports)?,
+            any: PortSet::parse(&p.any_ports)?,
+            slow_lea: PortSet::parse(&p.slow_lea_ports)?,
+        };
+        let mut forms = FormTable::new(ports.any);
+        for (number, text) in (1..).zip(tables) {
+            forms
+                .extend(text)
+                .map_err(|source| MicroarchitectureError::Table { number, source })?;
+        }
+        let tables_only = forms.clone();
+        forms
+            .extend(fitted)
+            .map_err(MicroarchitectureError::Fitted)?;
+        Ok(Self {
+            name: file.name,
+            alias: file.alias,
+            parameters: file.parameters,
+            forms,
+            tables: tables_only,
+            ports,
+        })
+    }
+
+    /// The same core without what was fitted to measurements.
+    #[must_use]
+    pub fn without_fit(&self) -> Self {
+        Self {
+            forms: self.tables.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+impl Named for Microarchitecture {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_called(&self, text: &str) -> bool {
+        self.name.eq_ignore_ascii_case(text)
+            || self.alias.iter().any(|a| a.eq_ignore_ascii_case(text))
+    }
+}
