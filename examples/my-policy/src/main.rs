@@ -8,7 +8,6 @@ use vlbr_arch::vmx::VmcsField;
 use vlbr_arch::{DebugCtl, Msr};
 use vlbr_cpu::ledger::Actor;
 use vlbr_host::Owned;
-use vlbr_host::hardware::Entry;
 use vlbr_host::kvm::{Access, Answer, Call, Initiator, Operation, SavedStack};
 use vlbr_host::machine::Host;
 use vlbr_host::perf::{Behaviour, GuestLbr};
@@ -27,8 +26,7 @@ fn save(host: &mut Host, call: Call) -> SavedStack {
         read.unwrap_or(Owned::CLEARED)
     };
     (stack.tos, stack.filter) = (read(msrs.tos), read(msrs.select));
-    let all = (0, msrs.nr);
-    let read = processor.read_entries(ledger, Actor::WorldSwitch, all, false, &mut stack.entries);
+    let read = processor.read_stack(ledger, Actor::WorldSwitch, &mut stack.entries);
     debug_assert!(read.is_ok());
     stack
 }
@@ -37,8 +35,7 @@ fn save(host: &mut Host, call: Call) -> SavedStack {
 fn load(host: &mut Host, call: Call, stack: SavedStack) {
     let msrs = *host.lbr_msrs();
     let (processor, _, ledger) = host.hardware_mut().split(call.cpu);
-    let entries = stack.entries.into_iter();
-    let _ = processor.write_entries(ledger, Actor::WorldSwitch, 0, entries);
+    let _ = processor.write_stack(ledger, Actor::WorldSwitch, &stack.entries);
     for (msr, value) in [(msrs.select, stack.filter), (msrs.tos, stack.tos)] {
         if let Some(msr) = msr {
             let _ = processor.wrmsr(ledger, Actor::WorldSwitch, msr, value);
@@ -87,16 +84,8 @@ impl Policy for SwapWhenUsed {
             }
             (msr, _) if host.lbr_msrs().register(msr).is_some() => {
                 if !core::mem::replace(&mut host.vcpu_mut(call.vcpu).lbr.used, true) {
-                    let nr = host.lbr_msrs().nr as usize;
-                    let entries = vec![Entry::default(); nr];
-                    load(
-                        host,
-                        call,
-                        SavedStack {
-                            entries,
-                            ..SavedStack::default()
-                        },
-                    );
+                    // The guest's first stack is empty.
+                    load(host, call, SavedStack::default());
                     host.set_passthrough(call.vcpu, true);
                 }
                 host.access_hardware(call, access)
