@@ -12,7 +12,7 @@ use vlbr_host::{CpuId, Owner, TaskId, VcpuId};
 use super::ledger;
 use super::watch::Watch;
 use crate::report::read_fidelity;
-use crate::{GuestSample, Outcome, VcpuTally};
+use crate::{GuestSample, MonitorTally, Outcome, VcpuTally};
 
 /// A row: where to look, and what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,9 @@ pub(super) fn of(outcome: &Outcome, watch: &Watch) -> Section {
             outcome.host_samples, stacks.stale, stacks.entries, stacks.digest
         ),
     ));
+    for tally in &outcome.monitored {
+        rows.push(monitored(tally));
+    }
     ledger::rows(host.hardware().ledger(), host.lbr_msrs(), &mut rows);
     findings(&mut rows, outcome);
     for cpu in 0..host.hardware().cpus() {
@@ -159,6 +162,27 @@ fn of_samples(samples: &[GuestSample]) -> String {
         samples.len(),
         digest(&text)
     )
+}
+
+/// What user space did to a vCPU.
+fn monitored(tally: &MonitorTally) -> Row {
+    let mut text = format!(
+        "at {} us, read {}, written {}, refused {}",
+        tally.at_us,
+        tally.read,
+        tally.written,
+        tally.refused.len()
+    );
+    if let Some(records) = tally.records {
+        text += &format!(
+            "; records {}, equal {}, lost {}, foreign {}, refused {}",
+            records.held, records.equal, records.lost, records.foreign, records.refused
+        );
+    }
+    for (register, became) in &tally.controls {
+        text += &format!("; {register} {became}");
+    }
+    Row::new(&format!("monitor {}", tally.request), &text)
 }
 
 fn findings(rows: &mut Section, outcome: &Outcome) {
