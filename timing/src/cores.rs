@@ -9,13 +9,21 @@ fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
     if name == "haswell" {
         Microarchitecture::parse(
             include_str!("../data/haswell.toml"),
-            &[include_str!("../data/haswell.llvm.txt"), common],
+            &[
+                include_str!("../data/haswell.llvm.txt"),
+                common,
+                include_str!("../data/haswell.txt"),
+            ],
             include_str!("../data/haswell.fitted.txt"),
         )
     } else {
         Microarchitecture::parse(
             include_str!("../data/skylake.toml"),
-            &[include_str!("../data/skylake.llvm.txt"), common],
+            &[
+                include_str!("../data/skylake.llvm.txt"),
+                common,
+                include_str!("../data/skylake.txt"),
+            ],
             include_str!("../data/skylake.fitted.txt"),
         )
     }

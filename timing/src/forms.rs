@@ -84,8 +84,9 @@ pub struct Form {
     pub divider: f32,
     /// Cycles the form takes at least, whatever stands around it: microcode that serializes.
     pub floor: f32,
-    /// Needs the first decoder although it is one micro-operation.
-    pub complex: bool,
+    /// Needs the first decoder although it is one micro-operation, and leaves so many of the
+    /// others to the instructions behind it.
+    pub complex: Option<u8>,
     /// Waits for its destination although it does not use it.
     pub reads_destination: bool,
     /// Added to the latency by source.
@@ -104,7 +105,7 @@ impl Form {
             latency,
             divider: 0.0,
             floor: 0.0,
-            complex: false,
+            complex: None,
             reads_destination: false,
             input: [0.0; Role::COUNT],
             output: [0.0; Role::COUNT],
@@ -121,6 +122,13 @@ impl Form {
     #[must_use]
     pub fn to(&self, destination: Role) -> f32 {
         self.output[destination.index()]
+    }
+
+    /// The latency below which that from some source would be negative.
+    pub(crate) fn least_latency(&self) -> f32 {
+        self.input
+            .iter()
+            .fold(0.0, |least, offset| least.max(-offset))
     }
 
     /// Adds to the latency from `source`.
@@ -148,7 +156,7 @@ impl Form {
         }
         for word in words {
             if word == "complex" {
-                form.complex = true;
+                form.complex = Some(u8::MAX);
                 continue;
             }
             if word == "destination" {
@@ -163,6 +171,7 @@ impl Form {
             match (key, letters.next(), letters.next().and_then(Role::parse)) {
                 ("slots", ..) => form.slots = value as u16,
                 ("divider", ..) => form.divider = value,
+                ("complex", ..) => form.complex = Some(value as u8),
                 ("floor", ..) => form.floor = value,
                 (_, Some('i'), Some(role)) if key.len() == 2 => form.input[role.index()] = value,
                 (_, Some('o'), Some(role)) if key.len() == 2 => form.output[role.index()] = value,
@@ -185,8 +194,10 @@ impl core::fmt::Display for Form {
         if self.floor != 0.0 {
             write!(f, " floor={}", self.floor)?;
         }
-        if self.complex {
-            write!(f, " complex")?;
+        match self.complex {
+            None => {}
+            Some(u8::MAX) => write!(f, " complex")?,
+            Some(left) => write!(f, " complex={left}")?,
         }
         if self.reads_destination {
             write!(f, " destination")?;

@@ -12,7 +12,7 @@ use crate::ports::{PortSet, UopError};
 pub struct Parameters {
     /// Instructions predecoded per cycle.
     pub predecode: u32,
-    /// Bytes of a fetch block.
+    /// Bytes of a fetch block, a power of two.
     pub fetch: u32,
     /// Cycles a length-changing prefix costs.
     pub lcp: u32,
@@ -124,6 +124,9 @@ pub enum MicroarchitectureError {
     /// The table of fitted forms cannot be read.
     #[error("fitted table, {0}")]
     Fitted(TableError),
+    /// A fetch block of another size.
+    #[error("parameters: fetch is {0}, no power of two")]
+    Fetch(u32),
     /// A width of zero.
     #[error("parameters: {0} is zero")]
     Zero(&'static str),
@@ -153,6 +156,9 @@ impl Microarchitecture {
             if width == 0 {
                 return Err(MicroarchitectureError::Zero(name));
             }
+        }
+        if !p.fetch.is_power_of_two() {
+            return Err(MicroarchitectureError::Fetch(p.fetch));
         }
         let ports = MemoryPorts {
             load: PortSet::parse(&p.load_ports)?,

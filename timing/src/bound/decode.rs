@@ -74,6 +74,10 @@ impl Decoders {
             self.next();
         }
         self.used += 1;
+        if instruction.complex {
+            let left = (self.width - 1).saturating_sub(u32::from(instruction.leaves));
+            self.used += left;
+        }
         self.delivered += uops.min(4);
         if microcoded {
             self.cycle += self.sequencer as u32 + (uops - 4).div_ceil(4);

@@ -29,6 +29,7 @@ pub(super) fn predecode(
     work: &mut Windows,
 ) -> f32 {
     let fetch = parameters.fetch;
+    let shift = fetch.trailing_zeros();
     // After so many iterations the code is aligned as it was.
     let iterations = fetch / gcd(bytes, fetch);
     let count = (bytes * iterations / fetch) as usize;
@@ -37,8 +38,8 @@ pub(super) fn predecode(
     for iteration in 0..iterations {
         for instruction in layout {
             let start = iteration * bytes + instruction.start;
-            let opcode = (start + u32::from(instruction.opcode)) / fetch;
-            let end = (start + u32::from(instruction.length) - 1) / fetch;
+            let opcode = (start + u32::from(instruction.opcode)) >> shift;
+            let end = (start + u32::from(instruction.length) - 1) >> shift;
             let last = &mut work.windows[end as usize];
             last.count += 1;
             last.prefixes += u32::from(instruction.length_changing);

@@ -18,12 +18,14 @@ pub(super) fn candidates(form: &Form) -> Vec<Form> {
             found.push(variant);
         }
     };
+    // Every pair of operands keeps a latency that is not negative.
+    let least = form.least_latency();
     for step in [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0] {
-        push(&|f| f.latency = (f.latency + step).max(0.0));
+        push(&|f| f.latency = (f.latency + step).max(least));
     }
     if form.latency >= 8.0 {
         for factor in [0.3, 0.5, 0.7, 0.85, 1.15, 1.4, 2.0] {
-            push(&|f| f.latency = (f.latency * factor).round());
+            push(&|f| f.latency = (f.latency * factor).round().max(least));
         }
     }
     if form.divider > 0.0 || form.uops.total() > 4 {
@@ -47,7 +49,6 @@ pub(super) fn candidates(form: &Form) -> Vec<Form> {
     }
     push(&|f| f.slots += 1);
     push(&|f| f.slots = f.slots.saturating_sub(1));
-    push(&|f| f.complex = !f.complex);
     for role in [
         Role::Operand(0),
         Role::Operand(1),
@@ -56,8 +57,12 @@ pub(super) fn candidates(form: &Form) -> Vec<Form> {
         Role::Flags,
     ] {
         for step in [-1.0, 1.0] {
-            push(&|f| f.add_from(role, step));
-            push(&|f| f.add_to(role, step));
+            if form.from(role) + step >= 0.0 {
+                push(&|f| f.add_from(role, step));
+            }
+            if form.latency + form.to(role) + step >= 0.0 {
+                push(&|f| f.add_to(role, step));
+            }
         }
     }
     for set in SETS.iter().filter_map(|s| PortSet::parse(s).ok()) {

@@ -1,8 +1,6 @@
 //! Micro-fusion, its undoing at rename, and macro-fusion.
 
-use iced_x86::{
-    ConditionCode, EncodingKind, Instruction, InstructionInfo, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{ConditionCode, Instruction, InstructionInfo, Mnemonic, OpAccess, OpKind, Register};
 
 use crate::forms::Form;
 use crate::microarchitecture::Parameters;
@@ -40,18 +38,13 @@ pub(super) fn fuse(
     Fused { decoded, issued }
 }
 
-/// Whether an indexed load stays with its operation: two operands, of which the first is read.
+/// Whether an indexed load stays with its operation: two operands, of which the first is a
+/// register that is read and written.
 fn keeps_index(instruction: &Instruction, info: &InstructionInfo, parameters: &Parameters) -> bool {
-    let operands = (0..instruction.op_count())
-        .filter(|&op| matches!(instruction.op_kind(op), OpKind::Register | OpKind::Memory))
-        .count();
-    let first_read = matches!(
-        info.op0_access(),
-        OpAccess::Read | OpAccess::ReadWrite | OpAccess::ReadCondWrite | OpAccess::CondRead
-    );
     parameters.fuse_indexed
-        && operands <= 2
-        && (first_read || instruction.code().encoding() == EncodingKind::Legacy)
+        && instruction.op_count() == 2
+        && instruction.op0_kind() == OpKind::Register
+        && info.op0_access() == OpAccess::ReadWrite
 }
 
 /// Whether some conditional branch would become one micro-operation with `first`.

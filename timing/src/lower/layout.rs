@@ -17,6 +17,8 @@ pub(crate) struct Layout {
     pub(crate) decoded: u16,
     /// Needs the first decoder.
     pub(crate) complex: bool,
+    /// Decoders it leaves to the instructions behind it.
+    pub(crate) leaves: u8,
     /// May fuse with a conditional branch behind it.
     pub(crate) fusible: bool,
     /// Ends a group of decoders.

@@ -86,6 +86,30 @@ struct Carry {
     stack_offset: bool,
     /// General-purpose registers whose last writer was a load, one bit each.
     loaded: u16,
+    /// Registers that an address used before the block wrote them.
+    asked: u16,
+    /// Registers that the block has written.
+    written: u16,
+    /// The block has used or set the offset.
+    offset_known: bool,
+    /// What the block did depends on the offset at entry.
+    asked_offset: bool,
+}
+
+impl Carry {
+    /// Whether the block would be lowered in another way if it began as it ended.
+    fn matters(self) -> bool {
+        self.loaded & self.asked != 0 || (self.stack_offset && self.asked_offset)
+    }
+
+    /// The beginning of the next iteration.
+    fn next(self) -> Self {
+        Self {
+            stack_offset: self.stack_offset,
+            loaded: self.loaded,
+            ..Self::default()
+        }
+    }
 }
 
 /// Lowers blocks. Keeps its memory from block to block.
@@ -95,6 +119,10 @@ pub(crate) struct Lowering {
     factory: InstructionInfoFactory,
     memory: Memory,
     instructions: Vec<Instruction>,
+    /// Number of prefixes of each instruction, and whether one changes its length.
+    prefixes: Vec<(u8, bool)>,
+    /// Edges of the current instruction that wait for stores.
+    sources: Vec<usize>,
     pub(crate) lowered: Lowered,
 }
 
@@ -105,6 +133,8 @@ impl Lowering {
             factory: InstructionInfoFactory::new(),
             memory: Memory::default(),
             instructions: Vec::new(),
+            prefixes: Vec::new(),
+            sources: Vec::new(),
             lowered: Lowered::default(),
         }
     }
@@ -118,7 +148,7 @@ impl Lowering {
     ) -> Result<(), LowerError> {
         self.instructions.clear();
         let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
-        let mut prefixes = Vec::new();
+        self.prefixes.clear();
         while decoder.can_decode() {
             let start = decoder.position();
             let instruction = decoder.decode();
@@ -130,7 +160,7 @@ impl Lowering {
             }
             let constants = decoder.get_constant_offsets(&instruction);
             let end = start + instruction.len();
-            prefixes.push(layout::prefixes(
+            self.prefixes.push(layout::prefixes(
                 &instruction,
                 &bytes[start..end],
                 &constants,
@@ -140,27 +170,29 @@ impl Lowering {
         if self.instructions.is_empty() {
             return Err(LowerError::Empty);
         }
-        let entry = self.pass(bytes.len() as u32, &prefixes, Carry::default(), core);
-        if entry != Carry::default() {
-            self.pass(bytes.len() as u32, &prefixes, entry, core);
+        let end = self.pass(bytes.len() as u32, Carry::default(), core);
+        if end.matters() {
+            self.pass(bytes.len() as u32, end.next(), core);
         }
+        self.memory.resolve(
+            &self.instructions,
+            self.environment,
+            &core.parameters,
+            &mut self.lowered.dependences,
+        );
+        self.lowered.new_pages = self.memory.new_pages();
         Ok(())
     }
 
     /// Lowers the instructions once; what runs into the next iteration.
-    fn pass(
-        &mut self,
-        bytes: u32,
-        prefixes: &[(u8, bool)],
-        mut carry: Carry,
-        core: &Microarchitecture,
-    ) -> Carry {
+    fn pass(&mut self, bytes: u32, mut carry: Carry, core: &Microarchitecture) -> Carry {
         self.lowered.clear();
         self.lowered.bytes = bytes;
         self.memory.clear();
         let mut start = 0;
-        for (at, &(opcode, length_changing)) in prefixes.iter().enumerate() {
+        for at in 0..self.instructions.len() {
             let instruction = self.instructions[at];
+            let (opcode, length_changing) = self.prefixes[at];
             let fused_before =
                 at > 0 && fusion::macro_fuses(&self.instructions[at - 1], &instruction);
             let decoded = self.instruction(&instruction, fused_before, &mut carry, core);
@@ -170,30 +202,25 @@ impl Lowering {
                 opcode,
                 length_changing,
                 decoded: decoded.0,
-                complex: decoded.1,
+                complex: decoded.1.is_some(),
+                leaves: decoded.1.unwrap_or(u8::MAX),
                 fusible: fusion::may_fuse(&instruction),
                 branch: instruction.flow_control() != FlowControl::Next,
             });
             start += instruction.len() as u32;
         }
-        self.memory.resolve(
-            &self.instructions,
-            self.environment,
-            &core.parameters,
-            &mut self.lowered.dependences,
-        );
-        self.lowered.new_pages = self.memory.new_pages();
         carry
     }
 
-    /// Lowers one instruction; micro-operations of the decoders and whether it needs the first.
+    /// Lowers one instruction; micro-operations of the decoders, and if it needs the first one, how
+    /// many it leaves.
     fn instruction(
         &mut self,
         instruction: &Instruction,
         fused_before: bool,
         carry: &mut Carry,
         core: &Microarchitecture,
-    ) -> (u16, bool) {
+    ) -> (u16, Option<u8>) {
         let info = self.factory.info(instruction);
         let explicit = explicit_memory(instruction);
         let form = core.forms.get(FormId::new(instruction.code(), explicit));
@@ -251,8 +278,12 @@ impl Lowering {
         let mut loaded_register = None;
         if loads > 0 {
             lowered.dependences.begin();
-            let mut sources = Vec::new();
+            self.sources.clear();
             for memory in used.iter().filter(|m| reads(m.access())) {
+                let base = memory.base().full_register();
+                if base.is_gpr64() {
+                    carry.asked |= 1 << base.number() & !carry.written;
+                }
                 let latency =
                     operands::load_latency(instruction, memory, carry.loaded, &core.parameters);
                 for register in [memory.base(), memory.index()] {
@@ -261,10 +292,10 @@ impl Lowering {
                         lowered.dependences.input(value, latency);
                     }
                 }
-                sources.push(lowered.dependences.input(NO_VALUE, 0.0));
+                self.sources.push(lowered.dependences.input(NO_VALUE, 0.0));
             }
             lowered.dependences.output(LOADED, 0.0);
-            for (memory, source) in used.iter().filter(|m| reads(m.access())).zip(&sources) {
+            for (memory, source) in used.iter().filter(|m| reads(m.access())).zip(&self.sources) {
                 let blocked = lowered.dependences.output(SINK, 0.0);
                 self.memory.load(memory, *source, blocked);
             }
@@ -303,10 +334,14 @@ impl Lowering {
             self.memory.commit(before, after);
         }
 
-        operands::note_loaded(info, loaded_register, &mut carry.loaded);
-        self.memory.instruction(operands::written(info));
+        let written = operands::written(info);
+        carry.written |= written;
+        carry.loaded &= !written;
+        carry.loaded |= loaded_register.map_or(0, operands::loads_whole);
+        self.memory.instruction(written);
         let decoded = if fused_before { 0 } else { fused.decoded };
-        (decoded, form.complex || decoded > 1)
+        let several = (decoded > 1).then_some(u8::MAX);
+        (decoded, form.complex.or(several))
     }
 }
 
@@ -346,10 +381,12 @@ fn synchronize_stack(
                 && instruction.op_register(op).full_register() == Register::RSP
         }) || (explicit_memory(instruction)
             && instruction.memory_base() == Register::RSP);
+        carry.asked_offset |= explicit && !carry.offset_known;
         if explicit && carry.stack_offset {
             synchronize(lowered, core);
         }
         carry.stack_offset = true;
+        carry.offset_known = true;
         return;
     }
     let mut read = false;
@@ -360,10 +397,12 @@ fn synchronize_stack(
             written |= writes(register.access());
         }
     }
+    carry.asked_offset |= read && !carry.offset_known;
     if read && carry.stack_offset {
         synchronize(lowered, core);
     }
     if read || written {
+        carry.offset_known = true;
         carry.stack_offset = false;
     }
 }

@@ -180,19 +180,13 @@ pub(super) fn load_latency(
     }
 }
 
-/// Keeps track of the registers whose last writer was a plain load into `register`.
-pub(super) fn note_loaded(info: &InstructionInfo, register: Option<Register>, loaded: &mut u16) {
-    for used in info.used_registers() {
-        let full = used.register().full_register();
-        if writes(used.access()) && full.is_gpr64() {
-            *loaded &= !(1 << full.number());
-        }
-    }
-    if let Some(register) = register {
-        let full = register.full_register();
-        if full.is_gpr64() && !merges(register) {
-            *loaded |= 1 << full.number();
-        }
+/// The bit of the general-purpose register that a load into `register` fills.
+pub(super) fn loads_whole(register: Register) -> u16 {
+    let full = register.full_register();
+    if full.is_gpr64() && !merges(register) {
+        1 << full.number()
+    } else {
+        0
     }
 }
 
