@@ -22,6 +22,8 @@ pub struct Parameters {
     pub decoded: u32,
     /// The last decoder leaves instructions that may fuse with a branch to the next cycle.
     pub fusible_waits: bool,
+    /// POP R12 takes the first decoder and leaves none of the others: its opcode is that of POP RSP.
+    pub pop_r12_alone: bool,
     /// Cycles lost when the microcode sequencer takes over and hands back.
     pub sequencer: f32,
     /// Micro-operations per cycle of the uop cache.

@@ -161,6 +161,24 @@ fn the_last_decoder_of_haswell_leaves_what_may_fuse() {
 }
 
 #[test]
+fn some_single_operations_need_the_first_decoder() {
+    // sete al; nop; nop; nop and sete al; sete bl
+    let sete = [0x0f, 0x94, 0xc0];
+    assert_eq!(
+        skylake(&[&sete[..], &[0x90; 3]].concat()).of(Part::Decode),
+        1.0
+    );
+    assert_eq!(
+        skylake(&[sete, [0x0f, 0x94, 0xc3]].concat()).of(Part::Decode),
+        2.0
+    );
+    // pop rbx; pop r12; pop rbp: POP R12 has a cycle of its own on Haswell.
+    let pops = [0x5b, 0x41, 0x5c, 0x5d];
+    assert_eq!(haswell(&pops).of(Part::Decode), 2.0);
+    assert_eq!(skylake(&pops).of(Part::Decode), 0.75);
+}
+
+#[test]
 fn a_locked_instruction_serializes() {
     // lock add [rbx], eax
     let locked = [0xf0, 0x01, 0x03];

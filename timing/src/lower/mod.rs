@@ -341,7 +341,11 @@ impl Lowering {
         self.memory.instruction(written);
         let decoded = if fused_before { 0 } else { fused.decoded };
         let several = (decoded > 1).then_some(u8::MAX);
-        (decoded, form.complex.or(several))
+        let alone = core.parameters.pop_r12_alone
+            && instruction.mnemonic() == Mnemonic::Pop
+            && instruction.op0_register() == Register::R12;
+        let complex = if alone { Some(0) } else { form.complex };
+        (decoded, complex.or(several))
     }
 }
 
