@@ -312,7 +312,7 @@ fn verdict(
     }
 }
 
-/// Rows that differ, in the order of the new ones; then those that are gone.
+/// Rows that differ, in the order of the new ones; then those that are gone, and the digest.
 fn compare(old: &Section, new: &Section) -> Vec<RowChange> {
     let value = |rows: &Section, key: &str| {
         let row = rows.iter().find(|row| row.key == key);
@@ -325,7 +325,11 @@ fn compare(old: &Section, new: &Section) -> Vec<RowChange> {
         old: value(old, key),
         new: value(new, key),
     });
-    changes.filter(|change| change.old != change.new).collect()
+    let changes = changes.filter(|change| change.old != change.new);
+    let mut changes: Vec<RowChange> = changes.collect();
+    // A digest tells that, not what.
+    changes.sort_by_key(|change| change.row == section::EVERY_REGISTER);
+    changes
 }
 
 #[cfg(test)]

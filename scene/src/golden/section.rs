@@ -31,6 +31,9 @@ impl Row {
     }
 }
 
+/// Key of the digest of every count of every register.
+pub(super) const EVERY_REGISTER: &str = "every register";
+
 /// The rows of a policy.
 pub(super) type Section = Vec<Row>;
 
@@ -88,7 +91,7 @@ pub(super) fn of(outcome: &Outcome, watch: &Watch) -> Section {
     }
     contexts(&mut rows, host);
     let all = ledger::every_row(host.hardware().ledger());
-    rows.push(Row::new("every register", &digest(&all)));
+    rows.push(Row::new(EVERY_REGISTER, &digest(&all)));
     rows
 }
 
