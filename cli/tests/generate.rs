@@ -61,3 +61,18 @@ fn a_wrong_spec_is_one_line_and_leaves_nothing_behind() {
     assert_eq!(left.len(), 1);
     assert!(Path::new(&path("wrong.toml")).exists());
 }
+
+#[test]
+fn the_guests_of_the_bundled_scenes_are_what_their_specs_make() {
+    let folder = tempfile::tempdir().expect("folder");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    for name in ["kernel-build", "lbr-user"] {
+        let spec = corpus.join("gen").join(name).with_extension("toml");
+        let made = folder.path().join(name);
+        let (spec, made) = (spec.to_str().expect("path"), made.to_str().expect("path"));
+        assert!(vlbr(&["gen", spec, "-o", made]).status.success());
+        let bundled = corpus.join("scenes/gen").join(name).with_extension("vlt");
+        let read = |path: &Path| std::fs::read(path).expect("read");
+        assert!(read(Path::new(made)) == read(&bundled), "{name}");
+    }
+}
