@@ -90,6 +90,9 @@ pub(crate) struct VmArgs {
     /// Check rules of ownership, and compare what guests read with a processor of their own.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) checks: OnOff,
+    /// Write a timeline there, which ui.perfetto.dev shows.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Show every row of the ledger.
     #[arg(short, long)]
     pub(crate) verbose: bool,

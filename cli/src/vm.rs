@@ -1,7 +1,7 @@
 //! `vlbr vm`
 
 use std::error::Error;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,9 +38,18 @@ pub(crate) fn run(args: &VmArgs) -> Outcome {
     let total = limits.map(|(vcpu, guest)| guest.instructions(vcpu.instructions));
     let bar = common::instruction_bar(total.flatten().sum(), "running");
     let mut progress = |done| bar.set_position(done);
-    let report = VmReport::run(file.scene(), &guests, options, &mut progress)
+    let mut timeline = args
+        .timeline
+        .as_deref()
+        .map(OutputFile::create)
+        .transpose()?;
+    let drawn = timeline.as_mut().map(|file| file as &mut dyn io::Write);
+    let report = VmReport::run_drawn(file.scene(), &guests, options, drawn, &mut progress)
         .map_err(|error| error.within(file.path()))?;
     bar.finish_and_clear();
+    if let Some(timeline) = timeline {
+        timeline.commit()?;
+    }
     let text = match args.format {
         TableOrJson::Json => serde_json::to_string_pretty(&report)? + "\n",
         TableOrJson::Table => report.text(args.verbose),

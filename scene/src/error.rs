@@ -52,6 +52,9 @@ pub enum SceneError {
         /// What is wrong.
         error: Box<Self>,
     },
+    /// The timeline cannot be written.
+    #[error("timeline: {0}")]
+    Timeline(std::io::Error),
     /// Threads to run on.
     #[error(transparent)]
     Threads(rayon::ThreadPoolBuildError),

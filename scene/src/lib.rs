@@ -19,6 +19,7 @@ mod session;
 mod simulation;
 mod spec;
 mod tally;
+mod timeline;
 
 pub use error::SceneError;
 pub use file::{InputFile, SceneFile, policy_from_file};

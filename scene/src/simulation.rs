@@ -12,11 +12,13 @@ use vlbr_host::{CpuId, TaskId, VcpuId};
 
 use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
+use crate::timeline::Watch;
 use crate::{
     GuestPerf, GuestSample, HostStacks, MonitorTally, OnViolation, Scene, SceneError, VcpuTally,
 };
 
 mod accesses;
+mod drawn;
 mod exit_kind;
 mod fed;
 mod happenings;
@@ -145,6 +147,8 @@ pub struct Simulation<'s> {
     end: Option<u64>,
     /// Interrupt-driven host samples are kept by nobody; they are counted.
     kept_samples: usize,
+    /// What is drawn of the run.
+    watch: Option<Box<Watch<'s>>>,
 }
 
 /// Most samples of a vCPU that are kept.
@@ -283,6 +287,7 @@ impl<'s> Simulation<'s> {
             host_stacks: HostStacks::default(),
             monitored: Vec::new(),
             kept_samples: KEPT_SAMPLES,
+            watch: None,
         })
     }
 
@@ -333,6 +338,10 @@ impl<'s> Simulation<'s> {
         self.close_all()?;
         self.machine.finish();
         self.stop_at_violation()?;
+        self.draw_at(0, None);
+        if let Some(watch) = self.watch.take() {
+            watch.finish().map_err(SceneError::Timeline)?;
+        }
         let cycles = self.cpus.iter().map(|cpu| cpu.now).max().unwrap_or(0);
         let (mut tallies, mut samples) = (Vec::new(), Vec::new());
         for (n, mut vcpu) in self.vcpus.into_iter().enumerate() {
@@ -421,7 +430,11 @@ impl<'s> Simulation<'s> {
     }
 
     fn apply(&mut self, input: &Input) -> Result<Output, SceneError> {
-        Ok(self.machine.apply(input)?)
+        let output = self.machine.apply(input)?;
+        if self.watch.is_some() {
+            self.draw(input);
+        }
+        Ok(output)
     }
 
     /// The processor's clock goes on to `at`, if it is behind.

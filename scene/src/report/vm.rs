@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -169,9 +170,26 @@ impl VmReport {
         options: VmOptions<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, SceneError> {
+        Self::run_drawn(scene, guests, options, None, progress)
+    }
+
+    /// The same, with a timeline as JSON trace events, which ui.perfetto.dev shows.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`]; the timeline cannot be written.
+    pub fn run_drawn(
+        scene: &Scene,
+        guests: &[GuestSource],
+        options: VmOptions<'_>,
+        timeline: Option<&mut dyn Write>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, SceneError> {
         let policy = options.policy;
-        let outcome =
-            Simulation::new(scene, guests, policy, options.checking)?.run(&mut *progress)?;
+        let mut simulation = Simulation::new(scene, guests, policy, options.checking)?;
+        if let Some(timeline) = timeline {
+            simulation.set_timeline(timeline);
+        }
+        let outcome = simulation.run(&mut *progress)?;
         let samples = if outcome.samples.iter().all(Vec::is_empty)
             && scene.vcpu.iter().all(|vcpu| vcpu.guest_perf.is_none())
         {

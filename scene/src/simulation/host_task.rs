@@ -88,6 +88,9 @@ impl Simulation<'_> {
         let output = self.apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
         if let Output::Pmi { samples, .. } = output {
             self.host_took(&samples);
+            if self.watch.is_some() {
+                self.draw_pmi(cpu, now.value(), false, samples.len());
+            }
         }
         Ok(())
     }

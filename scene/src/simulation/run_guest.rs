@@ -240,6 +240,10 @@ impl Simulation<'_> {
             return Ok(false);
         };
         self.host_took(&samples);
+        if self.watch.is_some() {
+            let in_guest = matches!(running, Running::Guest(_));
+            self.draw_pmi(cpu.index(), now.value(), in_guest, samples.len());
+        }
         let Running::Guest(vcpu) = running else {
             return Ok(false);
         };
@@ -433,6 +437,9 @@ impl Simulation<'_> {
         let Output::Guest(given) = output else {
             return Err(SceneError::value("guest", "an access gave no answer"));
         };
+        if given.exited && self.watch.is_some() {
+            self.draw_at(self.cpu_of(vcpu), None);
+        }
         Ok(given)
     }
 
