@@ -34,7 +34,9 @@ impl<'s> Simulation<'s> {
             Input::Run(vcpu)
             | Input::Leave(vcpu)
             | Input::Enter(vcpu, _)
-            | Input::Exit(vcpu, ..) => self.cpu_of(vcpu.index()),
+            | Input::Exit(vcpu, ..)
+            | Input::GuestRead(vcpu, ..)
+            | Input::GuestWrite(vcpu, ..) => self.cpu_of(vcpu.index()),
             _ => 0,
         };
         self.draw_at(cpu, None);

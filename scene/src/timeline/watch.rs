@@ -311,7 +311,7 @@ impl<'w> Watch<'w> {
         for (number, id) in host {
             let now = machine.host().perf().event(*id).map(said);
             if !self.events.contains_key(id) {
-                let track = track(Group::Event, id.0 as u32);
+                let track = track(Group::Event, id.0);
                 let name = self.names.get(*number).map_or("", String::as_str);
                 self.tracks.name(track, &format!("{id}: {name}"));
                 let seen = SeenEvent { track, state: None };
