@@ -13,6 +13,16 @@ use crate::lower::{LowerError, Lowering};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
+/// Cycles per iteration of the renamer. Joining a high byte with its register has a cycle of its
+/// own, which ends the group before it.
+fn issue(issued: u32, merges: u32, width: u32) -> f32 {
+    if merges == 0 {
+        issued as f32 / width as f32
+    } else {
+        (merges + issued.div_ceil(width)) as f32
+    }
+}
+
 /// How a block is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Repetition {
@@ -164,7 +174,10 @@ impl<'a> BlockModel<'a> {
                 set(Part::UopCache, decoded as f32 / parameters.uop_cache as f32);
             }
         }
-        set(Part::Issue, lowered.issued as f32 / parameters.issue as f32);
+        set(
+            Part::Issue,
+            issue(lowered.issued, lowered.merges, parameters.issue),
+        );
         set(Part::Ports, ports::ports(&lowered.uops, &mut self.unions));
         set(Part::Divider, lowered.divider);
         set(Part::Dependence, lowered.dependences.bound(&mut self.work));

@@ -179,6 +179,16 @@ fn some_single_operations_need_the_first_decoder() {
 }
 
 #[test]
+fn a_high_byte_is_joined_in_a_cycle_of_its_own() {
+    // movzx eax, cl; and ah, 0x7f; cmp eax, edx
+    let bytes = [0x0f, 0xb6, 0xc1, 0x80, 0xe4, 0x7f, 0x39, 0xd0];
+    assert_eq!(skylake(&bytes).of(Part::Issue), 2.0);
+    // The same with the low byte.
+    let low = [0x0f, 0xb6, 0xc1, 0x24, 0x7f, 0x39, 0xd0];
+    assert_eq!(skylake(&low).of(Part::Issue), 0.75);
+}
+
+#[test]
 fn a_locked_instruction_serializes() {
     // lock add [rbx], eax
     let locked = [0xf0, 0x01, 0x03];

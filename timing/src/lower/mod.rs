@@ -48,6 +48,8 @@ pub(crate) struct Lowered {
     pub(crate) bytes: u32,
     /// Fused micro-operations that are renamed.
     pub(crate) issued: u32,
+    /// Cycles in which the renamer only joins a high byte with its register.
+    pub(crate) merges: u32,
     /// Micro-operations by set of ports.
     pub(crate) uops: Vec<(PortSet, u32)>,
     pub(crate) divider: f32,
@@ -63,6 +65,7 @@ impl Lowered {
         self.layout.clear();
         self.bytes = 0;
         self.issued = 0;
+        self.merges = 0;
         self.uops.clear();
         self.divider = 0.0;
         self.floor = 0.0;
@@ -86,6 +89,8 @@ struct Carry {
     stack_offset: bool,
     /// General-purpose registers whose last writer was a load, one bit each.
     loaded: u16,
+    /// Registers of which AH, BH, CH or DH is renamed apart.
+    high: u16,
     /// Registers that an address used before the block wrote them.
     asked: u16,
     /// Registers that the block has written.
@@ -99,7 +104,7 @@ struct Carry {
 impl Carry {
     /// Whether the block would be lowered in another way if it began as it ended.
     fn matters(self) -> bool {
-        self.loaded & self.asked != 0 || (self.stack_offset && self.asked_offset)
+        self.high != 0 || self.loaded & self.asked != 0 || (self.stack_offset && self.asked_offset)
     }
 
     /// The beginning of the next iteration.
@@ -107,6 +112,7 @@ impl Carry {
         Self {
             stack_offset: self.stack_offset,
             loaded: self.loaded,
+            high: self.high,
             ..Self::default()
         }
     }
@@ -334,6 +340,9 @@ impl Lowering {
             self.memory.commit(before, after);
         }
 
+        let (merged, high) = operands::high_bytes(info, carry.high);
+        lowered.merges += merged;
+        carry.high = high;
         let written = operands::written(info);
         carry.written |= written;
         carry.loaded &= !written;

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, InstructionInfo, Mnemonic, OpKind, Register, UsedMem
 
 use crate::dependence::{Dependences, NO_VALUE, Value};
 use crate::forms::{Form, Role};
-use crate::lower::idiom::Idiom;
+use crate::lower::idiom::{Idiom, is_high_byte};
 use crate::lower::values::{LOADED, STORED, flag_values, merges, value_of};
 use crate::lower::{memory_role, reads, writes};
 use crate::microarchitecture::Parameters;
@@ -188,6 +188,32 @@ pub(super) fn loads_whole(register: Register) -> u16 {
     } else {
         0
     }
+}
+
+/// Follows which registers have a high byte that is renamed apart (`high`, one bit each): how many
+/// must be joined before `info` can read them, and which remain.
+pub(super) fn high_bytes(info: &InstructionInfo, high: u16) -> (u32, u16) {
+    let bit = |register: Register| match register.full_register() {
+        full if full.is_gpr64() => 1_u16 << full.number(),
+        _ => 0,
+    };
+    let (mut joined, mut written, mut apart) = (0, 0, 0);
+    for used in info.used_registers() {
+        let register = used.register();
+        if is_high_byte(register) {
+            if writes(used.access()) {
+                apart |= bit(register);
+            }
+            continue;
+        }
+        if reads(used.access()) && !register.is_gpr8() {
+            joined |= bit(register) & high;
+        }
+        if writes(used.access()) && register.size() >= 4 {
+            written |= bit(register);
+        }
+    }
+    (joined.count_ones(), high & !joined & !written | apart)
 }
 
 /// General-purpose registers that an instruction writes, one bit each.

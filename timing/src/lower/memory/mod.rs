@@ -15,6 +15,7 @@ use crate::microarchitecture::Parameters;
 #[derive(Clone, Copy, Debug)]
 struct Access {
     instruction: u32,
+    segment: Register,
     base: Register,
     index: Register,
     scale: u32,
@@ -69,6 +70,18 @@ struct Stored {
     content: Option<Content>,
 }
 
+/// A load and the store that it reads.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    source: usize,
+    blocked: usize,
+    store: Value,
+    /// The store holds every byte of the load.
+    whole: bool,
+    /// The same store of this iteration comes before the load, which reads the older one.
+    overtaken: bool,
+}
+
 /// Iterations that are followed; the last one is taken as any other.
 const ITERATIONS: u32 = 3;
 /// Iterations are followed in blocks of at most so many accesses.
@@ -89,9 +102,11 @@ pub(super) struct Memory {
     loads: u32,
     stores: u32,
     ran: Vec<Stored>,
+    /// What the loads of the latest iteration read.
+    links: Vec<Link>,
     untouched: Vec<(Span, Content)>,
     /// Address of each store in the iteration before the last one.
-    before: Vec<i64>,
+    before: Vec<Option<i64>>,
     /// Distinct steps of the stores that move.
     moving: Vec<i64>,
 }
@@ -114,6 +129,7 @@ impl Memory {
         let size = i64::try_from(memory.memory_size().size()).unwrap_or(1);
         self.accesses.push(Access {
             instruction: self.written.len() as u32,
+            segment: memory.segment(),
             base: memory.base(),
             index: memory.index(),
             scale: memory.scale(),
@@ -152,18 +168,15 @@ impl Memory {
         self.moving.iter().map(pages).sum()
     }
 
-    /// Where a store goes in one of the last two iterations.
-    fn note_address(&mut self, access: usize, iteration: u32, address: Content) {
+    /// Notes where a store goes, and how far that is from the iteration before.
+    fn note_address(&mut self, access: usize, address: Content) {
         let Some(address) = address.as_number() else {
             return;
         };
-        if iteration + 2 == ITERATIONS {
-            self.before[access] = address;
-        } else if iteration + 1 == ITERATIONS && self.before[access] != i64::MIN {
-            let step = address.wrapping_sub(self.before[access]);
-            if step != 0 && !self.moving.contains(&step) {
-                self.moving.push(step);
-            }
+        let before = self.before[access].replace(address);
+        let step = address.wrapping_sub(before.unwrap_or(address));
+        if step != 0 && !self.moving.contains(&step) {
+            self.moving.push(step);
         }
     }
 
@@ -182,111 +195,108 @@ impl Memory {
             return;
         }
         self.before.clear();
-        self.before.resize(self.accesses.len(), i64::MIN);
+        self.before.resize(self.accesses.len(), None);
         self.ran.clear();
         self.untouched.clear();
         let mut registers = Registers::new(environment);
-        let mut kept = 0;
         for iteration in 0..ITERATIONS {
-            let mut next = 0;
-            for (at, instruction) in instructions.iter().enumerate() {
-                let first = next;
-                while self
-                    .accesses
-                    .get(next)
-                    .is_some_and(|a| a.instruction == at as u32)
-                {
-                    next += 1;
+            self.iterate(iteration, instructions, environment, &mut registers);
+        }
+        // What overlaps in part may do so on the way into the steady state only.
+        if self.links.iter().any(|link| !link.whole) {
+            for iteration in ITERATIONS..2 * ITERATIONS {
+                self.iterate(iteration, instructions, environment, &mut registers);
+            }
+        }
+        self.connect(parameters, dependences);
+    }
+
+    /// Follows one iteration and notes what its loads read.
+    fn iterate(
+        &mut self,
+        iteration: u32,
+        instructions: &[Instruction],
+        environment: Environment,
+        registers: &mut Registers,
+    ) {
+        self.links.clear();
+        self.moving.clear();
+        let mut next = 0;
+        for (at, instruction) in instructions.iter().enumerate() {
+            let first = next;
+            let own = |access: &Access| access.instruction == at as u32;
+            while self.accesses.get(next).is_some_and(own) {
+                next += 1;
+            }
+            let mut loaded = None;
+            for access in first..next {
+                let access = self.accesses[access];
+                let Kind::Load { source, blocked } = access.kind else {
+                    continue;
+                };
+                let Some(span) = span(&access, registers) else {
+                    continue;
+                };
+                let span = span.physical(environment);
+                let found = self.latest(&span);
+                loaded = self.read(&span, found, registers, environment);
+                let Some(stored) = found.map(|found| self.ran[found]) else {
+                    continue;
+                };
+                if iteration - stored.iteration <= 1 {
+                    self.links.push(Link {
+                        source,
+                        blocked,
+                        store: stored.value,
+                        whole: span.within(&stored.span),
+                        overtaken: iteration != stored.iteration && stored.access < first as u32,
+                    });
                 }
-                let mut loaded = None;
-                for access in first..next {
-                    let access = self.accesses[access];
-                    let Kind::Load { source, blocked } = access.kind else {
-                        continue;
-                    };
-                    let Some(span) = self.span(&access, &registers) else {
-                        continue;
-                    };
-                    let span = span.physical(environment);
-                    let found = self.latest(&span);
-                    loaded = self.read(&span, found, &mut registers, environment);
-                    if iteration + 1 < ITERATIONS {
-                        continue;
-                    }
-                    let Some(stored) = found.map(|f| self.ran[f]) else {
-                        continue;
-                    };
-                    let whole = span.within(&stored.span);
-                    let latency = if whole {
-                        parameters.forward
-                    } else {
-                        parameters.forward_blocked
-                    };
-                    let distance = iteration - stored.iteration;
-                    if distance > 1 {
-                        continue;
-                    }
-                    if !whole {
-                        dependences.patch(source, COMMITTED, latency);
-                        dependences.patch(blocked, BLOCKED, 0.0);
-                        for (before, after) in self.commits.drain(..) {
-                            dependences.patch(before, COMMITTED, 1.0);
-                            dependences.patch(after, COMMITTED, 0.0);
-                        }
-                        continue;
-                    }
-                    let mut value = stored.value;
-                    if distance == 1 && stored.access < first as u32 {
-                        // The store of this iteration has run: the older one needs a name.
-                        value = FIRST_STORE + (self.stores + kept) as Value;
-                        kept += 1;
-                        dependences.begin();
-                        dependences.input(stored.value, 0.0);
-                        dependences.output(value, 0.0);
-                    }
-                    dependences.patch(source, value, latency);
-                }
-                let written = self.written[at];
-                let outcome = effect::follow(instruction, written, loaded, &mut registers);
-                for access in first..next {
-                    let noted = self.accesses[access];
-                    let Kind::Store(value) = noted.kind else {
-                        continue;
-                    };
-                    // PUSH stores below the RSP that it reads.
-                    if let Some(span) = self.span(&noted, &outcome.before) {
-                        self.note_address(access, iteration, span.address);
-                        let span = span.physical(environment);
-                        self.ran.push(Stored {
-                            iteration,
-                            access: access as u32,
-                            value,
-                            span,
-                            content: outcome.stored,
-                        });
-                    }
+            }
+            let outcome = effect::follow(instruction, self.written[at], loaded, registers);
+            for number in first..next {
+                let access = self.accesses[number];
+                let Kind::Store(value) = access.kind else {
+                    continue;
+                };
+                // PUSH stores below the RSP that it reads.
+                if let Some(span) = span(&access, &outcome.before) {
+                    self.note_address(number, span.address);
+                    self.ran.push(Stored {
+                        iteration,
+                        access: number as u32,
+                        value,
+                        span: span.physical(environment),
+                        content: outcome.stored,
+                    });
                 }
             }
         }
     }
 
-    fn span(&self, access: &Access, registers: &Registers) -> Option<Span> {
-        let mut address = Content::number(access.displacement);
-        for (register, scale) in [(access.base, 1), (access.index, access.scale)] {
-            // RIP: the displacement is the address; each copy of the block has its own.
-            if register == Register::None {
+    /// Makes the loads of the last iteration wait for what they read.
+    fn connect(&mut self, parameters: &Parameters, dependences: &mut Dependences) {
+        let mut names = self.stores as Value;
+        for link in &self.links {
+            if !link.whole {
+                dependences.patch(link.source, COMMITTED, parameters.forward_blocked);
+                dependences.patch(link.blocked, BLOCKED, 0.0);
+                for (before, after) in self.commits.drain(..) {
+                    dependences.patch(before, COMMITTED, 1.0);
+                    dependences.patch(after, COMMITTED, 0.0);
+                }
                 continue;
             }
-            if !register.is_gpr64() && !register.is_gpr32() {
-                return None;
+            let mut value = link.store;
+            if link.overtaken {
+                value = FIRST_STORE + names;
+                names += 1;
+                dependences.begin();
+                dependences.input(link.store, 0.0);
+                dependences.output(value, 0.0);
             }
-            let content = registers.get(register)?;
-            address = address.plus(content.times(i64::from(scale))?)?;
+            dependences.patch(link.source, value, parameters.forward);
         }
-        Some(Span {
-            address,
-            size: access.size,
-        })
     }
 
     fn latest(&self, span: &Span) -> Option<usize> {
@@ -325,4 +335,27 @@ impl Memory {
         self.untouched.push((*span, content));
         Some(content)
     }
+}
+
+/// The bytes that `access` is about, if something is known of them.
+fn span(access: &Access, registers: &Registers) -> Option<Span> {
+    // The base of FS and GS is not known.
+    if matches!(access.segment, Register::FS | Register::GS) {
+        return None;
+    }
+    let mut address = Content::number(access.displacement);
+    for (register, scale) in [(access.base, 1), (access.index, access.scale)] {
+        if register == Register::None {
+            continue;
+        }
+        if !register.is_gpr64() && !register.is_gpr32() {
+            return None;
+        }
+        let content = registers.get(register)?;
+        address = address.plus(content.times(i64::from(scale))?)?;
+    }
+    Some(Span {
+        address,
+        size: access.size,
+    })
 }
