@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use vlbr_host::perf::KernelVersion;
+
 use crate::exit_names::exit_named;
-use crate::{EventSpec, ExitSpec, Scene, SceneError, TaskWhen, VcpuSpec};
+use crate::{EventSpec, ExitSpec, MonitorAct, Scene, SceneError, TaskWhen, VcpuSpec};
 
 /// Most reasons of exits that a vCPU names.
 const MOST_EXITS: usize = 256;
@@ -24,9 +26,26 @@ impl Scene {
         if !(1..=100_000).contains(&self.mhz) {
             return bad("mhz", format!("{} is not from 1 to 100000", self.mhz));
         }
+        if let Err(error) = vlbr_lbr::Profile::named(&self.part) {
+            return bad("part", error.to_string());
+        }
+        let version = self
+            .kernel
+            .as_ref()
+            .map(|text| text.parse::<KernelVersion>());
+        if let Some(Err(error)) = version {
+            return bad("kernel", error.to_string());
+        }
         self.check_times()?;
+        if self.duration_us == Some(0) {
+            return bad("duration-us", "is 0".to_owned());
+        }
         if self.scheduling.slice_us == 0 {
             return bad("scheduling.slice-us", "is 0".to_owned());
+        }
+        if self.scheduling.migrations_per_million > 1_000_000 {
+            let reason = "more than a million in a million".to_owned();
+            return bad("scheduling.migrations-per-million", reason);
         }
         if self.scheduling.halt_us == 0 {
             return bad("scheduling.halt-us", "is 0".to_owned());
@@ -73,12 +92,29 @@ impl Scene {
                 let at = format!("monitor[{n}].vcpu");
                 return bad(&at, format!("there is no vCPU {}", monitor.vcpu));
             }
+            self.check_monitor(n)?;
         }
         if self.duration_us.is_none() && self.vcpu.iter().all(|vcpu| vcpu.is_endless()) {
             return bad(
                 "duration-us",
                 "is needed: no vCPU of the scene ends by itself".to_owned(),
             );
+        }
+        Ok(())
+    }
+
+    /// What is written to a vCPU was read of it before.
+    fn check_monitor(&self, n: usize) -> Result<(), SceneError> {
+        let monitor = &self.monitor[n];
+        let mut others = self.monitor.iter();
+        let read = others.any(|other| {
+            let read = other.does != MonitorAct::SetMsrs;
+            read && other.vcpu == monitor.vcpu && other.at_us <= monitor.at_us
+        });
+        if monitor.does == MonitorAct::SetMsrs && !read {
+            let at = format!("monitor[{n}].does");
+            let reason = format!("no get-msrs of vCPU {} comes before", monitor.vcpu);
+            return Err(SceneError::value(at, reason));
         }
         Ok(())
     }
@@ -140,6 +176,10 @@ impl Scene {
         }
         if let Some(cpu) = vcpu.cpus.iter().find(|cpu| **cpu >= self.cpus) {
             return bad("cpus", format!("there is no cpu{cpu}"));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(cpu) = vcpu.cpus.iter().find(|cpu| !seen.insert(**cpu)) {
+            return bad("cpus", format!("cpu{cpu} is there twice"));
         }
         if vcpu.access.len() > MOST_ACCESSES {
             return bad("access", format!("more than {MOST_ACCESSES}"));

@@ -145,7 +145,12 @@ impl SceneFile {
             Some(name) => PathBuf::from(name),
             None => self.relative(Path::new(name)),
         };
-        let model = CostModel::from_toml(&text(&path)?);
+        let said = |error: SceneError| match named {
+            Some(_) => error,
+            // The scene names it.
+            None => SceneError::value("cost-model", error.to_string()).within(&self.path),
+        };
+        let model = CostModel::from_toml(&text(&path).map_err(said)?);
         model.map_err(|error| SceneError::from(error).within(&path))
     }
 

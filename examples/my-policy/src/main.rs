@@ -100,6 +100,16 @@ impl Policy for SwapWhenUsed {
         }
     }
 
+    /// At a virtual PMI the guest's processor would stop recording, if the guest has asked for that.
+    fn pmi(&self, host: &mut Host, call: Call) {
+        let debugctl = DebugCtl::from_bits(host.guest_debugctl(call.vcpu));
+        if debugctl.contains(DebugCtl::FREEZE_LBRS_ON_PMI) {
+            let stopped = debugctl.without(DebugCtl::LBR).bits();
+            let written = host.write_guest_debugctl(call.vcpu, stopped);
+            debug_assert!(written.is_ok());
+        }
+    }
+
     fn put(&self, host: &mut Host, call: Call) {
         if host.vcpu(call.vcpu).lbr.used {
             host.vcpu_mut(call.vcpu).lbr.saved = Some(save(host, call));

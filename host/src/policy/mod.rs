@@ -27,12 +27,12 @@ use crate::{VcpuId, VmId};
 pub use architectural::Architectural;
 pub use catalog::{Catalog, PolicyError};
 pub use event::EventPolicy;
-pub use list::{ListPolicy, ListSet};
+pub use list::{ListPolicy, ListRules, ListSet};
 pub use plain::{Ideal, NoLbr};
 pub use rules::{
     Arbitration, DebugCtlRule, Denied, EntryCheck, EventRules, Feature, InfoRange, Open, Release,
 };
-pub use swap::{SwapAt, SwapPolicy};
+pub use swap::{SwapAt, SwapPolicy, SwapRules};
 
 /// What a hypervisor does about the guest's LBR.
 ///

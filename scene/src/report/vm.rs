@@ -274,7 +274,7 @@ impl VmReport {
         )?;
         writeln!(
             out,
-            "time: {:.1} us; samples of the host: {}\n",
+            "time: {:.1} us; samples by the host's PMIs, those of guests' counters among them: {}\n",
             self.duration_us, self.host_samples
         )?;
         out.push_str(&self.vcpu_table());
