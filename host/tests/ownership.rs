@@ -1,5 +1,5 @@
 //! What the ownership checks say of behaviour that is known, and that they say nothing under
-//! `ideal`. Scenarios 34, 36, 42, 44 and 94 of kernel.md, section 8.
+//! `ideal`. Scenarios 8/34, 8/36, 8/42, 8/44 and 8/94.
 
 use std::sync::Arc;
 

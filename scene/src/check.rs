@@ -106,6 +106,10 @@ impl Scene {
     /// What is written to a vCPU was read of it before.
     fn check_monitor(&self, n: usize) -> Result<(), SceneError> {
         let monitor = &self.monitor[n];
+        if self.duration_us.is_some_and(|end| monitor.at_us >= end) {
+            let at = format!("monitor[{n}].at-us");
+            return Err(SceneError::value(at, "is not before the scene's end"));
+        }
         let mut others = self.monitor.iter();
         let read = others.any(|other| {
             let read = other.does != MonitorAct::SetMsrs;

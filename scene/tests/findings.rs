@@ -1,4 +1,4 @@
-//! What goes wrong in kernel.md's cases is found in scenes of their own, and nothing on a processor
+//! What goes wrong in the scenarios 8/* is found in scenes of their own, and nothing on a processor
 //! of the guest's own.
 
 use std::path::Path;

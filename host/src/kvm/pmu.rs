@@ -87,13 +87,13 @@ impl GuestPmu {
     /// which 5.15 lists too, holds nothing.
     pub(crate) fn listed(&self) -> impl Iterator<Item = Msr> + use<> {
         let numbers = |base: Msr, count: usize| (0..count as u32).map(move |n| base.plus(n));
-        let (gp, fixed) = (self.gp.len(), self.fixed.len());
+        let (gp, fixed, version) = (self.gp.len(), self.fixed.len(), self.version);
         let globals = [
             Msr::FIXED_CTR_CTRL,
             Msr::PERF_GLOBAL_STATUS,
             Msr::PERF_GLOBAL_CTRL,
         ];
-        let globals = globals.into_iter().filter(move |_| fixed != 0);
+        let globals = globals.into_iter().filter(move |_| version >= 2);
         numbers(Msr::FIXED_CTR0, fixed)
             .chain(globals)
             .chain(numbers(Msr::PMC0, gp))

@@ -9,8 +9,8 @@ use crate::hardware::{LbrRegister, Word};
 use crate::perf::{PmiSample, StackState};
 use crate::{CpuId, Owner, VcpuId};
 
-/// Most violations that are kept with their particulars; all are counted.
-const KEPT: usize = 1000;
+/// Most violations of a rule that are kept with their particulars; all are counted.
+const KEPT: u64 = 128;
 
 /// What does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,8 +140,9 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, violation: Violation) {
-        *self.counts.entry(violation.rule).or_default() += 1;
-        if self.kept.len() < KEPT {
+        let count = self.counts.entry(violation.rule).or_default();
+        *count += 1;
+        if *count <= KEPT {
             self.kept.push(violation);
         }
     }

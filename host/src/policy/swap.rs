@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use vlbr_arch::Msr;
-use vlbr_cpu::ledger::Actor;
+use vlbr_cpu::ledger::{Actor, MsrAccess as _};
 use vlbr_vmx::VmExit;
 
 use super::Policy;
@@ -147,6 +147,13 @@ impl SwapPolicy {
         };
         if self.rules.at == SwapAt::Put {
             return host.access_hardware(call, access);
+        }
+        if let Operation::Write(value) = access.operation {
+            // What the processor would not take cannot be loaded before entry either.
+            let mut fresh = host.hardware().fresh().clone();
+            if fresh.wrmsr(access.msr, value.value).is_err() {
+                return Answer::Refused;
+            }
         }
         let saved = &mut host.vcpu_mut(call.vcpu).lbr.saved;
         let stack = saved.get_or_insert_default();

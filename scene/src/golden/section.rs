@@ -192,6 +192,7 @@ fn findings(rows: &mut Section, outcome: &Outcome) {
     let found = outcome.machine.findings();
     for &(rule, name) in Rule::NAMED {
         let first = found.violations().iter().find(|found| found.rule == rule);
+        // Of every rule that was broken the first cases are kept.
         if let Some(first) = first {
             // The number of the input says more about how a run is fed than about what it does.
             let value = format!("{}, first {}", found.count(rule), first.particulars());

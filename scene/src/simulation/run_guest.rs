@@ -150,7 +150,8 @@ impl Simulation<'_> {
                 let exited = self.retire(cpu_id, step, now, interrupted, split)?;
                 horizon = match split {
                     true => self.machine.horizon(cpu_id),
-                    false => horizon - retired,
+                    // An event that leaves a step of no instructions may be a record.
+                    false => horizon.saturating_sub(retired.max(1)),
                 };
                 if exited {
                     // What else the step does comes when the guest goes on.
@@ -317,6 +318,10 @@ impl Simulation<'_> {
                 stop = Some(self.exit(cpu, vcpu, cause, handling)?);
                 if matches!(stop, Some(Stop::Asleep)) {
                     break;
+                }
+                // What else the block does comes when the guest goes on.
+                if self.machine.host().vcpu(id).place == Place::UserSpace {
+                    self.apply(&Input::Run(id))?;
                 }
                 if self.machine.host().vcpu(id).place == Place::Kernel {
                     self.enter(id, FastPath::No)?;
