@@ -106,6 +106,7 @@ pub fn fit(
     rows: &[usize],
     options: &FitOptions,
 ) -> Fit {
+    let before = core;
     let mut core = core.clone();
     let mut predicted = predict(
         &core,
@@ -140,6 +141,7 @@ pub fn fit(
     core.parameters.bias = bias as f32;
     changed.sort_unstable();
     changed.dedup();
+    changed.retain(|&form| core.forms.get(form) != before.forms.get(form));
     Fit { core, changed }
 }
 
