@@ -82,6 +82,35 @@ fn registers_point_to_the_same_bytes_only_where_that_is_known() {
 }
 
 #[test]
+fn bytes_behind_fs_are_not_those_of_a_number() {
+    // mov [rbx+0x28], rax; mov rcx, fs:[0x28]; mov rax, rcx: the page offsets are the same.
+    let bytes = [
+        0x48, 0x89, 0x43, 0x28, 0x64, 0x48, 0x8b, 0x0c, 0x25, 0x28, 0, 0, 0, 0x48, 0x89, 0xc8,
+    ];
+    let bound = bound_in("skylake", Environment::Bhive, &bytes, Repetition::Unrolled);
+    assert_eq!(bound.of(Part::Dependence), 0.0);
+}
+
+#[test]
+fn an_overlap_that_passes_does_not_bind() {
+    // mov [rbx], al; add rbx, 3; mov rdi, [r12+8]: the first stores come by, the later ones do not.
+    let bytes = [
+        0x88, 0x03, 0x48, 0x83, 0xc3, 0x03, 0x49, 0x8b, 0x7c, 0x24, 0x08,
+    ];
+    let bound = bound_in("skylake", Environment::Bhive, &bytes, Repetition::Unrolled);
+    assert_eq!(bound.of(Part::Dependence), 1.0);
+}
+
+#[test]
+fn stores_to_new_pages_leave_the_store_buffer_late() {
+    // push rax; sub rsp, 1016: a quarter of a page each time.
+    let bytes = [0x50, 0x48, 0x81, 0xec, 0xf8, 0x03, 0, 0];
+    let bound = bound_in("skylake", Environment::Bhive, &bytes, Repetition::Unrolled);
+    assert_eq!(bound.of(Part::Stores), 1.0 + 9.0 / 4.0);
+    assert_eq!(skylake(&bytes).of(Part::Stores), 1.0);
+}
+
+#[test]
 fn the_stack_engine_hides_rsp_until_it_is_used() {
     // push rax; push rbx
     let pushes = skylake(&[0x50, 0x53]);

@@ -84,6 +84,8 @@ struct Link {
 
 /// Iterations that are followed; the last one is taken as any other.
 const ITERATIONS: u32 = 3;
+/// Iterations after which overlaps in part are taken as lasting.
+const SETTLED: u32 = 12;
 /// Iterations are followed in blocks of at most so many accesses.
 const MAX_ACCESSES: usize = 512;
 
@@ -204,7 +206,7 @@ impl Memory {
         }
         // What overlaps in part may do so on the way into the steady state only.
         if self.links.iter().any(|link| !link.whole) {
-            for iteration in ITERATIONS..2 * ITERATIONS {
+            for iteration in ITERATIONS..SETTLED {
                 self.iterate(iteration, instructions, environment, &mut registers);
             }
         }
