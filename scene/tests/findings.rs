@@ -2,15 +2,28 @@
 //! of the guest's own.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use vlbr_host::machine::{Checking, Findings, Rule, Violation};
-use vlbr_host::policy::Catalog;
-use vlbr_host::{CpuId, Owner, VcpuId};
+use vlbr_arch::Msr;
+use vlbr_cpu::ledger::Actor;
+use vlbr_host::kvm::{Access, Answer, Call, LbrStack};
+use vlbr_host::machine::{Checking, Findings, Host, Rule, Violation};
+use vlbr_host::perf::{Behaviour, Errno};
+use vlbr_host::policy::{Catalog, EventPolicy, Policy};
+use vlbr_host::{CpuId, Owner, VcpuId, VmId};
 use vlbr_scene::{OnViolation, SceneError, SceneFile, Simulation};
 
 const GUEST: Owner = Owner::Guest(VcpuId(0));
 
 fn run(name: &str, policy: &str, on_violation: OnViolation) -> Result<Findings, SceneError> {
+    run_under(name, &Catalog::builtin().named(policy)?, on_violation)
+}
+
+fn run_under(
+    name: &str,
+    policy: &Arc<dyn Policy>,
+    on_violation: OnViolation,
+) -> Result<Findings, SceneError> {
     let path = format!(
         "{}/../corpus/scenes/{name}.toml",
         env!("CARGO_MANIFEST_DIR")
@@ -19,8 +32,7 @@ fn run(name: &str, policy: &str, on_violation: OnViolation) -> Result<Findings, 
     let guests = file.guests(file.scene())?;
     let mut scene = file.scene().clone();
     scene.on_violation = on_violation;
-    let policy = Catalog::builtin().named(policy)?;
-    let outcome = Simulation::new(&scene, &guests, &policy, Checking::On)?.run(&mut |_| {})?;
+    let outcome = Simulation::new(&scene, &guests, policy, Checking::On)?.run(&mut |_| {})?;
     Ok(outcome.machine.findings().clone())
 }
 
@@ -105,4 +117,57 @@ fn case_94_an_event_that_is_active_without_a_reset_shows_the_hosts_records() {
     let leak = first("no-reset", "upstream@5.15", Rule::Leak);
     assert_eq!((leak.owner, leak.actor), (Owner::Kernel, GUEST));
     assert_eq!(leak.path, "a guest reads passed through");
+}
+
+/// v8, but the host reads TOS before every entry.
+#[derive(Debug)]
+struct Peeks(EventPolicy);
+
+impl Policy for Peeks {
+    fn name(&self) -> &str {
+        "peeks"
+    }
+
+    fn title(&self) -> &str {
+        "v8 with a host that looks"
+    }
+
+    fn adjust(&self, behaviour: &mut Behaviour) {
+        self.0.adjust(behaviour);
+    }
+
+    fn access(&self, host: &mut Host, call: Call, access: Access) -> Answer {
+        self.0.access(host, call, access)
+    }
+
+    fn before_entry(&self, host: &mut Host, call: Call) {
+        self.0.before_entry(host, call);
+        let read = host.rdmsr(call.cpu, Actor::Host, Msr::LASTBRANCH_TOS);
+        assert!(read.is_ok());
+    }
+
+    fn enable_capability(
+        &self,
+        host: &mut Host,
+        vm: VmId,
+        enable: bool,
+        pointer_is_good: bool,
+    ) -> Result<LbrStack, Errno> {
+        self.0.enable_capability(host, vm, enable, pointer_is_good)
+    }
+}
+
+#[test]
+fn the_host_touches_no_records_of_a_guest_on_one_processor_of_several() {
+    // Each guest of the scene has its own processor, and both do not have the LBR all the time.
+    let peeks: Arc<dyn Policy> = Arc::new(Peeks(EventPolicy::v8(false)));
+    let found = run_under("pinned", &peeks, OnViolation::Report).unwrap();
+    let touched = |cpu: u16| {
+        let violations = found.violations().iter();
+        let mut touched = violations.filter(|found| found.rule == Rule::HostAccess);
+        touched.any(|found| found.cpu == Some(CpuId(cpu)))
+    };
+    assert!(touched(0) && touched(1));
+    let v8 = run("pinned", "v8", OnViolation::Report).unwrap();
+    assert_eq!(v8.count(Rule::HostAccess), 0);
 }

@@ -25,7 +25,8 @@ pub enum Rule {
     /// A guest reads what it would read on a processor of its own.
     Fidelity,
     /// The host does not touch records while the guest has the LBR, but to save, restore, reset
-    /// and handle exits. Looked at while a guest has the LBR of every processor.
+    /// and handle exits. Looked at where an input acts on one processor, while a guest has its LBR;
+    /// else while guests have the LBR of every processor.
     HostAccess,
     /// After VM entry the LBR MSRs pass only if the guest's event is active on this processor.
     PassThrough,

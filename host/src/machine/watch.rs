@@ -68,9 +68,28 @@ impl Machine {
         let vcpus = self.host.vcpus.iter();
         Some(Before {
             records: vcpus.map(|vcpu| self.host.records_of(vcpu.id)).collect(),
+            cpu: self.acts_on(input),
             owning: self.owning(),
             touched: self.touched(),
         })
+    }
+
+    /// The processor on which all of an input is done; `None`: on several, or not known.
+    fn acts_on(&self, input: &Input) -> Option<CpuId> {
+        match input {
+            Input::Switch(cpu, _) | Input::Rotate(cpu) | Input::DeepCState(cpu) => Some(*cpu),
+            Input::Leave(vcpu)
+            | Input::Enter(vcpu, _)
+            | Input::Exit(vcpu, ..)
+            | Input::GuestRead(vcpu, ..)
+            | Input::EnterL2(vcpu, _)
+            | Input::LeaveL2(vcpu) => self.host.vcpus.get(vcpu.index())?.cpu,
+            Input::Open(_, target, ..) => self.host.perf.interrupts(*target),
+            Input::Close(event) | Input::Enable(event) | Input::Disable(event) => {
+                self.host.perf.interrupts_for(*event)
+            }
+            _ => None,
+        }
     }
 
     /// Processors whose LBR perf leaves to a guest.
@@ -98,15 +117,18 @@ impl Machine {
 
     pub(super) fn after(&mut self, input: &Input, before: &Before) {
         // Whose LBR changed hands in between was not the guest's all the time.
-        let all_along =
-            self.owning() == before.owning && before.owning.len() == self.host.hardware.cpus();
+        let now = self.owning();
+        let all_along = match before.cpu {
+            Some(cpu) => now.contains(&cpu) && before.owning.contains(&cpu),
+            None => now == before.owning && now.len() == self.host.hardware.cpus(),
+        };
         if all_along && self.touched() != before.touched {
             let name = format!("{input:?}");
             let name = name.split(['(', '{', ' ']).next().unwrap_or_default();
             self.findings.add(Violation {
                 rule: Rule::HostAccess,
                 input: self.inputs,
-                cpu: before.owning.first().copied(),
+                cpu: before.cpu.or(before.owning.first().copied()),
                 owner: Owner::Kernel,
                 actor: Owner::Kernel,
                 msr: None,
@@ -168,6 +190,8 @@ impl Machine {
 #[derive(Debug)]
 pub(super) struct Before {
     records: Vec<usize>,
+    /// Where the input acts, if on one processor.
+    cpu: Option<CpuId>,
     owning: Vec<CpuId>,
     touched: u64,
 }
