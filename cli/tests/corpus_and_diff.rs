@@ -56,7 +56,8 @@ fn a_corpus_is_blessed_checked_and_a_change_is_on_the_first_screen() {
     fs::write(dir.join("corpus.toml"), CONFIG).unwrap();
 
     let listed = stdout(&vlbr(dir, &["corpus", "list", "."]));
-    assert!(listed.ends_with("1 traces, 4 configurations\n"), "{listed}");
+    let sum = "1 traces and 0 scenes, 4 configurations\n";
+    assert!(listed.ends_with(sum), "{listed}");
     let missing = vlbr(dir, &["corpus", "check", "."]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(stdout(&missing).contains("golden/a.golden is missing"));

@@ -164,7 +164,9 @@ fn what_was_read_can_be_written_back() {
 /// A request that comes too late is told.
 #[test]
 fn what_was_not_done_is_told() {
-    let text = with("\n[[monitor]]\nat-us = 9999\nvcpu = 0\ndoes = \"migrate\"\n");
+    // The guest has ended before.
+    let text = with("\n[[monitor]]\nat-us = 300\nvcpu = 0\ndoes = \"migrate\"\n");
+    let text = text.replace("loop = {}", "loop = {}\ninstructions = 1000");
     let report = report(&text, "none");
     assert_eq!(report.monitor[0].at_us, None);
     assert!(report.text(false).contains("not done"));
@@ -187,6 +189,14 @@ fn wrong_requests_are_refused_at_their_place() {
             "monitor[0].at-us: 2000000000000 is more than",
         ),
         ("vcpu = 0\ndoes = \"migrate\"", "missing field `at-us`"),
+        (
+            "at-us = 400\nvcpu = 0\ndoes = \"migrate\"",
+            "monitor[0].at-us: is not before the scene's end",
+        ),
+        (
+            "at-us = 10\nvcpu = 0\ndoes = \"set-msrs\"",
+            "monitor[0].does: no get-msrs of vCPU 0 comes before",
+        ),
     ] {
         let error = Scene::from_toml(&with(&format!("\n[[monitor]]\n{request}\n")));
         let error = error.unwrap_err().to_string();
