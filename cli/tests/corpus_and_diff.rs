@@ -80,7 +80,7 @@ fn a_corpus_is_blessed_checked_and_a_change_is_on_the_first_screen() {
     assert_eq!(first[0], "a under haswell any,u");
     let new = old.strip_prefix("pushes ").unwrap();
     assert_eq!(first[1], format!("  pushes: old 12345, new {new}"));
-    assert!(first.contains(&"haswell any,u: 1 of 1 traces differ"));
+    assert!(first.contains(&"haswell any,u: 1 of 1 differ"));
     assert!(first.contains(&"3 equal, 1 not"));
     let junit = fs::read_to_string(dir.join("report.xml")).unwrap();
     assert!(
