@@ -72,6 +72,11 @@ impl Dependences {
         self.edges.len() - 1
     }
 
+    /// Inputs and outputs of the first node; none if there is no node.
+    pub(crate) fn first(&self) -> (&[Edge], &[Edge]) {
+        self.nodes().next().unwrap_or_default()
+    }
+
     /// Replaces an edge.
     pub(crate) fn patch(&mut self, at: usize, value: Value, latency: f32) {
         if let Some(edge) = self.edges.get_mut(at) {

@@ -27,8 +27,10 @@ mod lower;
 mod microarchitecture;
 pub mod ports;
 pub mod score;
+pub mod scoreboard;
+pub mod windows;
 
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;
-pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters};
+pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters, Pipeline};

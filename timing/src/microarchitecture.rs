@@ -1,6 +1,6 @@
 //! Microarchitectures as data.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use vlbr_data::{Named, TomlError, parse_toml};
 
 use crate::forms::{FormTable, TableError};
@@ -72,12 +72,49 @@ pub struct Parameters {
     pub bias: f32,
 }
 
+/// Buffers, caches and delays that the retirement scoreboard needs beside [`Parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Fused micro-operations between rename and retirement, at most 1,024.
+    pub rob: u32,
+    /// Micro-operations that wait for operands.
+    pub scheduler: u32,
+    /// Fused micro-operations in front of the renamer, at most 1,024.
+    pub idq: u32,
+    /// Stores between rename and the cache, at most 256.
+    pub store_buffer: u32,
+    /// Fused micro-operations retired per cycle.
+    pub retire: u32,
+    /// Cycles from the execution of a mispredicted branch until the front end delivers again.
+    pub mispredict: u32,
+    /// Cycles that a taken branch costs whose target is only known when it is decoded.
+    pub resteer: u32,
+    /// Cycles in which nothing is delivered behind a taken branch.
+    pub taken: u32,
+    /// Cycles from the retirement of the last instruction until the front end delivers the first
+    /// one of what an interrupt or fault leads to.
+    pub event: u32,
+    /// Cycles lost when the microcode sequencer takes over from the uop cache and hands back.
+    pub ms_switch: u32,
+    /// Sets of the uop cache by windows of 32 bytes; 0: there is none.
+    pub dsb_sets: u32,
+    /// Windows of a set.
+    pub dsb_ways: u32,
+    /// Cycles from the uop cache to the decoders.
+    pub dsb_switch: u32,
+    /// The uop cache does not hold branches that cross a 32-byte boundary or end at one (erratum
+    /// SKX102 with the microcode of November 2019).
+    pub jcc_erratum: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
     alias: Vec<String>,
     parameters: Parameters,
+    pipeline: Pipeline,
 }
 
 /// Sets of ports that lowering adds to those of the forms.
@@ -98,6 +135,8 @@ pub struct Microarchitecture {
     alias: Vec<String>,
     /// Widths, latencies and rules.
     pub parameters: Parameters,
+    /// Buffers, caches and delays.
+    pub pipeline: Pipeline,
     /// What each form costs.
     pub forms: FormTable,
     /// The same without what was fitted to measurements.
@@ -129,6 +168,18 @@ pub enum MicroarchitectureError {
     /// A fetch block of another size.
     #[error("parameters: fetch is {0}, no power of two")]
     Fetch(u32),
+    /// A buffer or delay out of range.
+    #[error("pipeline: {name} is {value}, {least} to {most}")]
+    Pipeline {
+        /// Its key.
+        name: &'static str,
+        /// What it was.
+        value: u32,
+        /// The least it can be.
+        least: u32,
+        /// The most.
+        most: u32,
+    },
     /// A width of zero.
     #[error("parameters: {0} is zero")]
     Zero(&'static str),
@@ -162,6 +213,7 @@ impl Microarchitecture {
         if !p.fetch.is_power_of_two() {
             return Err(MicroarchitectureError::Fetch(p.fetch));
         }
+        check_pipeline(&file.pipeline)?;
         let ports = MemoryPorts {
             load: PortSet::parse(&p.load_ports)?,
             store_address: PortSet::parse(&p.store_address_ports)?,
@@ -184,6 +236,7 @@ impl Microarchitecture {
             name: file.name,
             alias: file.alias,
             parameters: file.parameters,
+            pipeline: file.pipeline,
             forms,
             tables: tables_only,
             ports,
@@ -198,6 +251,35 @@ impl Microarchitecture {
             ..self.clone()
         }
     }
+}
+
+/// Limits that keep buffers inside what is remembered.
+fn check_pipeline(pipeline: &Pipeline) -> Result<(), MicroarchitectureError> {
+    for (name, value, least, most) in [
+        ("rob", pipeline.rob, 1, 1024),
+        ("scheduler", pipeline.scheduler, 1, 1024),
+        ("idq", pipeline.idq, 1, 1024),
+        ("store_buffer", pipeline.store_buffer, 1, 256),
+        ("retire", pipeline.retire, 1, 64),
+        ("mispredict", pipeline.mispredict, 0, 1000),
+        ("resteer", pipeline.resteer, 0, 1000),
+        ("taken", pipeline.taken, 0, 1000),
+        ("event", pipeline.event, 0, 100_000),
+        ("ms_switch", pipeline.ms_switch, 0, 1000),
+        ("dsb_sets", pipeline.dsb_sets, 0, 4096),
+        ("dsb_ways", pipeline.dsb_ways, 1, 64),
+        ("dsb_switch", pipeline.dsb_switch, 0, 1000),
+    ] {
+        if !(least..=most).contains(&value) {
+            return Err(MicroarchitectureError::Pipeline {
+                name,
+                value,
+                least,
+                most,
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Named for Microarchitecture {

@@ -7,15 +7,15 @@ use crate::microarchitecture::Parameters;
 
 /// Fused micro-operations of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fused {
+pub(crate) struct Fused {
     /// As the decoders deliver them.
-    pub(super) decoded: u16,
+    pub(crate) decoded: u16,
     /// As they are renamed.
-    pub(super) issued: u16,
+    pub(crate) issued: u16,
 }
 
 /// How the memory operations of an instruction join its other micro-operations.
-pub(super) fn fuse(
+pub(crate) fn fuse(
     instruction: &Instruction,
     info: &InstructionInfo,
     form: &Form,
@@ -61,7 +61,7 @@ pub(super) fn may_fuse(first: &Instruction) -> bool {
 }
 
 /// Whether `first` and the conditional branch `second` become one micro-operation.
-pub(super) fn macro_fuses(first: &Instruction, second: &Instruction) -> bool {
+pub(crate) fn macro_fuses(first: &Instruction, second: &Instruction) -> bool {
     use ConditionCode as C;
     if !may_fuse(first) || !(second.is_jcc_short() || second.is_jcc_near()) {
         return false;

@@ -6,7 +6,7 @@ use crate::microarchitecture::Parameters;
 
 /// How the renamer treats an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Idiom {
+pub(crate) enum Idiom {
     /// It executes.
     None,
     /// It sets its destination to zero.
@@ -18,7 +18,7 @@ pub(super) enum Idiom {
 }
 
 /// What the renamer makes of `instruction`.
-pub(super) fn idiom(instruction: &Instruction, parameters: &Parameters) -> Idiom {
+pub(crate) fn idiom(instruction: &Instruction, parameters: &Parameters) -> Idiom {
     if is_zero(instruction) {
         Idiom::Zero
     } else if is_ones(instruction) {

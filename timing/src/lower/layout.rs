@@ -26,7 +26,7 @@ pub(crate) struct Layout {
 }
 
 /// Number of prefix bytes before the opcode, and whether one changes the length.
-pub(super) fn prefixes(
+pub(crate) fn prefixes(
     instruction: &Instruction,
     bytes: &[u8],
     constants: &ConstantOffsets,

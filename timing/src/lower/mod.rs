@@ -15,13 +15,18 @@ use iced_x86::{
 use crate::dependence::{Dependences, NO_VALUE};
 use crate::environment::Environment;
 use crate::forms::{FormId, Role};
-use crate::lower::idiom::{Idiom, idiom};
 use crate::lower::memory::Memory;
-use crate::lower::values::{BLOCKED, LOADED, SINK, STACK, STORED, value_of};
+use crate::lower::values::{BLOCKED, SINK};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
-pub(crate) use layout::Layout;
+pub(crate) use fusion::{fuse, macro_fuses};
+pub(crate) use idiom::{Idiom, idiom};
+pub(crate) use layout::{Layout, prefixes};
+pub(crate) use operands::{
+    Operation, high_bytes, is_slow_lea, loads_whole, vector_load_latency, written,
+};
+pub(crate) use values::{LOADED, STACK, STORED, value_of};
 
 /// What may be lowered at once.
 pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
@@ -429,7 +434,7 @@ fn synchronize(lowered: &mut Lowered, core: &Microarchitecture) {
 }
 
 /// Whether an explicit operand is in memory.
-fn explicit_memory(instruction: &Instruction) -> bool {
+pub(crate) fn explicit_memory(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|op| {
         matches!(
             instruction.op_kind(op),
@@ -445,7 +450,7 @@ fn memory_role(instruction: &Instruction) -> Role {
         .map_or(Role::Implicit, |op| Role::Operand(op as u8))
 }
 
-fn reads(access: OpAccess) -> bool {
+pub(crate) fn reads(access: OpAccess) -> bool {
     matches!(
         access,
         OpAccess::Read
@@ -457,7 +462,7 @@ fn reads(access: OpAccess) -> bool {
     )
 }
 
-fn writes(access: OpAccess) -> bool {
+pub(crate) fn writes(access: OpAccess) -> bool {
     matches!(
         access,
         OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite

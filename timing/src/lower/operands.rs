@@ -10,16 +10,16 @@ use crate::lower::{memory_role, reads, writes};
 use crate::microarchitecture::Parameters;
 
 /// An instruction without its loads and stores.
-pub(super) struct Operation<'a> {
-    pub(super) instruction: &'a Instruction,
-    pub(super) info: &'a InstructionInfo,
-    pub(super) form: &'a Form,
-    pub(super) idiom: Idiom,
+pub(crate) struct Operation<'a> {
+    pub(crate) instruction: &'a Instruction,
+    pub(crate) info: &'a InstructionInfo,
+    pub(crate) form: &'a Form,
+    pub(crate) idiom: Idiom,
     /// The stack engine keeps its RSP.
-    pub(super) stack: bool,
-    pub(super) loads: bool,
-    pub(super) stores: bool,
-    pub(super) slow_lea: Option<f32>,
+    pub(crate) stack: bool,
+    pub(crate) loads: bool,
+    pub(crate) stores: bool,
+    pub(crate) slow_lea: Option<f32>,
 }
 
 impl Operation<'_> {
@@ -32,7 +32,7 @@ impl Operation<'_> {
     }
 
     /// Pushes what the operation waits for.
-    pub(super) fn inputs(&self, to: &mut Dependences) {
+    pub(crate) fn inputs(&self, to: &mut Dependences) {
         if matches!(self.idiom, Idiom::Zero | Idiom::Ones) {
             return;
         }
@@ -77,7 +77,7 @@ impl Operation<'_> {
     }
 
     /// Pushes what waits for the operation.
-    pub(super) fn outputs(&self, to: &mut Dependences) {
+    pub(crate) fn outputs(&self, to: &mut Dependences) {
         let instruction = self.instruction;
         for op in 0..instruction.op_count() {
             if instruction.op_kind(op) == OpKind::Register && writes(self.info.op_access(op)) {
@@ -145,7 +145,7 @@ fn push(to: &mut Dependences, value: Value, latency: f32) {
 }
 
 /// An LEA that adds three things.
-pub(super) fn is_slow_lea(instruction: &Instruction) -> bool {
+pub(crate) fn is_slow_lea(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Lea
         && instruction.memory_base() != Register::None
         && instruction.memory_index() != Register::None
@@ -153,20 +153,14 @@ pub(super) fn is_slow_lea(instruction: &Instruction) -> bool {
 }
 
 /// From address to loaded value.
-pub(super) fn load_latency(
+pub(crate) fn load_latency(
     instruction: &Instruction,
     memory: &UsedMemory,
     loaded: u16,
     parameters: &Parameters,
 ) -> f32 {
-    let vector = (0..instruction.op_count())
-        .filter(|&op| instruction.op_kind(op) == OpKind::Register)
-        .map(|op| instruction.op_register(op))
-        .find(|r| r.is_vector_register());
-    match vector {
-        Some(register) if register.is_ymm() => return parameters.load_wide,
-        Some(_) => return parameters.load_vector,
-        None => {}
+    if let Some(latency) = vector_load_latency(instruction, parameters) {
+        return latency;
     }
     let base = memory.base().full_register();
     let fast = memory.index() == Register::None
@@ -180,8 +174,26 @@ pub(super) fn load_latency(
     }
 }
 
+/// From address to a value in a vector register, if the instruction has one.
+pub(crate) fn vector_load_latency(
+    instruction: &Instruction,
+    parameters: &Parameters,
+) -> Option<f32> {
+    (0..instruction.op_count())
+        .filter(|&op| instruction.op_kind(op) == OpKind::Register)
+        .map(|op| instruction.op_register(op))
+        .find(|r| r.is_vector_register())
+        .map(|register| {
+            if register.is_ymm() {
+                parameters.load_wide
+            } else {
+                parameters.load_vector
+            }
+        })
+}
+
 /// The bit of the general-purpose register that a load into `register` fills.
-pub(super) fn loads_whole(register: Register) -> u16 {
+pub(crate) fn loads_whole(register: Register) -> u16 {
     let full = register.full_register();
     if full.is_gpr64() && !merges(register) {
         1 << full.number()
@@ -192,7 +204,7 @@ pub(super) fn loads_whole(register: Register) -> u16 {
 
 /// Follows which registers have a high byte that is renamed apart (`high`, one bit each): how many
 /// must be joined before `info` can read them, and which remain.
-pub(super) fn high_bytes(info: &InstructionInfo, high: u16) -> (u32, u16) {
+pub(crate) fn high_bytes(info: &InstructionInfo, high: u16) -> (u32, u16) {
     let bit = |register: Register| match register.full_register() {
         full if full.is_gpr64() => 1_u16 << full.number(),
         _ => 0,
@@ -217,7 +229,7 @@ pub(super) fn high_bytes(info: &InstructionInfo, high: u16) -> (u32, u16) {
 }
 
 /// General-purpose registers that an instruction writes, one bit each.
-pub(super) fn written(info: &InstructionInfo) -> u16 {
+pub(crate) fn written(info: &InstructionInfo) -> u16 {
     info.used_registers()
         .iter()
         .filter(|used| writes(used.access()) && used.register().full_register().is_gpr64())

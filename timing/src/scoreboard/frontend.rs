@@ -1,0 +1,206 @@
+//! When micro-operations reach the queue in front of the renamer.
+
+use crate::microarchitecture::{Parameters, Pipeline};
+use crate::scoreboard::program::Inst;
+
+/// No window.
+const NOWHERE: u64 = u64::MAX;
+/// Micro-operations that a decoder group or line takes until a new one begins.
+const FULL: u32 = u32::MAX / 2;
+
+/// Where the micro-operations of a window come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// The uop cache.
+    Cached,
+    /// Predecoder and decoders.
+    Decoded,
+}
+
+/// Fetch, decoders and uop cache, as a cursor that each instruction moves on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FrontEnd {
+    /// Cycle in which the last micro-operations were delivered.
+    pub(super) cycle: u64,
+    path: Path,
+    window: u64,
+    /// Micro-operations delivered in this cycle.
+    delivered: u32,
+    /// Of the decoders: used in this cycle.
+    used: u32,
+    /// Cycle in which the predecoder handed over its last instructions, its window of 16 bytes,
+    /// and instructions of that cycle.
+    predecoded: u64,
+    fetch: u64,
+    fetched: u32,
+    cache: Vec<u64>,
+    victim: Vec<u8>,
+    sets: u64,
+    ways: usize,
+}
+
+impl FrontEnd {
+    pub(super) fn new(pipeline: &Pipeline) -> Self {
+        let (sets, ways) = (pipeline.dsb_sets as usize, pipeline.dsb_ways as usize);
+        Self {
+            cycle: 0,
+            path: Path::Decoded,
+            window: NOWHERE,
+            delivered: 0,
+            used: 0,
+            predecoded: 0,
+            fetch: NOWHERE,
+            fetched: 0,
+            cache: vec![NOWHERE; sets * ways],
+            victim: vec![0; sets],
+            sets: sets as u64,
+            ways,
+        }
+    }
+
+    /// Fetching goes on elsewhere: after a taken branch, or behind what drained the pipeline.
+    pub(super) fn redirect(&mut self) {
+        self.window = NOWHERE;
+        self.fetch = NOWHERE;
+        self.predecoded = self.predecoded.max(self.cycle);
+    }
+
+    /// Nothing is delivered before `cycle` from now on.
+    pub(super) fn hold(&mut self, cycle: u64) {
+        if cycle > self.cycle {
+            self.cycle = cycle;
+            self.delivered = FULL;
+            self.used = FULL;
+        }
+    }
+
+    /// Whether the uop cache has a window; if not it will.
+    fn look_up(&mut self, window: u64) -> bool {
+        if self.sets == 0 {
+            return false;
+        }
+        let set = (window % self.sets) as usize;
+        let ways = &mut self.cache[set * self.ways..][..self.ways];
+        if ways.contains(&window) {
+            return true;
+        }
+        let victim = &mut self.victim[set];
+        ways[usize::from(*victim)] = window;
+        *victim = if usize::from(*victim) + 1 == self.ways {
+            0
+        } else {
+            *victim + 1
+        };
+        false
+    }
+
+    /// Delivers an instruction that is not fused with the one before; the cycle.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        inst: &Inst,
+        parameters: &Parameters,
+        pipeline: &Pipeline,
+    ) -> u64 {
+        if inst.window != self.window {
+            self.enter(inst.window, pipeline);
+        }
+        let uops = u32::from(inst.decoded);
+        let erratum = pipeline.jcc_erratum && inst.traits.touches_window_end;
+        if self.path == Path::Cached && !erratum {
+            self.from_cache(uops, parameters, pipeline);
+        } else {
+            if self.path == Path::Cached {
+                // The line was not kept: the decoders take over until the next window.
+                self.path = Path::Decoded;
+                self.cycle += u64::from(pipeline.dsb_switch);
+                self.fetch = NOWHERE;
+                self.predecoded = self.predecoded.max(self.cycle);
+                self.used = FULL;
+            }
+            self.decode(inst, uops, parameters, pipeline);
+        }
+        self.cycle
+    }
+
+    fn enter(&mut self, window: u64, pipeline: &Pipeline) {
+        let path = if self.look_up(window) {
+            Path::Cached
+        } else {
+            Path::Decoded
+        };
+        match (self.path, path) {
+            (_, Path::Cached) => self.delivered = FULL,
+            (Path::Cached, Path::Decoded) => {
+                self.cycle += u64::from(pipeline.dsb_switch);
+                self.fetch = NOWHERE;
+                self.predecoded = self.predecoded.max(self.cycle);
+                self.used = FULL;
+            }
+            (Path::Decoded, Path::Decoded) if self.window == NOWHERE => self.used = FULL,
+            (Path::Decoded, Path::Decoded) => {}
+        }
+        self.path = path;
+        self.window = window;
+    }
+
+    fn from_cache(&mut self, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
+        if uops > 4 {
+            self.microcode(uops, pipeline);
+            return;
+        }
+        if self.delivered + uops > parameters.uop_cache {
+            self.cycle += 1;
+            self.delivered = 0;
+        }
+        self.delivered += uops;
+    }
+
+    fn microcode(&mut self, uops: u32, pipeline: &Pipeline) {
+        self.cycle += u64::from(pipeline.ms_switch) + u64::from(uops.div_ceil(4));
+        self.delivered = FULL;
+        self.used = FULL;
+    }
+
+    fn decode(
+        &mut self,
+        inst: &Inst,
+        uops: u32,
+        parameters: &Parameters,
+        pipeline: &Pipeline,
+    ) {
+        for fetch in [inst.opcode_fetch, inst.last_fetch] {
+            if fetch != self.fetch {
+                self.predecoded += 1;
+                self.fetch = fetch;
+                self.fetched = 0;
+            }
+        }
+        if self.fetched == parameters.predecode {
+            self.predecoded += 1;
+            self.fetched = 0;
+        }
+        self.fetched += 1;
+        if inst.traits.length_changing {
+            self.predecoded += u64::from(parameters.lcp);
+        }
+        if uops > 4 {
+            self.cycle = self.cycle.max(self.predecoded);
+            self.microcode(uops, pipeline);
+            return;
+        }
+        let full = self.used >= parameters.decoders || self.delivered + uops > parameters.decoded;
+        if full || (inst.traits.complex && self.used > 0) {
+            self.cycle += 1;
+            self.used = 0;
+            self.delivered = 0;
+        }
+        if self.predecoded > self.cycle {
+            self.cycle = self.predecoded;
+            self.used = 0;
+            self.delivered = 0;
+        }
+        self.used += 1;
+        self.delivered += uops;
+    }
+}

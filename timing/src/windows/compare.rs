@@ -1,0 +1,129 @@
+//! Medians of cycle fields: recorded and computed.
+
+use std::collections::BTreeMap;
+
+use crate::windows::replay::Windows;
+use crate::windows::stack::Stack;
+
+/// Entries at the beginning of a stack that warm the model up.
+const WARM_UP: usize = 16;
+
+/// Cycle fields of one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Medians {
+    recorded: Vec<u32>,
+    computed: Vec<u32>,
+}
+
+impl Medians {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.recorded.len()
+    }
+
+    /// Medians of the recorded and of the computed ones.
+    #[must_use]
+    pub fn medians(&self) -> (u32, u32) {
+        (quantile(&self.recorded, 50), quantile(&self.computed, 50))
+    }
+
+    /// Percentiles of both.
+    #[must_use]
+    pub fn percentiles(&self, percent: usize) -> (u32, u32) {
+        (
+            quantile(&self.recorded, percent),
+            quantile(&self.computed, percent),
+        )
+    }
+}
+
+fn quantile(values: &[u32], percent: usize) -> u32 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+/// Cycle fields of many stacks, sorted by what they are about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// By the first address after the branch before, and the address of the branch.
+    pub blocks: BTreeMap<(u64, u64), Medians>,
+    /// From one record of the outer branch to the next, by number of records.
+    pub iterations: BTreeMap<usize, Medians>,
+    /// Entries compared, and those of them that are 1, recorded and computed.
+    pub entries: usize,
+    /// Recorded ones.
+    pub ones_recorded: usize,
+    /// Computed ones.
+    pub ones_computed: usize,
+    /// Stacks that cannot run again.
+    pub left_out: usize,
+}
+
+/// A [`Comparison`] as shares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// Share of fields that are 1, recorded.
+    pub ones_recorded: f64,
+    /// The same, computed.
+    pub ones_computed: f64,
+}
+
+impl Comparison {
+    /// Runs `stacks`. An iteration is what lies between two records of a branch at `outer`.
+    pub fn add<'s>(
+        &mut self,
+        windows: &mut Windows<'_>,
+        stacks: impl IntoIterator<Item = &'s Stack>,
+        outer: u64,
+    ) {
+        for stack in stacks {
+            let Ok(computed) = windows.run(stack) else {
+                self.left_out += 1;
+                continue;
+            };
+            self.stack(stack, &computed, outer);
+        }
+    }
+
+    fn stack(&mut self, stack: &Stack, computed: &[Option<u32>], outer: u64) {
+        let mut iteration: Option<(usize, u32, u32)> = None;
+        for (at, pair) in stack.entries.windows(2).enumerate().skip(WARM_UP - 1) {
+            let (Some(recorded), Some(computed)) = (pair[1].cycles, computed[at]) else {
+                iteration = None;
+                continue;
+            };
+            self.entries += 1;
+            self.ones_recorded += usize::from(recorded == 1);
+            self.ones_computed += usize::from(computed == 1);
+            let medians = self.blocks.entry((pair[0].to, pair[1].from)).or_default();
+            medians.recorded.push(recorded);
+            medians.computed.push(computed);
+            if let Some((records, sum, model)) = &mut iteration {
+                *records += 1;
+                *sum += recorded;
+                *model += computed;
+            }
+            if pair[1].from == outer {
+                if let Some((records, sum, model)) = iteration {
+                    let medians = self.iterations.entry(records).or_default();
+                    medians.recorded.push(sum);
+                    medians.computed.push(model);
+                }
+                iteration = Some((0, 0, 0));
+            }
+        }
+    }
+
+    /// Shares of ones.
+    #[must_use]
+    pub fn judged(&self) -> Judged {
+        let share = |count: usize| count as f64 / self.entries.max(1) as f64;
+        Judged {
+            ones_recorded: share(self.ones_recorded),
+            ones_computed: share(self.ones_computed),
+        }
+    }
+}

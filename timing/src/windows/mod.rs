@@ -1,0 +1,10 @@
+//! Recorded LBR stacks against the scoreboard: the code between the records runs again, and the
+//! cycle fields are compared.
+
+mod compare;
+mod replay;
+mod stack;
+
+pub use compare::{Comparison, Judged, Medians};
+pub use replay::{CodeImage, WindowError, Windows};
+pub use stack::{Entry, EntryError, Stack, read_stacks};
