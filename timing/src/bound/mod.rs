@@ -179,7 +179,7 @@ impl<'a> BlockModel<'a> {
             issue(lowered.issued, lowered.merges, parameters.issue),
         );
         set(Part::Ports, ports::ports(&lowered.uops, &mut self.unions));
-        set(Part::Divider, lowered.divider);
+        set(Part::Divider, lowered.dividers[0].max(lowered.dividers[1]));
         set(Part::Dependence, lowered.dependences.bound(&mut self.work));
         set(Part::Serial, lowered.floor);
         set(

@@ -57,7 +57,8 @@ pub(crate) struct Lowered {
     pub(crate) merges: u32,
     /// Micro-operations by set of ports.
     pub(crate) uops: Vec<(PortSet, u32)>,
-    pub(crate) divider: f32,
+    /// Cycles of the dividers: of integers, of floating-point numbers.
+    pub(crate) dividers: [f32; 2],
     pub(crate) floor: f32,
     pub(crate) stores: u32,
     /// Pages that an iteration is the first to store to.
@@ -72,7 +73,7 @@ impl Lowered {
         self.issued = 0;
         self.merges = 0;
         self.uops.clear();
-        self.divider = 0.0;
+        self.dividers = [0.0; 2];
         self.floor = 0.0;
         self.new_pages = 0.0;
         self.stores = 0;
@@ -263,7 +264,7 @@ impl Lowering {
                 lowered.add(ports, u32::from(count));
             }
         }
-        lowered.divider += form.divider;
+        lowered.dividers[usize::from(is_float(instruction))] += form.divider;
         lowered.floor += form.floor;
         if instruction.has_lock_prefix() || (stores > 0 && instruction.mnemonic() == Mnemonic::Xchg)
         {
@@ -361,6 +362,12 @@ impl Lowering {
         let complex = if alone { Some(0) } else { form.complex };
         (decoded, complex.or(several))
     }
+}
+
+/// Whether a division is one of floating-point numbers, which have a divider of their own. LLVM's models of
+/// Haswell and later have it so.
+pub(crate) fn is_float(instruction: &Instruction) -> bool {
+    !matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
 }
 
 /// The forms of the instructions of 64-bit code, in order.

@@ -2,10 +2,17 @@
 
 use crate::ports::PortSet;
 
-/// Ports, and the divider behind them.
-const UNITS: usize = PortSet::MAX + 1;
-/// The divider's number.
-const DIVIDER: usize = PortSet::MAX;
+/// Ports, and the dividers behind them.
+const UNITS: usize = PortSet::MAX + 2;
+
+/// Units that take one operation for many cycles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Divider {
+    /// Of integers.
+    Integer = PortSet::MAX as isize,
+    /// Of floating-point numbers; square roots too.
+    Float,
+}
 /// Words of 64 cycles that are remembered.
 const WORDS: usize = 16;
 const MASK: u64 = WORDS as u64 - 1;
@@ -85,14 +92,14 @@ impl Calendar {
         cycle
     }
 
-    /// Reserves the divider for `cycles` in a row, at `from` or as soon after as it is free.
-    pub(super) fn divide(&mut self, from: u64, cycles: u64) -> u64 {
+    /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
+    pub(super) fn divide(&mut self, unit: Divider, from: u64, cycles: u64) -> u64 {
         let (mut start, mut end) = (from, from);
         while end < start + cycles {
             if end >= self.base + REACH {
                 return start;
             }
-            let word = self.busy[(end >> 6 & MASK) as usize][DIVIDER];
+            let word = self.busy[(end >> 6 & MASK) as usize][unit as usize];
             if word >> (end & 63) & 1 == 0 {
                 end += 1;
             } else {
@@ -105,7 +112,7 @@ impl Calendar {
             }
         }
         for cycle in start..end {
-            self.busy[(cycle >> 6 & MASK) as usize][DIVIDER] |= 1 << (cycle & 63);
+            self.busy[(cycle >> 6 & MASK) as usize][unit as usize] |= 1 << (cycle & 63);
         }
         start
     }
@@ -130,18 +137,18 @@ mod tests {
         let one = PortSet::of(&[1]);
         assert_eq!(calendar.reserve(one, 100), 100);
         assert_eq!(calendar.reserve(one, 7), 7);
-        assert_eq!(calendar.divide(100, 20), 100);
-        assert_eq!(calendar.divide(50, 20), 50);
+        assert_eq!(calendar.divide(Divider::Float, 100, 20), 100);
+        assert_eq!(calendar.divide(Divider::Float, 50, 20), 50);
         // 70 to 99 are free, but not for 40.
-        assert_eq!(calendar.divide(60, 40), 120);
-        assert_eq!(calendar.divide(60, 30), 70);
+        assert_eq!(calendar.divide(Divider::Float, 60, 40), 120);
+        assert_eq!(calendar.divide(Divider::Float, 60, 30), 70);
     }
 
     #[test]
     fn runs_cross_words() {
         let mut calendar = Calendar::new();
-        assert_eq!(calendar.divide(60, 10), 60);
-        assert_eq!(calendar.divide(60, 10), 70);
+        assert_eq!(calendar.divide(Divider::Float, 60, 10), 60);
+        assert_eq!(calendar.divide(Divider::Float, 60, 10), 70);
         let one = PortSet::of(&[3]);
         for cycle in 0..200 {
             assert_eq!(calendar.reserve(one, 0), cycle);
@@ -158,6 +165,6 @@ mod tests {
         // Beyond its reach nothing is reserved.
         let far = (1 << 40) + 5000;
         assert_eq!(calendar.reserve(one, far), far);
-        assert_eq!(calendar.divide(far, 10), far);
+        assert_eq!(calendar.divide(Divider::Float, far, 10), far);
     }
 }

@@ -3,7 +3,7 @@
 use crate::dependence::NO_VALUE;
 use crate::microarchitecture::{Microarchitecture, Parameters, Pipeline};
 use crate::ports::PortSet;
-use crate::scoreboard::calendar::Calendar;
+use crate::scoreboard::calendar::{Calendar, Divider};
 use crate::scoreboard::contents::{Contents, Source};
 use crate::scoreboard::frontend::FrontEnd;
 use crate::scoreboard::program::{Inst, Program, Reference};
@@ -40,6 +40,19 @@ pub struct StepTime {
     pub retired: u64,
     /// Cycle in which its branch was executed, if it has one.
     pub executed: u64,
+}
+
+/// When one instruction passed the stages of the core, in cycles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InstructionTime {
+    /// The renamer took it.
+    pub issued: u64,
+    /// Its operation, or what comes last of it, began to execute.
+    pub dispatched: u64,
+    /// All of it was executed.
+    pub executed: u64,
+    /// It retired.
+    pub retired: u64,
 }
 
 /// Micro-operations of one cycle, at most as many as the width.
@@ -80,7 +93,7 @@ pub struct Scoreboard {
     /// The front end was sent elsewhere by a misprediction and nothing has been issued since.
     recovering: bool,
     slots: Slots,
-    times: Vec<u64>,
+    times: Vec<InstructionTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +143,9 @@ impl Scoreboard {
         self.retire.cycle
     }
 
-    /// Cycles in which the instructions of the last step retired.
+    /// The instructions of the last step.
     #[must_use]
-    pub fn times(&self) -> &[u64] {
+    pub fn times(&self) -> &[InstructionTime] {
         &self.times
     }
 
@@ -179,8 +192,9 @@ impl Scoreboard {
         let last = run.len().wrapping_sub(1);
         for (at, inst) in run.iter().enumerate() {
             let taken = at == last && leave == Leave::Taken;
-            executed = self.instruction(program, inst, taken);
-            self.times.push(self.retire.cycle);
+            let time = self.instruction(program, inst, taken);
+            executed = time.executed;
+            self.times.push(time);
         }
         match leave {
             Leave::Sequential => {}
@@ -210,7 +224,7 @@ impl Scoreboard {
 
     /// Runs one instruction; when it was executed.
     #[inline]
-    fn instruction(&mut self, program: &Program, inst: &Inst, taken: bool) -> u64 {
+    fn instruction(&mut self, program: &Program, inst: &Inst, taken: bool) -> InstructionTime {
         let traits = inst.traits;
         let issued = u64::from(inst.issued);
         let start = if traits.fused {
@@ -249,7 +263,12 @@ impl Scoreboard {
         }
         let mut begin = begin as u64;
         if inst.divider > 0 {
-            begin = self.calendar.divide(begin, inst.divider.into());
+            let unit = if inst.traits.float {
+                Divider::Float
+            } else {
+                Divider::Integer
+            };
+            begin = self.calendar.divide(unit, begin, inst.divider.into());
         }
         if inst.floor > 0 {
             begin = begin.max(self.serial);
@@ -315,7 +334,12 @@ impl Scoreboard {
         if traits.serializes {
             self.drain(retired);
         }
-        done
+        InstructionTime {
+            issued: start,
+            dispatched: begin,
+            executed: done,
+            retired,
+        }
     }
 
     /// The front end delivers `inst` and the renamer takes it; the cycle of the latter.

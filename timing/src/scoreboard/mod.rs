@@ -16,6 +16,6 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{Leave, Scoreboard, StepTime};
+pub use self::core::{InstructionTime, Leave, Scoreboard, StepTime};
 pub use program::{Program, Programmer};
 pub use slots::Slots;

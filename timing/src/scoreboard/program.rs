@@ -9,7 +9,7 @@ use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
     Idiom, LowerError, MAX_INSTRUCTIONS, Operation, explicit_memory, fuse, high_bytes, idiom,
-    is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of, vector_load_latency, writes,
+    is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of, vector_load_latency, writes,
     written,
 };
 use crate::microarchitecture::Microarchitecture;
@@ -59,6 +59,8 @@ pub(super) struct Traits {
     pub(super) fused: bool,
     /// Nothing behind it is fetched before it has retired.
     pub(super) serializes: bool,
+    /// Divides floating-point numbers.
+    pub(super) float: bool,
     /// A branch that crosses a 32-byte boundary or ends at one.
     pub(super) touches_window_end: bool,
 }
@@ -326,6 +328,7 @@ fn traits(
     let mut traits = Traits {
         stack,
         fused,
+        float: is_float(instruction),
         complex: decoded > 1 || complex.is_some(),
         serializes: matches!(
             instruction.flow_control(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::windows::replay::Windows;
+use crate::windows::replay::{Mispredictions, Windows};
 use crate::windows::stack::Stack;
 
 /// Entries at the beginning of a stack that warm the model up.
@@ -78,9 +78,10 @@ impl Comparison {
         windows: &mut Windows<'_>,
         stacks: impl IntoIterator<Item = &'s Stack>,
         outer: u64,
+        mispredictions: &mut dyn Mispredictions,
     ) {
         for stack in stacks {
-            let Ok(computed) = windows.run(stack) else {
+            let Ok(computed) = windows.run(stack, mispredictions) else {
                 self.left_out += 1;
                 continue;
             };

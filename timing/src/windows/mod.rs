@@ -6,5 +6,5 @@ mod replay;
 mod stack;
 
 pub use compare::{Comparison, Judged, Medians};
-pub use replay::{CodeImage, WindowError, Windows};
+pub use replay::{CodeImage, Mispredictions, NotTaken, Recorded, WindowError, Windows};
 pub use stack::{Entry, EntryError, Stack, read_stacks};

@@ -1,14 +1,14 @@
 //! The code between two records, run again.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 use crate::lower::{LowerError, MAX_INSTRUCTIONS};
 use crate::microarchitecture::Microarchitecture;
 use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
-use crate::windows::stack::Stack;
+use crate::windows::stack::{Entry, Stack};
 
 /// Code by address.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +39,57 @@ pub enum WindowError {
     Lower(#[from] LowerError),
 }
 
+/// A conditional branch that was not taken, of which an LBR records nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotTaken {
+    /// Address of the branch.
+    pub address: u64,
+    /// Address of the instruction behind it.
+    pub next: u64,
+    /// Where it would have gone.
+    pub target: u64,
+}
+
+/// Who says which branches were mispredicted.
+pub trait Mispredictions {
+    /// Whether a branch that was not taken had been predicted to be.
+    fn not_taken(&mut self, branch: NotTaken) -> bool;
+    /// A branch was taken as `entry` says; whether it had been mispredicted.
+    fn taken(&mut self, entry: &Entry) -> bool;
+}
+
+/// The recorded bits; branches that were not taken were foreseen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded;
+
+impl Mispredictions for Recorded {
+    fn not_taken(&mut self, _branch: NotTaken) -> bool {
+        false
+    }
+
+    fn taken(&mut self, entry: &Entry) -> bool {
+        entry.mispredicted
+    }
+}
+
+/// Instructions up to a branch; if that was not taken, which it was.
+#[derive(Debug)]
+struct Part {
+    program: Program,
+    not_taken: Option<NotTaken>,
+}
+
 /// Runs windows of records on a core. Keeps what it decoded.
 #[derive(Debug)]
 pub struct Windows<'a> {
     core: &'a Microarchitecture,
     image: CodeImage<'a>,
-    programs: HashMap<(u64, u64), Program>,
+    ways: HashMap<(u64, u64), Vec<Part>>,
+    board: Scoreboard,
 }
+
+/// Cycles between two stacks, enough for everything to have retired.
+const BETWEEN: u64 = 10_000;
 
 impl<'a> Windows<'a> {
     /// For records of the code `image`.
@@ -54,49 +98,69 @@ impl<'a> Windows<'a> {
         Self {
             core,
             image,
-            programs: HashMap::new(),
+            ways: HashMap::new(),
+            board: Scoreboard::new(core),
         }
     }
 
     /// The cycle field of every entry of `stack` but the first, which nothing is known before:
-    /// that of entry 1 comes first. Recorded mispredictions are the only ones. An entry that
-    /// repeats the one before it, as Skylake writes them now and then, has none.
+    /// that of entry 1 comes first. An entry that repeats the one before it, as Skylake writes
+    /// them now and then, has none.
     ///
     /// # Errors
     /// Records between which there is no way.
-    pub fn run(&mut self, stack: &Stack) -> Result<Vec<Option<u32>>, WindowError> {
-        let mut board = Scoreboard::new(self.core);
+    pub fn run(
+        &mut self,
+        stack: &Stack,
+        mispredictions: &mut dyn Mispredictions,
+    ) -> Result<Vec<Option<u32>>, WindowError> {
+        let board = &mut self.board;
+        // Uop cache and memory are those of a program that has run before.
+        board.pass(board.now() + BETWEEN);
         let mut cycles = Vec::new();
-        let mut before = 0;
+        let mut before = board.now();
         for pair in stack.entries.windows(2) {
             let (from, to) = (pair[0].to, pair[1].from);
             let repeated = (pair[0].from, from) == (to, pair[1].to);
-            if repeated && program(self.core, &self.image, from, to).is_err() {
+            if repeated && way(self.core, &self.image, from, to).is_err() {
                 cycles.push(None);
                 continue;
             }
-            let program = match self.programs.entry((from, to)) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(program(self.core, &self.image, from, to)?),
+            let parts = match self.ways.entry((from, to)) {
+                Occupied(known) => known.into_mut(),
+                Vacant(place) => place.insert(way(self.core, &self.image, from, to)?),
             };
-            let time = board.retire(program, program.len(), Leave::Taken);
-            if pair[1].mispredicted {
-                board.mispredicted(time);
+            for part in parts {
+                let length = part.program.len();
+                if let Some(branch) = part.not_taken {
+                    let time = board.retire(&part.program, length, Leave::Sequential);
+                    if std::env::var("DBG").is_ok() { for t in board.times() { println!("{:x}  {:?}", branch.address, t); } }
+                    if mispredictions.not_taken(branch) {
+                        board.mispredicted(time);
+                    }
+                    continue;
+                }
+                let time = board.retire(&part.program, length, Leave::Taken);
+                    if std::env::var("DBG").is_ok() { for t in board.times() { println!("{:x}  {:?}", to, t); } }
+                if mispredictions.taken(&pair[1]) {
+                    board.mispredicted(time);
+                }
+                let passed = (time.retired - before).min(u64::from(u16::MAX));
+                cycles.push(Some(passed as u32));
+                before = time.retired;
             }
-            cycles.push(Some((time.retired - before).min(u64::from(u16::MAX)) as u32));
-            before = time.retired;
         }
         Ok(cycles)
     }
 }
 
-/// The instructions from `from` to the one at `to`.
-fn program(
+/// The instructions from `from` to the branch at `to`, cut behind each branch.
+fn way(
     core: &Microarchitecture,
     image: &CodeImage<'_>,
     from: u64,
     to: u64,
-) -> Result<Program, WindowError> {
+) -> Result<Vec<Part>, WindowError> {
     let start = from
         .checked_sub(image.address)
         .and_then(|at| usize::try_from(at).ok())
@@ -104,6 +168,9 @@ fn program(
         .ok_or(WindowError::Outside(from))?;
     let code = &image.bytes[start..];
     let mut decoder = Decoder::with_ip(64, code, from, DecoderOptions::NONE);
+    let mut programmer = Programmer::new(core);
+    let mut parts = Vec::new();
+    let mut begin = 0;
     for _ in 0..MAX_INSTRUCTIONS {
         if !decoder.can_decode() {
             break;
@@ -112,9 +179,22 @@ fn program(
         if instruction.is_invalid() || instruction.ip() > to {
             break;
         }
-        if instruction.ip() == to {
-            let code = &code[..decoder.position()];
-            return Ok(Programmer::new(core).program(code, from, 64)?);
+        let last = instruction.ip() == to;
+        let own = &code[begin..decoder.position()];
+        if last || instruction.flow_control() == FlowControl::ConditionalBranch {
+            let not_taken = NotTaken {
+                address: instruction.ip(),
+                next: instruction.next_ip(),
+                target: instruction.near_branch_target(),
+            };
+            parts.push(Part {
+                program: programmer.program(own, from + begin as u64, 64)?,
+                not_taken: (!last).then_some(not_taken),
+            });
+            begin = decoder.position();
+        }
+        if last {
+            return Ok(parts);
         }
         let goes_on = [FlowControl::Next, FlowControl::ConditionalBranch];
         if !goes_on.contains(&instruction.flow_control()) {
