@@ -27,8 +27,10 @@ mod lower;
 mod microarchitecture;
 pub mod ports;
 pub mod score;
+mod step_bound;
 
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;
 pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters};
+pub use step_bound::{BoundClock, PARTS, StepBounds, retired_at};
