@@ -26,6 +26,7 @@ pub mod forms;
 mod lower;
 mod microarchitecture;
 pub mod ports;
+pub mod predict;
 pub mod score;
 mod step_bound;
 
