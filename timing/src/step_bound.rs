@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use vlbr_arch::{CodeSize, Cycles};
-use vlbr_cpu::{Block, BlockId, Code, Exit, StepClock, StepId, StepTime};
+use vlbr_cpu::{Block, BlockId, Code, StepClock, StepId, StepTime};
 
 use crate::bound::{BlockModel, Repetition};
 use crate::environment::Environment;
@@ -131,13 +131,7 @@ impl StepClock for BoundClock {
         self.retired = what.retired;
         StepTime {
             end: Cycles::new(self.now / PARTS),
-            mispredicted: matches!(
-                what.exit,
-                Exit::Taken {
-                    mispredicted: true,
-                    ..
-                }
-            ),
+            mispredicted: what.exit.is_mispredicted(),
         }
     }
 
