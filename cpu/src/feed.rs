@@ -18,6 +18,12 @@ pub enum Clock {
     None,
     /// One core clock and one reference clock for each instruction: nominal, no measurement.
     Instructions,
+    /// Those of a [`crate::StepClock`]. They are not of the step alone, so whoever asks that clock adds
+    /// them.
+    Model {
+        /// It tells which branches are mispredicted, those that fall through among them.
+        predicts: bool,
+    },
 }
 
 /// How many occurrences of LBR_INSERTS a step is: what the LBR under its filter says.
@@ -54,26 +60,20 @@ impl<'c> Feed<'c> {
     }
 
     /// What can be fed from the steps of `code`: instructions, branches, instructions with loads
-    /// and stores, `LBR_INSERTS`, clocks as `clock` says. Mispredicted taken branches if some step
-    /// has one; branches that fell through are never known to be mispredicted.
+    /// and stores, `LBR_INSERTS`, clocks as `clock` says. Mispredicted branches if the clock predicts;
+    /// else mispredicted taken ones if some step has one, and branches that fell through are never known
+    /// to be mispredicted.
     #[must_use]
     pub fn sources(code: &Code, clock: Clock) -> SourceSet {
         let mut sources = SourceSet::RETIREMENT
             .with(MEMORY)
             .with(SourceSet::of(Source::LbrInserts));
-        if clock == Clock::Instructions {
+        if clock != Clock::None {
             sources = sources.with(CLOCKS);
         }
-        let predictions = code.steps().iter().any(|step| {
-            matches!(
-                step.exit,
-                Exit::Taken {
-                    mispredicted: true,
-                    ..
-                }
-            )
-        });
-        if predictions {
+        if clock == (Clock::Model { predicts: true }) {
+            sources = sources.with(SourceSet::MISPREDICTIONS);
+        } else if records_mispredictions(code) {
             let untold = SourceSet::of(Source::MispredictedConditionalNotTaken);
             sources = sources.with(SourceSet::MISPREDICTIONS.without(untold));
         }
@@ -83,9 +83,15 @@ impl<'c> Feed<'c> {
     /// Everything that happens in `step`.
     #[must_use]
     pub fn step(&self, step: StepId, inserts: Inserts) -> Increments {
+        self.step_as(step, inserts, recorded(self.code, step))
+    }
+
+    /// [`Feed::step`] with a branch that was `mispredicted` or not, whatever the trace says.
+    #[must_use]
+    pub fn step_as(&self, step: StepId, inserts: Inserts, mispredicted: bool) -> Increments {
         let retired = self.code.step(step).retired;
         let mut sum = self.head(step, retired);
-        self.tail(step, inserts, &mut sum);
+        self.tail(step, inserts, mispredicted, &mut sum);
         sum
     }
 
@@ -114,7 +120,7 @@ impl<'c> Feed<'c> {
     }
 
     /// The branch and the LBR record at the end.
-    fn tail(&self, step: StepId, inserts: Inserts, sum: &mut Increments) {
+    fn tail(&self, step: StepId, inserts: Inserts, mispredicted: bool, sum: &mut Increments) {
         let what = self.code.step(step);
         let block = self.code.block(what.block);
         let cpl = block.mode().cpl;
@@ -123,12 +129,12 @@ impl<'c> Feed<'c> {
             .filter(|_| what.retired == block.instructions())
         {
             match (what.exit, branch.class) {
-                (Exit::Taken { mispredicted, .. }, class) => {
-                    sum.add_branch(class, true, mispredicted, cpl);
-                }
+                (Exit::Taken { .. }, class) => sum.add_branch(class, true, mispredicted, cpl),
                 // INTO shares its class with instructions that always transfer.
-                (_, class @ BranchClass::Far(_)) => sum.add_branch(class, false, false, cpl),
-                _ => sum.add_branch(BranchClass::Jcc, false, false, cpl),
+                (_, class @ BranchClass::Far(_)) => {
+                    sum.add_branch(class, false, mispredicted, cpl);
+                }
+                _ => sum.add_branch(BranchClass::Jcc, false, mispredicted, cpl),
             }
         }
         sum.add(Source::LbrInserts, cpl, inserts.0.into());
@@ -138,12 +144,24 @@ impl<'c> Feed<'c> {
     /// one also its branch, and its record unless an event leaves the step.
     #[must_use]
     pub fn through(&self, step: StepId, index: u16, inserts: Inserts) -> Increments {
+        self.through_as(step, index, inserts, recorded(self.code, step))
+    }
+
+    /// [`Feed::through`] with a branch that was `mispredicted` or not, whatever the trace says.
+    #[must_use]
+    pub fn through_as(
+        &self,
+        step: StepId,
+        index: u16,
+        inserts: Inserts,
+        mispredicted: bool,
+    ) -> Increments {
         let what = self.code.step(step);
         let mut sum = self.head(step, what.retired.min(index.saturating_add(1)));
         if index.saturating_add(1) >= what.retired {
             let by_event = matches!(what.exit, Exit::Event { .. });
             let inserts = if by_event { Inserts(0) } else { inserts };
-            self.tail(step, inserts, &mut sum);
+            self.tail(step, inserts, mispredicted, &mut sum);
         }
         sum
     }
@@ -176,6 +194,16 @@ const MEMORY: SourceSet = SourceSet::of(Source::LoadInstructions)
 
 const CLOCKS: SourceSet =
     SourceSet::of(Source::CoreCycles).with(SourceSet::of(Source::ReferenceCycles));
+
+/// Whether the trace recorded that the branch of `step` was mispredicted.
+fn recorded(code: &Code, step: StepId) -> bool {
+    code.step(step).exit.is_mispredicted()
+}
+
+/// Whether the trace recorded any misprediction.
+fn records_mispredictions(code: &Code) -> bool {
+    code.steps().iter().any(|step| step.exit.is_mispredicted())
+}
 
 fn in_tx(exit: Exit) -> bool {
     match exit {

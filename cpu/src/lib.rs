@@ -4,6 +4,7 @@
 
 mod block;
 mod classify;
+mod clock;
 mod code;
 mod exits;
 mod feed;
@@ -15,6 +16,7 @@ mod step;
 
 pub use block::{Block, BlockError, Mode, ModeSource, Terminator};
 pub use classify::{BranchInstruction, classify};
+pub use clock::{Slots, StepClock, StepTime};
 pub use code::{BlockId, Code, CodeError, StepId};
 pub use exits::{ExitCondition, ExitInstruction, ExitSite, ExitSites, exit_instruction};
 pub use feed::{Clock, Feed, Inserts};

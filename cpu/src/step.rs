@@ -48,6 +48,20 @@ pub enum Exit {
     Gap,
 }
 
+impl Exit {
+    /// Whether the recorder saw a branch that was taken and mispredicted.
+    #[must_use]
+    pub const fn is_mispredicted(&self) -> bool {
+        matches!(
+            self,
+            Self::Taken {
+                mispredicted: true,
+                ..
+            }
+        )
+    }
+}
+
 /// Why a step is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StepError {

@@ -22,6 +22,7 @@ mod session;
 mod stat;
 mod summary;
 mod tasks;
+mod timing;
 
 pub use counters::{AssignError, CounterError, EventListError, ProgrammedCounters, sampled_events};
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
@@ -38,3 +39,4 @@ pub use session::{ReplayError, Session, SessionOptions};
 pub use stat::{EventCount, Stat, ThreadCounts, stat};
 pub use summary::{Consumer, Summary, ThreadSummary, Totals};
 pub use tasks::Tasks;
+pub use timing::Rates;

@@ -7,7 +7,7 @@ use vlbr_arch::Cpl;
 use vlbr_cpu::run::{
     Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord, Sample, Schedule,
 };
-use vlbr_cpu::{Clock, Code, Exit, Feed};
+use vlbr_cpu::{Clock, Code, Exit, Feed, StepClock};
 use vlbr_host::perf::{X86Br, with_event_privileges};
 use vlbr_lbr::{Options, Profile, Record};
 use vlbr_pmu::{EventSpec, Source, SourceSet};
@@ -27,6 +27,7 @@ use crate::gate::GatedSteps;
 use crate::ordered;
 use crate::region::Region;
 use crate::summary::{Consumer, Summary, ThreadSummary};
+use crate::timing::Rates;
 
 /// Why a replay failed.
 #[derive(Debug, Error)]
@@ -74,6 +75,9 @@ pub enum ReplayError {
     /// Steps do not come clock by clock.
     #[error("cycle_by_cycle: a trace has no clock by which steps could be counted")]
     CycleByCycle,
+    /// A session made for a timing model, or not made for one, was run the other way.
+    #[error("a timing model is needed exactly where the session was made for one")]
+    NoClock,
     /// Both a period and a frequency.
     #[error("a period and a frequency exclude each other")]
     PeriodAndFrequency,
@@ -122,7 +126,7 @@ pub struct SessionOptions {
     pub pmu: Option<vlbr_pmu::Profile>,
     /// Open points and quirks of the PMU, skid among them. What is fed the session decides.
     pub counters: vlbr_pmu::Options,
-    /// Whether clocks can be counted.
+    /// Whether clocks can be counted. With [`Clock::Model`] only [`Session::run_with`] runs.
     pub clock: Clock,
     /// Branch filter. Without privilege levels it takes those of the event.
     pub branches: BranchSampleType,
@@ -143,6 +147,11 @@ pub struct SessionOptions {
     /// Send every transfer through the device in order even where that changes nothing: slow, to
     /// compare the hot loop with the device.
     pub ordered: bool,
+    /// How fast clocks of a timing model run.
+    pub rates: Rates,
+    /// Instructions of each thread that run, and are recorded by its LBR, before anything is counted or
+    /// sampled, to the end of the step that holds the last of them.
+    pub warmup: u64,
 }
 
 impl SessionOptions {
@@ -163,6 +172,8 @@ impl SessionOptions {
             jobs: 0,
             eager: false,
             ordered: false,
+            rates: Rates::default(),
+            warmup: 0,
         }
     }
 
@@ -196,17 +207,20 @@ pub struct Session<'t> {
     pub(crate) counters: ProgrammedCounters,
     pub(crate) counting: Counting,
     pub(crate) feed: Feed<'t>,
+    pub(crate) plan: Plan,
     /// `None`: nothing is sampled.
     pub(crate) pace: Option<Pace>,
     pub(crate) region: Region,
     jobs: usize,
-    plan: Plan,
     rendered: Vec<Option<RenderedEntry>>,
     /// What perf reads of an entry that nothing was recorded in.
     empty: BranchEntry,
     eager: Option<Vec<RawRecord>>,
     gated: Option<GatedSteps>,
     ordered: bool,
+    pub(crate) rates: Rates,
+    /// Instructions of each thread that only warm up.
+    pub(crate) warmup: u64,
 }
 
 /// A sample with what was read at it.
@@ -215,8 +229,8 @@ pub(crate) struct Taken<'a> {
     /// `instructions` counts from the start of what `before` ends with.
     pub(crate) sample: &'a Sample,
     pub(crate) thread: usize,
-    /// Instructions of the trace before it, in file order.
-    pub(crate) before: u64,
+    /// Time of the trace, in file order.
+    pub(crate) time_ns: u64,
     pub(crate) entries: &'a [BranchEntry],
     pub(crate) amounts: &'a Amounts,
 }
@@ -310,6 +324,7 @@ impl<'t> Session<'t> {
         let ordered = options.ordered
             || lbr.needs_order(code)
             || !counters.is_foretold()
+            || options.warmup > 0
             || counts_inserts && unsure;
         Ok(Self {
             trace,
@@ -326,6 +341,8 @@ impl<'t> Session<'t> {
             plan,
             rendered,
             eager,
+            rates: options.rates,
+            warmup: options.warmup,
         })
     }
 
@@ -381,6 +398,9 @@ impl<'t> Session<'t> {
         consumer: &mut dyn Consumer,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary, ReplayError> {
+        if self.is_modelled() {
+            return Err(ReplayError::NoClock);
+        }
         if self.ordered {
             return ordered::run(self, consumer, progress);
         }
@@ -420,7 +440,7 @@ impl<'t> Session<'t> {
                 let taken = Taken {
                     sample,
                     thread: result.thread,
-                    before: result.before,
+                    time_ns: result.before + sample.instructions,
                     entries: &entries,
                     amounts: &amounts,
                 };
@@ -446,6 +466,27 @@ impl<'t> Session<'t> {
             summary.threads.push(self.thread_summary(thread, &amounts));
         }
         Ok(summary)
+    }
+
+    /// Replays in order with a clock for each thread, which begins as `clock`. The session must have been
+    /// made with [`Clock::Model`].
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_with<C: StepClock>(
+        &self,
+        clock: &C,
+        consumer: &mut dyn Consumer,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary, ReplayError> {
+        if !self.is_modelled() {
+            return Err(ReplayError::NoClock);
+        }
+        ordered::run_with(self, clock, consumer, progress)
+    }
+
+    fn is_modelled(&self) -> bool {
+        matches!(self.counting.clock, Clock::Model { .. })
     }
 
     /// What every counter has come to at a sample, from the start of its thread. `counts` are those
@@ -512,7 +553,7 @@ impl<'t> Session<'t> {
         let Taken {
             sample,
             thread,
-            before,
+            time_ns,
             entries,
             amounts,
         } = *taken;
@@ -531,7 +572,7 @@ impl<'t> Session<'t> {
             ip,
             pid: if system { 0 } else { process.pid },
             tid: if system { 0 } else { info.tid },
-            time_ns: before + sample.instructions,
+            time_ns,
             cpu: info.vcpu.filter(|_| system).unwrap_or(0),
             period: sample.period,
             kernel,
@@ -584,6 +625,8 @@ impl<'t> Session<'t> {
             totals: thread.totals.into(),
             counts: amounts.events[..self.counters.events().len()].to_vec(),
             last_stack,
+            cycles: None,
+            slots: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What takes the samples of a session, and its sums.
 
+use vlbr_cpu::Slots;
 use vlbr_cpu::run::{RunTotals, Sample};
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 
@@ -47,6 +48,10 @@ pub struct ThreadSummary {
     pub counts: Vec<u64>,
     /// What software would read at the end, youngest first.
     pub last_stack: Vec<BranchEntry>,
+    /// Core clocks, behind the warm-up; `None` without a timing model.
+    pub cycles: Option<u64>,
+    /// Issue slots by use, behind the warm-up, if the timing model knows.
+    pub slots: Option<Slots>,
 }
 
 /// Instructions, events and records.

@@ -26,11 +26,16 @@ pub mod forms;
 mod lower;
 mod microarchitecture;
 pub mod ports;
+pub mod predict;
 pub mod score;
 pub mod scoreboard;
+mod step_bound;
+mod step_scoreboard;
 pub mod windows;
 
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;
 pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters, Pipeline};
+pub use step_bound::{BoundClock, PARTS, StepBounds, retired_at};
+pub use step_scoreboard::{Mispredicts, ScoreboardClock, StepPrograms};

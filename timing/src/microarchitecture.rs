@@ -95,6 +95,8 @@ pub struct Pipeline {
     /// Cycles from the retirement of the last instruction until the front end delivers the first
     /// one of what an interrupt or fault leads to.
     pub event: u32,
+    /// Cycles that forwarding takes longer into a vector register.
+    pub forward_vector: u32,
     /// Cycles lost when the microcode sequencer takes over from the uop cache and hands back.
     pub ms_switch: u32,
     /// Sets of the uop cache by windows of 32 bytes; 0: there is none.
@@ -265,6 +267,7 @@ fn check_pipeline(pipeline: &Pipeline) -> Result<(), MicroarchitectureError> {
         ("resteer", pipeline.resteer, 0, 1000),
         ("taken", pipeline.taken, 0, 1000),
         ("event", pipeline.event, 0, 100_000),
+        ("forward_vector", pipeline.forward_vector, 0, 1000),
         ("ms_switch", pipeline.ms_switch, 0, 1000),
         ("dsb_sets", pipeline.dsb_sets, 0, 4096),
         ("dsb_ways", pipeline.dsb_ways, 1, 64),

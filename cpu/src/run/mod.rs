@@ -16,6 +16,7 @@ mod plan;
 mod sample;
 mod segment;
 mod store;
+mod tally;
 mod view;
 
 pub use columns::MAX_COLUMNS;
@@ -25,4 +26,5 @@ pub use pace::{Frequency, Pace};
 pub use plan::{Counting, Op, Plan, PlanError};
 pub use sample::{RunEnd, RunTotals, Sample, Samples, Schedule};
 pub use store::{Deferred, Eager, RawRecord, Store};
+pub use tally::Tally;
 pub use view::{EntryKind, EntryRef, MAX_DEPTH, Stack};

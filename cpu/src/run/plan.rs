@@ -30,6 +30,8 @@ pub struct Counting {
     pub others: Vec<Selector>,
     /// Whether clocks pass.
     pub clock: Clock,
+    /// Whether every branch is to count as mispredicted, or none; `None`: as the trace says.
+    pub mispredicted: Option<bool>,
     /// LBR_INSERTS counts records that call-stack mode removes as well.
     pub pops_are_inserts: bool,
 }
@@ -140,7 +142,9 @@ impl Plan {
             let id = StepId(index as u32);
             let op = code.transfer(id).map_or(Op::Ignore, &mut verdict);
             let inserts = counting.inserts(op);
-            let increments = feed.step(id, inserts);
+            let mispredicted = counting.mispredicted;
+            let mispredicted = mispredicted.unwrap_or(step.exit.is_mispredicted());
+            let increments = feed.step_as(id, inserts, mispredicted);
             let amount = |selector: &Selector| selector.amount(&increments) as u32;
             let events = counting.sampled.as_ref().map_or(0, amount);
             columns[0].push(step.retired.into());

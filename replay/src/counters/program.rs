@@ -231,6 +231,7 @@ impl ProgrammedCounters {
                 .filter_map(of)
                 .collect(),
             clock: self.clock,
+            mispredicted: None,
             pops_are_inserts: inserts == InsertsEvent::PushesAndPops,
         }
     }

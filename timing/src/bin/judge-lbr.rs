@@ -1,12 +1,15 @@
-//! Compares recorded LBR cycle fields with those of the scoreboard.
+//! Compares recorded LBR cycle fields with those of the scoreboard, and fits its delays to them.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use vlbr_timing::microarchitectures;
-use vlbr_timing::windows::{CodeImage, Comparison, Windows, read_stacks};
+use vlbr_timing::predict::predictors;
+use vlbr_timing::windows::{
+    CodeImage, Comparison, Mispredictions, Stack, Unrecorded, Windows, read_stacks,
+};
+use vlbr_timing::{Microarchitecture, Pipeline, microarchitectures};
 
 #[derive(Parser)]
 struct Arguments {
@@ -16,22 +19,18 @@ struct Arguments {
     stacks: PathBuf,
     /// The code, whose first byte has address 0 in the stacks.
     image: PathBuf,
+    /// Predictor of the branches that were not taken, which have no recorded bit; without one they were
+    /// foreseen.
+    #[arg(long)]
+    predictor: Option<String>,
     /// Address of the branch that ends an outer iteration.
-    #[arg(long, default_value = "a6e", value_parser = |s: &str| u64::from_str_radix(s, 16))]
+    #[arg(long, value_parser = |s: &str| u64::from_str_radix(s, 16))]
     outer: u64,
+    /// Look for better delays, on the even samples alone.
+    #[arg(long)]
+    fit: bool,
 }
 
-#[derive(Default)]
-struct Hack(bool);
-impl vlbr_timing::windows::Mispredictions for Hack {
-    fn not_taken(&mut self, b: vlbr_timing::windows::NotTaken) -> bool {
-        if b.address == 0x8e3 { let r = self.0; self.0 = false; r } else { false }
-    }
-    fn taken(&mut self, e: &vlbr_timing::windows::Entry) -> bool {
-        if e.from == 0x8e3 { self.0 = true; }
-        e.mispredicted
-    }
-}
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,51 +41,109 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let core = microarchitectures().named(&arguments.core).ok_or("no such core")?;
-    let stacks = read_stacks(&fs::read_to_string(&arguments.stacks)?)?;
-    let bytes = fs::read(&arguments.image)?;
-    let image = CodeImage {
-        address: 0,
-        bytes: &bytes,
-    };
-    for (name, odd) in [("even samples", 0), ("odd samples", 1)] {
+struct Judge<'a> {
+    stacks: Vec<Stack>,
+    image: CodeImage<'a>,
+    arguments: &'a Arguments,
+}
+
+impl Judge<'_> {
+    fn compare(
+        &self,
+        core: &Microarchitecture,
+        odd: usize,
+    ) -> Result<Comparison, Box<dyn std::error::Error>> {
+        let mut mispredictions = match &self.arguments.predictor {
+            Some(name) => {
+                let config = predictors().named(name).ok_or("no such predictor")?;
+                Mispredictions::Unrecorded(Box::new(Unrecorded::new(config)))
+            }
+            None => Mispredictions::Recorded,
+        };
         let mut comparison = Comparison::default();
-        let mut windows = Windows::new(core, image);
-        let half = stacks.iter().enumerate().filter(|(at, _)| at % 2 == odd);
-        comparison.add(&mut windows, half.map(|(_, stack)| stack), arguments.outer, &mut Hack::default());
-        println!(
-            "{name}: {} entries, {} stacks left out",
-            comparison.entries, comparison.left_out
+        let mut windows = Windows::new(core, self.image);
+        let half = self
+            .stacks
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| at % 2 == odd);
+        let half = half.map(|(_, stack)| stack);
+        comparison.add(
+            &mut windows,
+            half,
+            self.arguments.outer,
+            &mut mispredictions,
         );
-        let judged = comparison.judged();
-        println!(
-            "  ones        {:5.1} % recorded {:5.1} % computed",
-            judged.ones_recorded * 100.0,
-            judged.ones_computed * 100.0
-        );
-        for (records, medians) in &comparison.iterations {
-            if medians.count() < 50 {
-                continue;
+        Ok(comparison)
+    }
+
+    /// Tries neighbours of each delay until none is better.
+    fn fit(
+        &self,
+        core: &Microarchitecture,
+    ) -> Result<Microarchitecture, Box<dyn std::error::Error>> {
+        let mut best = core.clone();
+        let mut least = self.compare(&best, 0)?.cost();
+        loop {
+            let before = least;
+            for (name, change) in CHANGES {
+                for by in [-2_i32, -1, 1, 2] {
+                    let mut core = best.clone();
+                    change(&mut core.pipeline, by);
+                    let cost = self.compare(&core, 0)?.cost();
+                    if cost < least {
+                        eprintln!("{name} {by:+}: {least:.4} to {cost:.4}");
+                        (best, least) = (core, cost);
+                    }
+                }
             }
-            print!("  iteration of {records} records ({})", medians.count());
-            for percent in [10, 50, 90] {
-                let (recorded, computed) = medians.percentiles(percent);
-                print!("  p{percent} {recorded} {computed}");
+            if least == before {
+                return Ok(best);
             }
-            println!();
         }
-        for ((to, from), medians) in &comparison.blocks {
-            if medians.count() < 100 {
-                continue;
-            }
-            print!("  {to:x}-{from:x} ({})", medians.count());
-            for percent in [10, 25, 50, 75, 90] {
-                let (recorded, computed) = medians.percentiles(percent);
-                print!("  p{percent} {recorded} {computed}");
-            }
-            println!();
-        }
+    }
+}
+
+type Change = fn(&mut Pipeline, i32);
+
+/// The delays that are fitted.
+const CHANGES: [(&str, Change); 7] = [
+    ("forward_vector", |p, by| by_sum(&mut p.forward_vector, by)),
+    ("mispredict", |p, by| by_sum(&mut p.mispredict, by)),
+    ("ms_switch", |p, by| by_sum(&mut p.ms_switch, by)),
+    ("taken", |p, by| by_sum(&mut p.taken, by)),
+    ("retire", |p, by| {
+        p.retire = p.retire.saturating_add_signed(by).max(1)
+    }),
+    ("dsb_switch", |p, by| by_sum(&mut p.dsb_switch, by)),
+    ("jcc_erratum", |p, _| p.jcc_erratum = !p.jcc_erratum),
+];
+
+fn by_sum(value: &mut u32, by: i32) {
+    *value = value.saturating_add_signed(by);
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let core = microarchitectures()
+        .named(&arguments.core)
+        .ok_or("no such core")?;
+    let bytes = fs::read(&arguments.image)?;
+    let judge = Judge {
+        stacks: read_stacks(&fs::read_to_string(&arguments.stacks)?)?,
+        image: CodeImage {
+            address: 0,
+            bytes: &bytes,
+        },
+        arguments,
+    };
+    let fitted = if arguments.fit {
+        judge.fit(core)?
+    } else {
+        core.clone()
+    };
+    println!("{:?}", fitted.pipeline);
+    for (name, odd) in [("even samples", 0), ("odd samples", 1)] {
+        println!("{name}\n{}", judge.compare(&fitted, odd)?);
     }
     Ok(())
 }

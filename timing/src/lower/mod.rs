@@ -477,4 +477,4 @@ pub(crate) fn writes(access: OpAccess) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

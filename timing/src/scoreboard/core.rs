@@ -1,5 +1,7 @@
 //! The state of the core between instructions.
 
+use vlbr_cpu::Slots;
+
 use crate::dependence::NO_VALUE;
 use crate::microarchitecture::{Microarchitecture, Parameters, Pipeline};
 use crate::ports::PortSet;
@@ -8,7 +10,7 @@ use crate::scoreboard::contents::{Contents, Source};
 use crate::scoreboard::frontend::FrontEnd;
 use crate::scoreboard::program::{Inst, Program, Reference};
 use crate::scoreboard::scheduler::Scheduler;
-use crate::scoreboard::slots::{Slots, Stall};
+use crate::scoreboard::slots::{Stall, lose};
 
 /// Values that are followed: registers, groups of flags, what the current instruction loads and stores.
 const VALUES: usize = 64;
@@ -33,12 +35,12 @@ pub enum Leave {
     Gap,
 }
 
-/// When a step was done.
+/// When the last instruction of a block was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepTime {
-    /// Cycle in which its last instruction retired.
+pub struct Done {
+    /// Cycle in which it retired.
     pub retired: u64,
-    /// Cycle in which its branch was executed, if it has one.
+    /// Cycle in which it was executed.
     pub executed: u64,
 }
 
@@ -168,9 +170,17 @@ impl Scoreboard {
         }
     }
 
+    /// Nothing retires before `cycle` any more.
+    pub(crate) fn pass_retirement(&mut self, cycle: u64) {
+        if cycle > self.retire.cycle {
+            self.retire = Lane { cycle, used: 0 };
+            self.taken = self.taken.max(cycle);
+        }
+    }
+
     /// The branch of the last step had been mispredicted: what comes next is fetched when it is
-    /// known how it went, `executed` of [`StepTime`].
-    pub fn mispredicted(&mut self, time: StepTime) {
+    /// known how it went, `executed` of [`Done`].
+    pub fn mispredicted(&mut self, time: Done) {
         let again = time.executed + u64::from(self.pipeline.mispredict);
         self.front.redirect();
         self.front.hold(again);
@@ -184,7 +194,7 @@ impl Scoreboard {
     }
 
     /// Runs the first `retired` instructions of `program`, which was then left by `leave`.
-    pub fn retire(&mut self, program: &Program, retired: usize, leave: Leave) -> StepTime {
+    pub fn retire(&mut self, program: &Program, retired: usize, leave: Leave) -> Done {
         self.times.clear();
         let run = program.instructions.get(..retired);
         let run = run.unwrap_or(&program.instructions);
@@ -210,7 +220,7 @@ impl Scoreboard {
             }
             Leave::Gap => self.drain(self.retire.cycle),
         }
-        StepTime {
+        Done {
             retired: self.retire.cycle,
             executed,
         }
@@ -351,9 +361,7 @@ impl Scoreboard {
             self.front
                 .hold(self.issue_ring[(n - queue) as usize % RING]);
         }
-        let delivered = self
-            .front
-            .deliver(inst, &self.parameters, &self.pipeline);
+        let delivered = self.front.deliver(inst, &self.parameters, &self.pipeline);
         let last = n + u64::from(inst.issued.max(1)) - 1;
         let rob = u64::from(self.pipeline.rob);
         let mut room = 0;
@@ -366,7 +374,8 @@ impl Scoreboard {
             room = room.max(self.commit_ring[at as usize % STORES]);
         }
         let entries = u32::from(inst.part_count.min(4)) + u32::from(inst.loads + inst.stores);
-        self.scheduler.advance(self.issue.cycle.max(delivered).max(room));
+        self.scheduler
+            .advance(self.issue.cycle.max(delivered).max(room));
         room = room.max(self.scheduler.room(entries));
         let stall = if room > delivered {
             Stall::Backend
@@ -407,7 +416,7 @@ impl Scoreboard {
         if cycle > self.issue.cycle {
             let width = u64::from(self.parameters.issue);
             let lost = (cycle - self.issue.cycle) * width - u64::from(self.issue.used);
-            self.slots.lose(stall, lost);
+            lose(&mut self.slots, stall, lost);
             self.issue = Lane { cycle, used: 0 };
         }
     }
@@ -462,7 +471,11 @@ impl Scoreboard {
         match found.source {
             Source::Cache => {}
             Source::Store(ready) => {
-                data = data.max(ready + self.parameters.forward as u64);
+                let mut forward = self.parameters.forward as u64;
+                if reference.latency > 0 {
+                    forward += u64::from(self.pipeline.forward_vector);
+                }
+                data = data.max(ready + forward);
             }
             Source::Blocked(committed) => {
                 data = data.max(committed + self.parameters.forward_blocked as u64);

@@ -162,13 +162,7 @@ impl FrontEnd {
         self.used = FULL;
     }
 
-    fn decode(
-        &mut self,
-        inst: &Inst,
-        uops: u32,
-        parameters: &Parameters,
-        pipeline: &Pipeline,
-    ) {
+    fn decode(&mut self, inst: &Inst, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
         for fetch in [inst.opcode_fetch, inst.last_fetch] {
             if fetch != self.fetch {
                 self.predecoded += 1;

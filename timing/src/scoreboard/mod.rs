@@ -16,6 +16,5 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{InstructionTime, Leave, Scoreboard, StepTime};
+pub use self::core::{Done, InstructionTime, Leave, Scoreboard};
 pub use program::{Program, Programmer};
-pub use slots::Slots;

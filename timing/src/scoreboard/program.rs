@@ -9,8 +9,8 @@ use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
     Idiom, LowerError, MAX_INSTRUCTIONS, Operation, explicit_memory, fuse, high_bytes, idiom,
-    is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of, vector_load_latency, writes,
-    written,
+    is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of,
+    vector_load_latency, writes, written,
 };
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
@@ -180,7 +180,9 @@ impl<'a> Programmer<'a> {
             inst.window = instruction.ip() >> 5;
             inst.opcode_fetch = instruction.ip().wrapping_add(u64::from(before_opcode)) >> 4;
             inst.last_fetch = last >> 4;
-            let pair = before.filter(|_| fused).map_or(instruction.ip(), |b| b.ip());
+            let pair = before
+                .filter(|_| fused)
+                .map_or(instruction.ip(), |b| b.ip());
             inst.traits.touches_window_end = instruction.flow_control() != FlowControl::Next
                 && pair >> 5 != instruction.next_ip() >> 5;
             program.instructions.push(inst);
@@ -198,9 +200,10 @@ impl<'a> Programmer<'a> {
     ) -> Inst {
         let core = self.core;
         let info = self.factory.info(instruction);
-        let form = core
-            .forms
-            .get(FormId::new(instruction.code(), explicit_memory(instruction)));
+        let form = core.forms.get(FormId::new(
+            instruction.code(),
+            explicit_memory(instruction),
+        ));
         let address_only = matches!(instruction.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
         let used: &[UsedMemory] = if address_only {
             &[]
@@ -224,14 +227,19 @@ impl<'a> Programmer<'a> {
         let parts = program.parts.len() as u32;
         if matches!(idiom, Idiom::None | Idiom::Ones) && !fused {
             let slow = is_slow_lea(instruction);
-            program.parts.extend(form.uops.parts().iter().map(|&(ports, count)| {
-                let ports = if slow { core.ports.slow_lea } else { ports };
-                (ports, count)
-            }));
+            program
+                .parts
+                .extend(form.uops.parts().iter().map(|&(ports, count)| {
+                    let ports = if slow { core.ports.slow_lea } else { ports };
+                    (ports, count)
+                }));
         }
 
         let references = program.references.len() as u32;
-        for (load, wanted) in [(true, reads as fn(iced_x86::OpAccess) -> bool), (false, writes)] {
+        for (load, wanted) in [
+            (true, reads as fn(iced_x86::OpAccess) -> bool),
+            (false, writes),
+        ] {
             for memory in used.iter().filter(|m| wanted(m.access())) {
                 let reference = self::reference(core, instruction, memory, load);
                 program.references.push(reference);
@@ -308,7 +316,14 @@ impl<'a> Programmer<'a> {
             floor: positive(floor),
             written: written(info),
             loaded: fills,
-            traits: self::traits(instruction, info, stack, fused, counts.decoded, form.complex),
+            traits: self::traits(
+                instruction,
+                info,
+                stack,
+                fused,
+                counts.decoded,
+                form.complex,
+            ),
             effect: effect(instruction, info),
             window: 0,
             opcode_fetch: 0,

@@ -1,5 +1,6 @@
 //! Medians of cycle fields: recorded and computed.
 
+use core::fmt;
 use std::collections::BTreeMap;
 
 use crate::windows::replay::{Mispredictions, Windows};
@@ -78,7 +79,7 @@ impl Comparison {
         windows: &mut Windows<'_>,
         stacks: impl IntoIterator<Item = &'s Stack>,
         outer: u64,
-        mispredictions: &mut dyn Mispredictions,
+        mispredictions: &mut Mispredictions,
     ) {
         for stack in stacks {
             let Ok(computed) = windows.run(stack, mispredictions) else {
@@ -126,5 +127,62 @@ impl Comparison {
             ones_recorded: share(self.ones_recorded),
             ones_computed: share(self.ones_computed),
         }
+    }
+
+    /// How far computed fields lie from recorded ones: relative differences of five percentiles of each block
+    /// and iteration that is frequent, and the difference of the shares of ones.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        let groups = self.frequent();
+        let count = groups.len().max(1) as f64;
+        let mut sum = 0.0;
+        for (_, medians) in groups {
+            for (percent, weight) in PERCENTS.into_iter().zip(WEIGHTS) {
+                let (recorded, computed) = medians.percentiles(percent);
+                sum += weight * f64::from(recorded.abs_diff(computed)) / f64::from(recorded + 1);
+            }
+        }
+        let judged = self.judged();
+        sum / count + 10.0 * (judged.ones_recorded - judged.ones_computed).abs()
+    }
+
+    /// What has a hundred fields or more, with its name.
+    fn frequent(&self) -> Vec<(String, &Medians)> {
+        let iterations = self.iterations.iter();
+        let iterations = iterations.map(|(n, medians)| (format!("iteration of {n}"), medians));
+        let blocks = self.blocks.iter();
+        let blocks = blocks.map(|((to, from), medians)| (format!("{to:x}-{from:x}"), medians));
+        let all = iterations.chain(blocks);
+        all.filter(|(_, medians)| medians.count() >= 100).collect()
+    }
+}
+
+const PERCENTS: [usize; 5] = [10, 25, 50, 75, 90];
+/// What each of them counts in [`Comparison::cost`]: the median most.
+const WEIGHTS: [f64; 5] = [0.025, 0.05, 1.0, 0.05, 0.025];
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let judged = self.judged();
+        writeln!(
+            f,
+            "  {} entries, {} stacks left out; recorded and computed:",
+            self.entries, self.left_out
+        )?;
+        let (recorded, computed) = (judged.ones_recorded, judged.ones_computed);
+        write!(
+            f,
+            "  ones {:.1} % {:.1} %",
+            recorded * 100.0,
+            computed * 100.0
+        )?;
+        for (name, medians) in self.frequent() {
+            write!(f, "\n  {name:16} {:5}", medians.count())?;
+            for percent in PERCENTS {
+                let (recorded, computed) = medians.percentiles(percent);
+                write!(f, "  p{percent} {recorded:2} {computed:2}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,9 @@
 mod compare;
 mod replay;
 mod stack;
+mod unrecorded;
 
 pub use compare::{Comparison, Judged, Medians};
-pub use replay::{CodeImage, Mispredictions, NotTaken, Recorded, WindowError, Windows};
+pub use replay::{CodeImage, Mispredictions, WindowError, Windows};
 pub use stack::{Entry, EntryError, Stack, read_stacks};
+pub use unrecorded::Unrecorded;

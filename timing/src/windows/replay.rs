@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
 use crate::lower::{LowerError, MAX_INSTRUCTIONS};
 use crate::microarchitecture::Microarchitecture;
+use crate::predict::{Branch, BranchKind};
 use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
-use crate::windows::stack::{Entry, Stack};
+use crate::windows::stack::Stack;
+use crate::windows::unrecorded::Unrecorded;
 
 /// Code by address.
 #[derive(Clone, Copy, Debug)]
@@ -39,44 +41,35 @@ pub enum WindowError {
     Lower(#[from] LowerError),
 }
 
-/// A conditional branch that was not taken, of which an LBR records nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotTaken {
-    /// Address of the branch.
-    pub address: u64,
-    /// Address of the instruction behind it.
-    pub next: u64,
-    /// Where it would have gone.
-    pub target: u64,
+/// Who says which branches had been mispredicted.
+#[derive(Debug)]
+pub enum Mispredictions {
+    /// The recorded bits; branches that were not taken have none and were foreseen.
+    Recorded,
+    /// The recorded bits, and a predictor where there are none.
+    Unrecorded(Box<Unrecorded>),
 }
 
-/// Who says which branches were mispredicted.
-pub trait Mispredictions {
-    /// Whether a branch that was not taken had been predicted to be.
-    fn not_taken(&mut self, branch: NotTaken) -> bool;
-    /// A branch was taken as `entry` says; whether it had been mispredicted.
-    fn taken(&mut self, entry: &Entry) -> bool;
-}
-
-/// The recorded bits; branches that were not taken were foreseen.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Recorded;
-
-impl Mispredictions for Recorded {
-    fn not_taken(&mut self, _branch: NotTaken) -> bool {
-        false
+impl Mispredictions {
+    fn begin(&mut self) {
+        if let Self::Unrecorded(predictor) = self {
+            predictor.begin();
+        }
     }
 
-    fn taken(&mut self, entry: &Entry) -> bool {
-        entry.mispredicted
+    fn of(&mut self, branch: &Branch, recorded: Option<bool>) -> bool {
+        match self {
+            Self::Recorded => recorded.unwrap_or_default(),
+            Self::Unrecorded(predictor) => predictor.mispredicted(branch, recorded),
+        }
     }
 }
 
-/// Instructions up to a branch; if that was not taken, which it was.
+/// Instructions up to a branch.
 #[derive(Debug)]
 struct Part {
     program: Program,
-    not_taken: Option<NotTaken>,
+    branch: Branch,
 }
 
 /// Runs windows of records on a core. Keeps what it decoded.
@@ -112,8 +105,9 @@ impl<'a> Windows<'a> {
     pub fn run(
         &mut self,
         stack: &Stack,
-        mispredictions: &mut dyn Mispredictions,
+        mispredictions: &mut Mispredictions,
     ) -> Result<Vec<Option<u32>>, WindowError> {
+        mispredictions.begin();
         let board = &mut self.board;
         // Uop cache and memory are those of a program that has run before.
         board.pass(board.now() + BETWEEN);
@@ -131,23 +125,29 @@ impl<'a> Windows<'a> {
                 Vacant(place) => place.insert(way(self.core, &self.image, from, to)?),
             };
             for part in parts {
-                let length = part.program.len();
-                if let Some(branch) = part.not_taken {
-                    let time = board.retire(&part.program, length, Leave::Sequential);
-                    if std::env::var("DBG").is_ok() { for t in board.times() { println!("{:x}  {:?}", branch.address, t); } }
-                    if mispredictions.not_taken(branch) {
-                        board.mispredicted(time);
-                    }
-                    continue;
-                }
-                let time = board.retire(&part.program, length, Leave::Taken);
-                    if std::env::var("DBG").is_ok() { for t in board.times() { println!("{:x}  {:?}", to, t); } }
-                if mispredictions.taken(&pair[1]) {
+                let taken = part.branch.taken;
+                let leave = if taken {
+                    Leave::Taken
+                } else {
+                    Leave::Sequential
+                };
+                let time = board.retire(&part.program, part.program.len(), leave);
+                let branch = Branch {
+                    target: if taken {
+                        pair[1].to
+                    } else {
+                        part.branch.target
+                    },
+                    ..part.branch
+                };
+                if mispredictions.of(&branch, taken.then_some(pair[1].mispredicted)) {
                     board.mispredicted(time);
                 }
-                let passed = (time.retired - before).min(u64::from(u16::MAX));
-                cycles.push(Some(passed as u32));
-                before = time.retired;
+                if taken {
+                    let passed = (time.retired - before).min(u64::from(u16::MAX));
+                    cycles.push(Some(passed as u32));
+                    before = time.retired;
+                }
             }
         }
         Ok(cycles)
@@ -182,14 +182,15 @@ fn way(
         let last = instruction.ip() == to;
         let own = &code[begin..decoder.position()];
         if last || instruction.flow_control() == FlowControl::ConditionalBranch {
-            let not_taken = NotTaken {
-                address: instruction.ip(),
-                next: instruction.next_ip(),
-                target: instruction.near_branch_target(),
-            };
             parts.push(Part {
                 program: programmer.program(own, from + begin as u64, 64)?,
-                not_taken: (!last).then_some(not_taken),
+                branch: Branch {
+                    address: instruction.ip(),
+                    fallthrough: instruction.next_ip(),
+                    kind: kind(&instruction).ok_or(WindowError::NoWay { from, to })?,
+                    taken: last,
+                    target: instruction.near_branch_target(),
+                },
             });
             begin = decoder.position();
         }
@@ -202,4 +203,17 @@ fn way(
         }
     }
     Err(WindowError::NoWay { from, to })
+}
+
+/// The class of a near branch.
+fn kind(instruction: &Instruction) -> Option<BranchKind> {
+    Some(match instruction.flow_control() {
+        FlowControl::ConditionalBranch => BranchKind::Conditional,
+        FlowControl::UnconditionalBranch => BranchKind::Jump,
+        FlowControl::IndirectBranch => BranchKind::IndirectJump,
+        FlowControl::Call => BranchKind::Call,
+        FlowControl::IndirectCall => BranchKind::IndirectCall,
+        FlowControl::Return => BranchKind::Return,
+        _ => return None,
+    })
 }

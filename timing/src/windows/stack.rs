@@ -89,14 +89,21 @@ mod tests {
 
     #[test]
     fn entries_come_oldest_first() {
-        let text = "sample,idx,from,to,mispred,cycles\n4,0,8f4,901,0,19\n4,1,967,8d0,1,\n7,0,1,2,0,3";
+        let text =
+            "sample,idx,from,to,mispred,cycles\n4,0,8f4,901,0,19\n4,1,967,8d0,1,\n7,0,1,2,0,3";
         let stacks = read_stacks(text).unwrap();
         assert_eq!(stacks.len(), 2);
         assert_eq!(stacks[0].entries[0].from, 0x967);
         assert_eq!(stacks[0].entries[0].cycles, None);
         assert!(stacks[0].entries[0].mispredicted);
         assert_eq!(stacks[0].entries[1].cycles, Some(19));
-        for bad in ["4,0,8f4,901,0", "4,0,8g4,901,0,1", "4,0,8f4,901,2,1", "4,0,1,2,0,1,1", "x,0,1,2,0,1"] {
+        for bad in [
+            "4,0,8f4,901,0",
+            "4,0,8g4,901,0,1",
+            "4,0,8f4,901,2,1",
+            "4,0,1,2,0,1,1",
+            "x,0,1,2,0,1",
+        ] {
             let error = read_stacks(&format!("head\n{bad}")).unwrap_err();
             assert_eq!(error.line, 2);
         }

@@ -1,0 +1,260 @@
+//! Predictors as data.
+
+use serde::{Deserialize, Serialize};
+use vlbr_data::{Named, parse_toml};
+
+use super::error::PredictorError;
+
+/// Longest history, in bits.
+pub(crate) const MAX_HISTORY: u32 = 3968;
+/// Most tagged tables of a part.
+pub(crate) const MAX_TABLES: usize = 16;
+/// Most entries of a table of counters.
+const MAX_COUNTERS: u32 = 1 << 22;
+/// Most sets of a tagged table or of the branch target buffer.
+const MAX_SETS: u32 = 1 << 16;
+/// Most ways of either.
+const MAX_WAYS: u32 = 16;
+/// Most entries of the return stack.
+const MAX_RETURNS: u32 = 1024;
+/// Most entries of the loop part.
+const MAX_LOOPS: u32 = 1 << 12;
+
+/// A predictor as data: what stands in a front end, with sizes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictorConfig {
+    /// Name.
+    pub name: String,
+    /// Other names; processors it holds for are among them.
+    #[serde(default)]
+    pub alias: Vec<String>,
+    /// What is known of whose hardware, from where, and what is assumed.
+    pub source: String,
+    /// Seed of the choices that hardware makes at random. Default: 1.
+    #[serde(default = "one")]
+    pub seed: u32,
+    /// How conditional branches are predicted.
+    pub direction: DirectionConfig,
+    /// How indirect jumps and calls are predicted.
+    pub indirect: IndirectConfig,
+    /// How returns are predicted.
+    pub return_stack: ReturnStackConfig,
+    /// The branch target buffer.
+    pub btb: BtbConfig,
+}
+
+/// How conditional branches are predicted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DirectionConfig {
+    /// Every conditional branch is taken.
+    AlwaysTaken,
+    /// Counters of two bits, chosen by the address (Smith 1981).
+    Bimodal {
+        /// Counters, a power of two.
+        entries: u32,
+    },
+    /// Counters of two bits, chosen by address and global history (McFarling 1993).
+    Gshare {
+        /// Counters, a power of two.
+        entries: u32,
+        /// Directions in the history, at most the bits of an index.
+        history: u32,
+    },
+    /// Tagged tables with histories of growing length (Seznec and Michaud 2006).
+    Tage(TageConfig),
+}
+
+/// A direction predictor of the TAGE class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TageConfig {
+    /// Counters of the base predictor, a power of two.
+    pub base: u32,
+    /// What a branch adds to the history.
+    pub history: HistoryKind,
+    /// The tagged tables, by growing history.
+    pub tables: Vec<TableConfig>,
+    /// Entries of the loop part, a power of two from 4 on; 0: there is none.
+    pub loops: u32,
+    /// Counters of each table of the statistical corrector, a power of two; 0: there is none.
+    pub corrector: u32,
+}
+
+/// What a branch adds to the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HistoryKind {
+    /// A conditional branch one bit, its direction; another branch two bits of its target.
+    Outcome,
+    /// A taken branch two bits, and address and target are mixed into the youngest sixteen.
+    Path,
+}
+
+/// A tagged table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableConfig {
+    /// Bits of history that choose the entry.
+    pub history: u32,
+    /// Sets, a power of two.
+    pub sets: u32,
+    /// Ways.
+    pub ways: u32,
+    /// Bits of a tag.
+    pub tag: u32,
+}
+
+/// How indirect jumps and calls are predicted: by tagged tables over the path, the branch target buffer
+/// being the base. No tables: by the branch target buffer alone, that is as the last time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndirectConfig {
+    /// The tagged tables, by growing history.
+    pub tables: Vec<TableConfig>,
+}
+
+/// How returns are predicted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnStackConfig {
+    /// Return addresses it holds; 0: returns are predicted as indirect jumps are.
+    pub entries: u32,
+    /// What predicts a return when every entry was used.
+    pub underflow: Underflow,
+    /// A call of the next instruction pushes a return address too.
+    pub zero_length_calls: bool,
+}
+
+/// What predicts a return when every entry of the return stack was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Underflow {
+    /// The stack goes round: what stood there before.
+    Wraps,
+    /// The indirect predictor.
+    Indirect,
+}
+
+/// The branch target buffer: an entry for each branch that was taken, with its last target; the entry of a
+/// set that was used longest ago is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BtbConfig {
+    /// Sets, a power of two.
+    pub sets: u32,
+    /// Ways.
+    pub ways: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl PredictorConfig {
+    /// Reads a configuration and checks it.
+    ///
+    /// # Errors
+    /// Text that cannot be read, sizes that are not supported.
+    pub fn from_toml(text: &str) -> Result<Self, PredictorError> {
+        let config: Self = parse_toml(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether a predictor can be made of it. Together the limits keep one below 100 MiB.
+    ///
+    /// # Errors
+    /// The first size that is not supported.
+    pub fn check(&self) -> Result<(), PredictorError> {
+        match &self.direction {
+            DirectionConfig::AlwaysTaken => {}
+            DirectionConfig::Bimodal { entries } => {
+                power("direction.entries", *entries, 1, MAX_COUNTERS)?
+            }
+            DirectionConfig::Gshare { entries, history } => {
+                power("direction.entries", *entries, 1, MAX_COUNTERS)?;
+                range("direction.history", *history, 0, entries.trailing_zeros())?;
+            }
+            DirectionConfig::Tage(tage) => tage.check()?,
+        }
+        tables("indirect.tables", &self.indirect.tables)?;
+        range(
+            "return_stack.entries",
+            self.return_stack.entries,
+            0,
+            MAX_RETURNS,
+        )?;
+        power("btb.sets", self.btb.sets, 1, MAX_SETS)?;
+        range("btb.ways", self.btb.ways, 1, MAX_WAYS)
+    }
+}
+
+impl TageConfig {
+    fn check(&self) -> Result<(), PredictorError> {
+        power("direction.base", self.base, 1, MAX_COUNTERS)?;
+        if self.loops != 0 {
+            power("direction.loops", self.loops, 4, MAX_LOOPS)?;
+        }
+        if self.corrector != 0 {
+            power("direction.corrector", self.corrector, 16, MAX_SETS)?;
+        }
+        tables("direction.tables", &self.tables)
+    }
+}
+
+fn tables(part: &'static str, tables: &[TableConfig]) -> Result<(), PredictorError> {
+    range(
+        part,
+        tables.len().try_into().unwrap_or(u32::MAX),
+        0,
+        MAX_TABLES as u32,
+    )?;
+    let mut before = 0;
+    for table in tables {
+        power(part, table.sets, 1, MAX_SETS)?;
+        range(part, table.ways, 1, MAX_WAYS)?;
+        range(part, table.tag, 4, 16)?;
+        range(part, table.history, 2, MAX_HISTORY)?;
+        if table.history < before {
+            return Err(PredictorError::Order {
+                part,
+                length: table.history,
+                before,
+            });
+        }
+        before = table.history;
+    }
+    Ok(())
+}
+
+fn range(part: &'static str, size: u32, least: u32, most: u32) -> Result<(), PredictorError> {
+    if (least..=most).contains(&size) {
+        return Ok(());
+    }
+    Err(PredictorError::Range {
+        part,
+        size,
+        least,
+        most,
+    })
+}
+
+fn power(part: &'static str, size: u32, least: u32, most: u32) -> Result<(), PredictorError> {
+    if !size.is_power_of_two() {
+        return Err(PredictorError::PowerOfTwo { part, size });
+    }
+    range(part, size, least, most)
+}
+
+impl Named for PredictorConfig {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_called(&self, text: &str) -> bool {
+        self.name.eq_ignore_ascii_case(text)
+            || self.alias.iter().any(|a| a.eq_ignore_ascii_case(text))
+    }
+}

@@ -1,0 +1,42 @@
+//! Why a configuration makes no predictor.
+
+use vlbr_data::TomlError;
+
+/// Why a configuration makes no predictor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PredictorError {
+    /// Text that cannot be read.
+    #[error(transparent)]
+    Toml(#[from] TomlError),
+    /// A size that indexes by bits of an address.
+    #[error("{part}: {size} is no power of two")]
+    PowerOfTwo {
+        /// Key of the configuration.
+        part: &'static str,
+        /// The size.
+        size: u32,
+    },
+    /// A size outside of what is supported.
+    #[error("{part}: {size} is not in {least} to {most}")]
+    Range {
+        /// Key of the configuration.
+        part: &'static str,
+        /// The size.
+        size: u32,
+        /// Least.
+        least: u32,
+        /// Most.
+        most: u32,
+    },
+    /// Tables whose histories do not grow.
+    #[error("{part}: a history of {length} bits stands behind one of {before}")]
+    Order {
+        /// Key of the configuration.
+        part: &'static str,
+        /// History of the table, in bits.
+        length: u32,
+        /// That of the table before it.
+        before: u32,
+    },
+}

@@ -1,0 +1,161 @@
+//! The loop part: branches that go one way a fixed number of times, then once the other.
+
+use super::lfsr::Lfsr;
+
+/// Ways of a set.
+const WAYS: usize = 4;
+/// A trip count beyond this is not followed.
+const MAX_TRIPS: u16 = 1 << 12;
+/// Loops seen with the same count before the part predicts.
+const SURE: u8 = 3;
+/// Age of an entry that predicted well.
+const MAX_AGE: u8 = 7;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    tag: u16,
+    /// Occurrences of the last whole loop, the exit included; 0: none was whole yet.
+    trips: u16,
+    /// Occurrences of the running loop.
+    now: u16,
+    /// Loops in a row with `trips`.
+    sure: u8,
+    /// 0: may be replaced.
+    age: u8,
+    /// Direction of all occurrences but the last.
+    body: bool,
+}
+
+/// The loop part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Loops {
+    entries: Vec<Entry>,
+    /// Whether it was right more often than the tables where they differ, from 0 on.
+    trust: i8,
+}
+
+/// What the loop part says of a branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guess {
+    slot: usize,
+    pub(crate) taken: bool,
+    /// The count is sure.
+    sure: bool,
+}
+
+impl Loops {
+    /// `entries`: a power of two from 4 on.
+    pub(crate) fn new(entries: u32) -> Self {
+        Self {
+            entries: vec![Entry::default(); entries as usize],
+            trust: -1,
+        }
+    }
+
+    fn set_and_tag(&self, address: u64) -> (usize, u16) {
+        let sets = self.entries.len() / WAYS;
+        let mixed = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // A tag of 0 would be that of an unused entry.
+        let tag = (mixed >> 32) as u16 | 1;
+        ((mixed >> 48) as usize % sets * WAYS, tag)
+    }
+
+    /// What it says of the branch at `address`, if it knows it.
+    #[inline]
+    pub(crate) fn guess(&self, address: u64) -> Option<Guess> {
+        let (set, tag) = self.set_and_tag(address);
+        let ways = &self.entries[set..set + WAYS];
+        let way = ways.iter().position(|entry| entry.tag == tag)?;
+        let entry = &ways[way];
+        let last = entry.trips != 0 && entry.now + 1 == entry.trips;
+        Some(Guess {
+            slot: set + way,
+            taken: entry.body != last,
+            sure: entry.sure >= SURE,
+        })
+    }
+
+    /// Whether to follow it.
+    #[inline]
+    pub(crate) fn follows(&self, guess: &Guess) -> bool {
+        guess.sure && self.trust >= 0
+    }
+
+    /// Learns that the branch at `address` went as `taken` says, where the tables said `tables`.
+    #[inline]
+    pub(crate) fn update(
+        &mut self,
+        address: u64,
+        guess: Option<Guess>,
+        tables: bool,
+        taken: bool,
+        random: &mut Lfsr,
+    ) {
+        match guess {
+            Some(guess) => self.learn(guess, tables, taken),
+            // A loop is seen first when its exit is mispredicted.
+            None if tables != taken && random.next() & 1 == 0 => self.allocate(address, taken),
+            None => {}
+        }
+    }
+
+    fn learn(&mut self, guess: Guess, tables: bool, taken: bool) {
+        let entry = &mut self.entries[guess.slot];
+        if guess.sure {
+            if guess.taken != taken {
+                *entry = Entry::default();
+                if tables == taken {
+                    self.trust = (self.trust - 1).max(-64);
+                }
+                return;
+            }
+            if tables != taken {
+                self.trust = (self.trust + 1).min(63);
+                entry.age = (entry.age + 1).min(MAX_AGE);
+            }
+        }
+        entry.now += 1;
+        if taken == entry.body {
+            if entry.now >= MAX_TRIPS || (entry.trips != 0 && entry.now >= entry.trips) {
+                // Longer than the last time, or too long to be followed.
+                entry.trips = 0;
+                entry.sure = 0;
+                if entry.now >= MAX_TRIPS {
+                    *entry = Entry::default();
+                }
+            }
+            return;
+        }
+        if entry.now == entry.trips {
+            entry.sure = (entry.sure + 1).min(SURE);
+        } else if entry.trips == 0 && entry.now > 2 {
+            entry.trips = entry.now;
+            entry.sure = 0;
+        } else {
+            // Two counts that differ, or a branch that turns at once.
+            *entry = Entry::default();
+            return;
+        }
+        entry.now = 0;
+    }
+
+    fn allocate(&mut self, address: u64, taken: bool) {
+        let (set, tag) = self.set_and_tag(address);
+        let ways = &mut self.entries[set..set + WAYS];
+        match ways.iter_mut().find(|entry| entry.age == 0) {
+            Some(entry) => {
+                *entry = Entry {
+                    tag,
+                    age: MAX_AGE,
+                    body: !taken,
+                    ..Entry::default()
+                };
+            }
+            None => {
+                for entry in ways {
+                    entry.age -= 1;
+                }
+            }
+        }
+    }
+}

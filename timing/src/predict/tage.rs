@@ -1,0 +1,248 @@
+//! A direction predictor of the TAGE class.
+
+use super::bimodal::Bimodal;
+use super::config::{HistoryKind, MAX_TABLES, TageConfig};
+use super::corrector::Corrector;
+use super::entry::{Key, Keys, folds};
+use super::history::{Fold, History, Push};
+use super::lfsr::Lfsr;
+use super::loops::Loops;
+
+/// Bounds of a counter of three bits: negative is not taken.
+const COUNTER: (i8, i8) = (-4, 3);
+/// Bound of a useful counter.
+const USEFUL: u8 = 3;
+/// Failed allocations, less those that succeeded, after which every useful counter is halved.
+const TICKS: i32 = 1023;
+/// Most entries allocated at one misprediction.
+const ALLOCATED: u32 = 2;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    tag: u16,
+    counter: i8,
+    useful: u8,
+}
+
+impl Entry {
+    fn taken(self) -> bool {
+        self.counter >= 0
+    }
+
+    fn is_weak(self) -> bool {
+        matches!(self.counter, -1 | 0)
+    }
+}
+
+/// A direction predictor of the TAGE class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tage {
+    base: Bimodal,
+    keys: Vec<Keys>,
+    entries: Vec<Entry>,
+    kind: HistoryKind,
+    history: History,
+    folds: Vec<Fold>,
+    loops: Option<Loops>,
+    corrector: Option<Corrector>,
+    /// Whether the alternate prediction is better where the provider is new, from 0 on.
+    trust_alternate: i8,
+    ticks: i32,
+    random: Lfsr,
+}
+
+/// Where a prediction comes from.
+#[derive(Clone, Copy, Debug)]
+struct Lookup {
+    keys: [Key; MAX_TABLES],
+    base: usize,
+    /// Table and entry of the longest history that matches, and of the next one.
+    provider: Option<(usize, usize)>,
+    alternate: Option<usize>,
+}
+
+impl Tage {
+    pub(crate) fn new(config: &TageConfig, seed: u32) -> Self {
+        let (keys, entries) = Keys::of(&config.tables);
+        Self {
+            base: Bimodal::new(config.base),
+            keys,
+            entries: vec![Entry::default(); entries],
+            kind: config.history,
+            history: History::new(),
+            folds: folds(&config.tables),
+            loops: (config.loops != 0).then(|| Loops::new(config.loops)),
+            corrector: (config.corrector != 0).then(|| Corrector::new(config.corrector)),
+            trust_alternate: 0,
+            ticks: 0,
+            random: Lfsr::new(seed),
+        }
+    }
+
+    fn look_up(&self, address: u64) -> Lookup {
+        let mut lookup = Lookup {
+            keys: [Key::default(); MAX_TABLES],
+            base: self.base.slot(address),
+            provider: None,
+            alternate: None,
+        };
+        let tables = self.keys.iter().zip(&self.folds).zip(&mut lookup.keys);
+        for (table, ((keys, fold), slot)) in tables.enumerate() {
+            let key = keys.key(address, fold.value());
+            *slot = key;
+            let first = key.set as usize;
+            let set = &self.entries[first..first + keys.ways as usize];
+            if let Some(way) = set.iter().position(|entry| entry.tag == key.tag) {
+                lookup.alternate = lookup.provider.map(|(_, entry)| entry);
+                lookup.provider = Some((table, first + way));
+            }
+        }
+        lookup
+    }
+
+    fn direction(&self, entry: Option<usize>, base: usize) -> bool {
+        entry.map_or_else(|| self.base.predict(base), |at| self.entries[at].taken())
+    }
+
+    /// The prediction for a conditional branch that then went as `taken` says. The history is told
+    /// separately.
+    pub(crate) fn predict_and_update(&mut self, address: u64, taken: bool) -> bool {
+        let lookup = self.look_up(address);
+        let alternate = self.direction(lookup.alternate, lookup.base);
+        let (tables, weak) = match lookup.provider {
+            None => (alternate, self.base.is_weak(lookup.base)),
+            Some((_, at)) => {
+                let entry = self.entries[at];
+                let new = entry.is_weak() && entry.useful == 0;
+                if new && self.trust_alternate >= 0 {
+                    (alternate, true)
+                } else {
+                    (entry.taken(), entry.is_weak())
+                }
+            }
+        };
+        let mut predicted = tables;
+        if let Some(corrector) = &mut self.corrector {
+            predicted = corrector.predict_and_update(address, &self.history, tables, weak, taken);
+        }
+        if let Some(loops) = &mut self.loops {
+            let guess = loops.guess(address);
+            let before = predicted;
+            if let Some(guess) = guess.filter(|guess| loops.follows(guess)) {
+                predicted = guess.taken;
+            }
+            loops.update(address, guess, before, taken, &mut self.random);
+        }
+        self.update(&lookup, alternate, tables, taken);
+        predicted
+    }
+
+    fn update(&mut self, lookup: &Lookup, alternate: bool, tables: bool, taken: bool) {
+        let mut allocate = tables != taken;
+        match lookup.provider {
+            None => self.base.update(lookup.base, taken),
+            Some((table, at)) => {
+                let entry = self.entries[at];
+                let provided = entry.taken();
+                if entry.is_weak() && entry.useful == 0 {
+                    // Its counter only needs time.
+                    allocate &= provided != taken;
+                    if provided != alternate {
+                        let step = if alternate == taken { 1 } else { -1 };
+                        self.trust_alternate = (self.trust_alternate + step).clamp(-8, 7);
+                    }
+                    match lookup.alternate {
+                        Some(other) => step(&mut self.entries[other].counter, taken),
+                        None => self.base.update(lookup.base, taken),
+                    }
+                }
+                let entry = &mut self.entries[at];
+                if provided != alternate {
+                    if provided == taken {
+                        entry.useful = (entry.useful + 1).min(USEFUL);
+                    } else {
+                        entry.useful = entry.useful.saturating_sub(1);
+                    }
+                }
+                step(&mut entry.counter, taken);
+                allocate &= table + 1 < self.keys.len();
+            }
+        }
+        if allocate {
+            let first = lookup.provider.map_or(0, |(table, _)| table + 1);
+            self.allocate(lookup, first, taken);
+        }
+    }
+
+    /// Entries for a branch that was mispredicted, in tables from `first` on.
+    fn allocate(&mut self, lookup: &Lookup, first: usize, taken: bool) {
+        let random = self.random.next();
+        // Now and then a longer history than the next one is tried at once.
+        let skip = usize::from(random & 3 == 0) + usize::from(random & 15 == 0);
+        let mut table = if first + skip < self.keys.len() {
+            first + skip
+        } else {
+            first
+        };
+        let mut allocated = 0;
+        while table < self.keys.len() && allocated < ALLOCATED {
+            let key = lookup.keys[table];
+            let ways = self.keys[table].ways as usize;
+            let set = &mut self.entries[key.set as usize..key.set as usize + ways];
+            if let Some(entry) = set.iter_mut().find(|entry| entry.useful == 0) {
+                *entry = Entry {
+                    tag: key.tag,
+                    counter: if taken { 0 } else { -1 },
+                    useful: 0,
+                };
+                allocated += 1;
+                self.ticks = (self.ticks - 1).max(0);
+                // The next one would mostly learn the same.
+                table += 2;
+            } else {
+                self.ticks += 1;
+                table += 1;
+            }
+        }
+        if self.ticks >= TICKS {
+            self.ticks = 0;
+            for entry in &mut self.entries {
+                entry.useful >>= 1;
+            }
+        }
+    }
+
+    /// Tells the history of a branch.
+    pub(crate) fn note(&mut self, address: u64, target: u64, conditional: bool, taken: bool) {
+        let push = match self.kind {
+            HistoryKind::Outcome if conditional => Push {
+                count: 1,
+                value: u16::from(taken),
+            },
+            HistoryKind::Outcome => Push {
+                count: 2,
+                value: mix(address, target) & 3,
+            },
+            HistoryKind::Path if taken => Push {
+                count: 2,
+                value: mix(address, target),
+            },
+            HistoryKind::Path => return,
+        };
+        self.history.push(push, &mut self.folds);
+    }
+}
+
+/// Sixteen bits of a branch and its target.
+pub(crate) fn mix(address: u64, target: u64) -> u16 {
+    let mixed = (address ^ target.rotate_left(24)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 48) as u16
+}
+
+fn step(counter: &mut i8, taken: bool) {
+    *counter = if taken {
+        (*counter + 1).min(COUNTER.1)
+    } else {
+        (*counter - 1).max(COUNTER.0)
+    };
+}

@@ -1,0 +1,49 @@
+//! The branch target buffer.
+
+use super::config::BtbConfig;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    /// Address of the branch, plus one: 0 is an unused entry.
+    tag: u64,
+    target: u64,
+}
+
+/// Last targets of branches that were taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetBuffer {
+    /// By set; in a set the one that was used last comes first.
+    entries: Vec<Entry>,
+    set_mask: usize,
+    ways: usize,
+}
+
+impl TargetBuffer {
+    pub(crate) fn new(config: &BtbConfig) -> Self {
+        Self {
+            entries: vec![Entry::default(); (config.sets * config.ways) as usize],
+            set_mask: config.sets as usize - 1,
+            ways: config.ways as usize,
+        }
+    }
+
+    /// The target it holds of the branch at `address`, which went to `target` now.
+    #[inline]
+    pub(crate) fn look_up_and_update(&mut self, address: u64, target: u64) -> Option<u64> {
+        // Branches of one line are in different sets, and so are those of small functions a page apart.
+        let hash = address ^ (address >> 17);
+        let first = (hash as usize & self.set_mask) * self.ways;
+        let set = &mut self.entries[first..first + self.ways];
+        let tag = address.wrapping_add(1);
+        let entry = Entry { tag, target };
+        if set[0].tag == tag {
+            return Some(std::mem::replace(&mut set[0], entry).target);
+        }
+        let found = set.iter().position(|entry| entry.tag == tag);
+        let held = found.map(|way| set[way].target);
+        let last = found.unwrap_or(self.ways - 1);
+        set[..=last].rotate_right(1);
+        set[0] = entry;
+        held
+    }
+}

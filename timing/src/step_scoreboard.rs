@@ -1,0 +1,207 @@
+//! The retirement scoreboard as the clock of a thread.
+
+use std::sync::Arc;
+
+use vlbr_arch::{BranchClass, Cycles};
+use vlbr_cpu::{Block, Code, Exit, Slots, Step, StepClock, StepId, StepTime};
+
+use crate::lower::LowerError;
+use crate::microarchitecture::Microarchitecture;
+use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig};
+use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
+
+/// Who says which branches were mispredicted.
+#[derive(Clone, Debug, Default)]
+pub enum Mispredicts {
+    /// The bits of the trace. Branches that were not taken have none: they were foreseen.
+    #[default]
+    Recorded,
+    /// A predictor, which begins empty.
+    Predicted(PredictorConfig),
+}
+
+/// A step as the clock needs it.
+#[derive(Clone, Copy, Debug)]
+struct Prepared {
+    block: u32,
+    retired: u16,
+    leave: Leave,
+    recorded: bool,
+    /// The near branch at its end.
+    branch: Option<Branch>,
+}
+
+/// The steps of a code, made ready for the scoreboard.
+#[derive(Clone, Debug)]
+pub struct StepPrograms {
+    programs: Arc<[Program]>,
+    steps: Arc<[Prepared]>,
+    start: Scoreboard,
+    predictor: Option<Predictor>,
+}
+
+impl StepPrograms {
+    /// The steps of `code` on `core`.
+    ///
+    /// # Errors
+    /// A block that cannot be lowered.
+    pub fn new(
+        core: &Microarchitecture,
+        code: &Code,
+        mispredicts: &Mispredicts,
+    ) -> Result<Self, LowerError> {
+        let mut programmer = Programmer::new(core);
+        let programs = code.blocks().iter().map(|block| {
+            let mode = block.mode();
+            let address = block.address().wrapping_add(mode.cs_base);
+            programmer.program(block.bytes(), address, mode.code_size.bits())
+        });
+        let programs = programs.collect::<Result<_, _>>()?;
+        let steps = code.steps().iter().map(|step| {
+            let block = code.block(step.block);
+            Prepared {
+                block: step.block.0,
+                retired: step.retired,
+                leave: leave(step, block),
+                recorded: step.exit.is_mispredicted(),
+                branch: branch(step, block),
+            }
+        });
+        let predictor = match mispredicts {
+            Mispredicts::Recorded => None,
+            Mispredicts::Predicted(config) => Some(Predictor::new(config)),
+        };
+        Ok(Self {
+            programs,
+            steps: steps.collect(),
+            start: Scoreboard::new(core),
+            predictor,
+        })
+    }
+
+    /// The clock of a thread at its start.
+    #[must_use]
+    pub fn clock(&self) -> ScoreboardClock {
+        ScoreboardClock {
+            programs: Arc::clone(&self.programs),
+            steps: Arc::clone(&self.steps),
+            board: self.start.clone(),
+            predictor: self.predictor.clone(),
+            before: 0,
+            end: 0,
+            transferred: 0,
+        }
+    }
+}
+
+fn leave(step: &Step, block: &Block) -> Leave {
+    match step.exit {
+        Exit::Sequential => Leave::Sequential,
+        Exit::Event { .. } => Leave::Event,
+        Exit::Gap => Leave::Gap,
+        Exit::Taken { .. } => match block.branch().map(|branch| branch.class) {
+            // The pipeline drains: the instruction serializes.
+            Some(BranchClass::Far(_)) | None => Leave::Sequential,
+            Some(_) => Leave::Taken,
+        },
+    }
+}
+
+/// The near branch that retired at the end of `step`; of one that may not have been taken only if the trace
+/// knows.
+fn branch(step: &Step, block: &Block) -> Option<Branch> {
+    let own = block.branch().filter(|_| step.retires_branch(block))?;
+    let kind = match own.class {
+        BranchClass::Jcc => BranchKind::Conditional,
+        BranchClass::NearRelJmp => BranchKind::Jump,
+        BranchClass::NearIndJmp => BranchKind::IndirectJump,
+        BranchClass::NearRelCall | BranchClass::NearRelCallZero => BranchKind::Call,
+        BranchClass::NearIndCall => BranchKind::IndirectCall,
+        BranchClass::NearRet => BranchKind::Return,
+        BranchClass::Far(_) => return None,
+    };
+    let base = block.mode().cs_base;
+    let (taken, target) = match step.exit {
+        Exit::Taken { target, .. } => (true, target.address.wrapping_add(target.cs_base)),
+        Exit::Sequential => (false, own.target.unwrap_or_default().wrapping_add(base)),
+        // The branch retired, and an event took over at its target or behind it.
+        Exit::Event { .. } if kind == BranchKind::Conditional => {
+            (false, own.target.unwrap_or_default().wrapping_add(base))
+        }
+        Exit::Event { .. } | Exit::Gap => return None,
+    };
+    Some(Branch {
+        address: block.last_address().wrapping_add(base),
+        fallthrough: block.address_of(block.instructions()).wrapping_add(base),
+        kind,
+        taken,
+        target,
+    })
+}
+
+/// A thread on the scoreboard.
+#[derive(Clone, Debug)]
+pub struct ScoreboardClock {
+    programs: Arc<[Program]>,
+    steps: Arc<[Prepared]>,
+    board: Scoreboard,
+    predictor: Option<Predictor>,
+    /// End of the step before the last one, and of the last one.
+    before: u64,
+    end: u64,
+    /// End of the last step that made a transfer.
+    transferred: u64,
+}
+
+impl ScoreboardClock {
+    /// The core.
+    #[must_use]
+    pub const fn board(&self) -> &Scoreboard {
+        &self.board
+    }
+}
+
+impl StepClock for ScoreboardClock {
+    #[inline]
+    fn retire(&mut self, code: &Code, step: StepId) -> StepTime {
+        let prepared = &self.steps[step.0 as usize];
+        let program = &self.programs[prepared.block as usize];
+        let done = self
+            .board
+            .retire(program, prepared.retired.into(), prepared.leave);
+        let transfers = code.transfer(step).is_some();
+        self.before = self.end;
+        self.end = self.end.max(done.retired);
+        if transfers {
+            // An event transfers too, which the scoreboard does not know as a branch.
+            self.end = self.end.max(self.transferred + 1);
+            self.transferred = self.end;
+            self.board.pass_retirement(self.end);
+        }
+        let mut mispredicted = prepared.recorded;
+        if let (Some(predictor), Some(branch)) = (&mut self.predictor, &prepared.branch) {
+            let prediction = predictor.predict_and_update(branch);
+            mispredicted = prediction.mispredicted();
+            if prediction.btb_missed && !mispredicted {
+                self.board.resteered();
+            }
+        }
+        if mispredicted {
+            self.board.mispredicted(done);
+        }
+        StepTime {
+            end: Cycles::new(self.end),
+            mispredicted,
+        }
+    }
+
+    fn retired_at(&self, index: u16) -> Cycles {
+        let time = self.board.times().get(usize::from(index));
+        let retired = time.map_or(self.end, |time| time.retired);
+        Cycles::new(retired.clamp(self.before, self.end))
+    }
+
+    fn slots(&self) -> Option<Slots> {
+        Some(self.board.slots())
+    }
+}
