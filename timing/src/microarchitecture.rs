@@ -245,6 +245,18 @@ impl Microarchitecture {
         })
     }
 
+    /// The same core with other buffers and delays.
+    ///
+    /// # Errors
+    /// One out of range.
+    pub fn with_pipeline(&self, pipeline: Pipeline) -> Result<Self, MicroarchitectureError> {
+        check_pipeline(&pipeline)?;
+        Ok(Self {
+            pipeline,
+            ..self.clone()
+        })
+    }
+
     /// The same core without what was fitted to measurements.
     #[must_use]
     pub fn without_fit(&self) -> Self {

@@ -77,50 +77,44 @@ impl Judge<'_> {
         Ok(comparison)
     }
 
-    /// Tries neighbours of each delay until none is better.
+    /// Tries every combination of the delays and takes the first that is best.
     fn fit(
         &self,
         core: &Microarchitecture,
     ) -> Result<Microarchitecture, Box<dyn std::error::Error>> {
         let mut best = core.clone();
         let mut least = self.compare(&best, 0)?.cost();
-        loop {
-            let before = least;
-            for (name, change) in CHANGES {
-                for by in [-2_i32, -1, 1, 2] {
-                    let mut core = best.clone();
-                    change(&mut core.pipeline, by);
-                    let cost = self.compare(&core, 0)?.cost();
-                    if cost < least {
-                        eprintln!("{name} {by:+}: {least:.4} to {cost:.4}");
-                        (best, least) = (core, cost);
-                    }
-                }
-            }
-            if least == before {
-                return Ok(best);
+        eprintln!("as it is: {least:.5}");
+        for pipeline in combinations(core.pipeline) {
+            let core = core.with_pipeline(pipeline)?;
+            let cost = self.compare(&core, 0)?.cost();
+            if cost < least {
+                eprintln!("{cost:.5}: {pipeline:?}");
+                (best, least) = (core, cost);
             }
         }
+        Ok(best)
     }
 }
 
-type Change = fn(&mut Pipeline, i32);
-
-/// The delays that are fitted.
-const CHANGES: [(&str, Change); 7] = [
-    ("forward_vector", |p, by| by_sum(&mut p.forward_vector, by)),
-    ("mispredict", |p, by| by_sum(&mut p.mispredict, by)),
-    ("ms_switch", |p, by| by_sum(&mut p.ms_switch, by)),
-    ("taken", |p, by| by_sum(&mut p.taken, by)),
-    ("retire", |p, by| {
-        p.retire = p.retire.saturating_add_signed(by).max(1)
-    }),
-    ("dsb_switch", |p, by| by_sum(&mut p.dsb_switch, by)),
-    ("jcc_erratum", |p, _| p.jcc_erratum = !p.jcc_erratum),
-];
-
-fn by_sum(value: &mut u32, by: i32) {
-    *value = value.saturating_add_signed(by);
+/// Delays that are fitted, all combinations.
+fn combinations(start: Pipeline) -> impl Iterator<Item = Pipeline> {
+    (12..=18).flat_map(move |mispredict| {
+        (0..=4).flat_map(move |ms_switch| {
+            (0..=3).flat_map(move |forward_vector| {
+                (0..=1).flat_map(move |taken| {
+                    [false, true].map(|jcc_erratum| Pipeline {
+                        mispredict,
+                        ms_switch,
+                        forward_vector,
+                        taken,
+                        jcc_erratum,
+                        ..start
+                    })
+                })
+            })
+        })
+    })
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {

@@ -24,7 +24,7 @@ pub(crate) use fusion::{fuse, macro_fuses};
 pub(crate) use idiom::{Idiom, idiom};
 pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
-    Operation, high_bytes, is_slow_lea, loads_whole, vector_load_latency, written,
+    HighBytes, Operation, is_slow_lea, loads_whole, vector_load_latency, written,
 };
 pub(crate) use values::{LOADED, STACK, STORED, value_of};
 
@@ -346,7 +346,7 @@ impl Lowering {
             self.memory.commit(before, after);
         }
 
-        let (merged, high) = operands::high_bytes(info, carry.high);
+        let (merged, high) = HighBytes::of(info).follow(carry.high);
         lowered.merges += merged;
         carry.high = high;
         let written = operands::written(info);

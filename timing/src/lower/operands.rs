@@ -202,30 +202,50 @@ pub(crate) fn loads_whole(register: Register) -> u16 {
     }
 }
 
-/// Follows which registers have a high byte that is renamed apart (`high`, one bit each): how many
-/// must be joined before `info` can read them, and which remain.
-pub(crate) fn high_bytes(info: &InstructionInfo, high: u16) -> (u32, u16) {
-    let bit = |register: Register| match register.full_register() {
-        full if full.is_gpr64() => 1_u16 << full.number(),
-        _ => 0,
-    };
-    let (mut joined, mut written, mut apart) = (0, 0, 0);
-    for used in info.used_registers() {
-        let register = used.register();
-        if is_high_byte(register) {
-            if writes(used.access()) {
-                apart |= bit(register);
+/// General-purpose registers, one bit each, that an instruction reads as a whole, writes as a whole, and of which it
+/// writes the high byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HighBytes {
+    reads: u16,
+    writes: u16,
+    apart: u16,
+}
+
+impl HighBytes {
+    pub(crate) fn of(info: &InstructionInfo) -> Self {
+        let bit = |register: Register| match register.full_register() {
+            full if full.is_gpr64() => 1_u16 << full.number(),
+            _ => 0,
+        };
+        let mut masks = Self::default();
+        for used in info.used_registers() {
+            let register = used.register();
+            if is_high_byte(register) {
+                if writes(used.access()) {
+                    masks.apart |= bit(register);
+                }
+                continue;
             }
-            continue;
+            if reads(used.access()) && !register.is_gpr8() {
+                masks.reads |= bit(register);
+            }
+            if writes(used.access()) && register.size() >= 4 {
+                masks.writes |= bit(register);
+            }
         }
-        if reads(used.access()) && !register.is_gpr8() {
-            joined |= bit(register) & high;
-        }
-        if writes(used.access()) && register.size() >= 4 {
-            written |= bit(register);
-        }
+        masks
     }
-    (joined.count_ones(), high & !joined & !written | apart)
+
+    /// Which registers have a high byte that is renamed apart (`high`, one bit each): how many must be joined
+    /// before the instruction can read them, and which remain.
+    #[inline]
+    pub(crate) fn follow(self, high: u16) -> (u32, u16) {
+        let joined = self.reads & high;
+        (
+            joined.count_ones(),
+            high & !joined & !self.writes | self.apart,
+        )
+    }
 }
 
 /// General-purpose registers that an instruction writes, one bit each.

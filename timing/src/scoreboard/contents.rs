@@ -181,8 +181,32 @@ struct Cell {
     committed: u64,
 }
 
-/// Cells that are remembered, by their place in memory.
-const CELLS: usize = 512;
+/// Sets of cells that are remembered, by their place in memory.
+const SETS: usize = 128;
+/// Cells of a set. Those that left the store buffer first are forgotten first.
+const WAYS: usize = 4;
+/// No place.
+const NOWHERE: u64 = u64::MAX;
+
+/// Cells by the 8 bytes they are about, one more than any address shifted right has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CellSet {
+    places: [u64; WAYS],
+    cells: [Cell; WAYS],
+}
+
+impl CellSet {
+    const EMPTY: Self = Self {
+        places: [NOWHERE; WAYS],
+        cells: [Cell {
+            address: 0,
+            size: 0,
+            value: 0,
+            ready: 0,
+            committed: 0,
+        }; WAYS],
+    };
+}
 
 /// What a load finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +231,7 @@ pub(super) enum Source {
 pub(super) struct Contents {
     pub(super) registers: [u64; 16],
     fresh: u64,
-    cells: Vec<Cell>,
+    sets: Vec<CellSet>,
 }
 
 impl Contents {
@@ -215,16 +239,7 @@ impl Contents {
         let mut contents = Self {
             registers: [0; 16],
             fresh: 0x1234_5678_9abc_def1,
-            cells: vec![
-                Cell {
-                    address: 0,
-                    size: 0,
-                    value: 0,
-                    ready: 0,
-                    committed: 0,
-                };
-                CELLS
-            ],
+            sets: vec![CellSet::EMPTY; SETS],
         };
         for number in 0..16 {
             contents.registers[number] = contents.fresh();
@@ -324,38 +339,64 @@ impl Contents {
     }
 
     #[inline]
-    fn cell(address: u64) -> usize {
-        (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 55
+    fn set(place: u64) -> usize {
+        (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize
+    }
+
+    /// The cell that wrote last to the 8 bytes at `place`.
+    #[inline]
+    fn cell(&self, place: u64) -> Option<&Cell> {
+        let set = &self.sets[Self::set(place)];
+        (0..WAYS)
+            .find(|&way| set.places[way] == place)
+            .map(|way| &set.cells[way])
+    }
+
+    #[inline]
+    fn keep(&mut self, place: u64, cell: Cell) {
+        let set = &mut self.sets[Self::set(place)];
+        let mut victim = 0;
+        for way in 0..WAYS {
+            if set.places[way] == place {
+                victim = way;
+                break;
+            }
+            if set.cells[way].committed < set.cells[victim].committed {
+                victim = way;
+            }
+        }
+        set.places[victim] = place;
+        set.cells[victim] = cell;
     }
 
     /// A load of `size` bytes.
     #[inline]
     pub(super) fn load(&mut self, address: u64, size: u8) -> Found {
-        let end = address.wrapping_add(u64::from(size));
-        let first = self.cells[Self::cell(address)];
-        let mut source = first.serves(address, size);
-        if source == Source::Cache && size > 1 {
-            let last = end.wrapping_sub(1);
-            if last >> 3 != address >> 3 {
-                source = self.cells[Self::cell(last)].serves(address, size);
+        let last = address.wrapping_add(u64::from(size.max(1)) - 1);
+        let mut source = Source::Cache;
+        if let Some(cell) = self.cell(address >> 3) {
+            source = cell.serves(address, size);
+            if cell.address == address && cell.size == size {
+                let value = cell.value;
+                return Found { value, source };
             }
         }
-        if first.address == address && first.size == size {
-            return Found {
-                value: first.value,
-                source,
-            };
+        if source == Source::Cache && last >> 3 != address >> 3 {
+            if let Some(cell) = self.cell(last >> 3) {
+                source = cell.serves(address, size);
+            }
         }
         let value = self.fresh();
-        if source == Source::Cache && size <= 8 && size > 0 {
+        if source == Source::Cache && size <= 8 {
             // The same load again gives the same value.
-            self.cells[Self::cell(address)] = Cell {
+            let cell = Cell {
                 address,
                 size,
                 value,
                 ready: 0,
                 committed: 0,
             };
+            self.keep(address >> 3, cell);
         }
         Found { value, source }
     }
@@ -372,7 +413,7 @@ impl Contents {
         };
         let granules = ((address & 7) + u64::from(size.max(1))).div_ceil(8);
         for granule in 0..granules {
-            self.cells[Self::cell(address.wrapping_add(granule * 8))] = cell;
+            self.keep((address >> 3).wrapping_add(granule) & (NOWHERE >> 3), cell);
         }
     }
 }

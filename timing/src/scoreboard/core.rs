@@ -92,6 +92,8 @@ pub struct Scoreboard {
     stack_offset: bool,
     /// General-purpose registers whose last writer was a load, one bit each.
     loaded: u16,
+    /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
+    high: u16,
     /// The front end was sent elsewhere by a misprediction and nothing has been issued since.
     recovering: bool,
     slots: Slots,
@@ -133,6 +135,7 @@ impl Scoreboard {
             taken: 0,
             stack_offset: false,
             loaded: 0,
+            high: 0,
             recovering: false,
             slots: Slots::default(),
             times: Vec::new(),
@@ -386,9 +389,11 @@ impl Scoreboard {
         };
         self.recovering = false;
         self.issue_not_before(delivered.max(room), stall);
-        if inst.merges > 0 {
+        let (merges, high) = inst.high.follow(self.high);
+        self.high = high;
+        if merges > 0 {
             // Joining a high byte has cycles of its own.
-            let cycle = self.issue.cycle + u64::from(self.issue.used > 0) + u64::from(inst.merges);
+            let cycle = self.issue.cycle + u64::from(self.issue.used > 0) + u64::from(merges);
             self.issue_not_before(cycle, Stall::Backend);
         }
         let width = self.parameters.issue;

@@ -24,8 +24,9 @@ pub(super) struct FrontEnd {
     pub(super) cycle: u64,
     path: Path,
     window: u64,
-    /// Micro-operations delivered in this cycle.
+    /// Micro-operations delivered in this cycle, and from how many lines of the uop cache.
     delivered: u32,
+    lines: u32,
     /// Of the decoders: used in this cycle.
     used: u32,
     /// Cycle in which the predecoder handed over its last instructions, its window of 16 bytes,
@@ -47,6 +48,7 @@ impl FrontEnd {
             path: Path::Decoded,
             window: NOWHERE,
             delivered: 0,
+            lines: 0,
             used: 0,
             predecoded: 0,
             fetch: NOWHERE,
@@ -130,6 +132,10 @@ impl FrontEnd {
             Path::Decoded
         };
         match (self.path, path) {
+            // A cycle delivers from one window and the one behind it.
+            (Path::Cached, Path::Cached) if self.window != NOWHERE && self.lines < 2 => {
+                self.lines += 1;
+            }
             (_, Path::Cached) => self.delivered = FULL,
             (Path::Cached, Path::Decoded) => {
                 self.cycle += u64::from(pipeline.dsb_switch);
@@ -152,6 +158,7 @@ impl FrontEnd {
         if self.delivered + uops > parameters.uop_cache {
             self.cycle += 1;
             self.delivered = 0;
+            self.lines = 1;
         }
         self.delivered += uops;
     }

@@ -8,7 +8,7 @@ use iced_x86::{
 use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
-    Idiom, LowerError, MAX_INSTRUCTIONS, Operation, explicit_memory, fuse, high_bytes, idiom,
+    HighBytes, Idiom, LowerError, MAX_INSTRUCTIONS, Operation, explicit_memory, fuse, idiom,
     is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of,
     vector_load_latency, writes, written,
 };
@@ -76,8 +76,7 @@ pub(super) struct Inst {
     pub(super) references: u32,
     pub(super) parts: u32,
     pub(super) part_count: u8,
-    /// Cycles in which only a high byte is joined.
-    pub(super) merges: u8,
+    pub(super) high: HighBytes,
     /// Fused micro-operations as they are decoded and as they are renamed.
     pub(super) decoded: u16,
     pub(super) issued: u16,
@@ -160,7 +159,6 @@ impl<'a> Programmer<'a> {
         let mut program = Program::default();
         let mut decoder = Decoder::with_ip(bits, bytes, address, DecoderOptions::NONE);
         let mut before: Option<Instruction> = None;
-        let mut high = 0;
         while decoder.can_decode() {
             let start = decoder.position();
             let instruction = decoder.decode();
@@ -174,7 +172,7 @@ impl<'a> Programmer<'a> {
             let own = &bytes[start..start + instruction.len()];
             let (before_opcode, length_changing) = prefixes(&instruction, own, &constants);
             let fused = before.is_some_and(|first| macro_fuses(&first, &instruction));
-            let mut inst = self.instruction(&instruction, fused, &mut high, &mut program);
+            let mut inst = self.instruction(&instruction, fused, &mut program);
             inst.traits.length_changing = length_changing;
             let last = instruction.next_ip().wrapping_sub(1);
             inst.window = instruction.ip() >> 5;
@@ -195,7 +193,6 @@ impl<'a> Programmer<'a> {
         &mut self,
         instruction: &Instruction,
         fused: bool,
-        high: &mut u16,
         program: &mut Program,
     ) -> Inst {
         let core = self.core;
@@ -283,8 +280,6 @@ impl<'a> Programmer<'a> {
         }
         let outputs = (program.links.len() as u32 - links) as u8 - inputs;
 
-        let (merges, now) = high_bytes(info, *high);
-        *high = now;
         let pure_load = form.uops.parts().is_empty() && stores == 0 && loads > 0;
         let fills = if pure_load
             && instruction.op_count() > 0
@@ -308,7 +303,7 @@ impl<'a> Programmer<'a> {
             references,
             parts,
             part_count: (program.parts.len() as u32 - parts) as u8,
-            merges: merges as u8,
+            high: HighBytes::of(info),
             decoded: if fused { 0 } else { counts.decoded },
             issued: if fused { 0 } else { counts.issued },
             latency,

@@ -129,8 +129,9 @@ impl Comparison {
         }
     }
 
-    /// How far computed fields lie from recorded ones: relative differences of five percentiles of each block
-    /// and iteration that is frequent, and the difference of the shares of ones.
+    /// How far computed fields lie from recorded ones: squares of the relative differences of medians, with a
+    /// little of those of other percentiles, over each block and iteration that is frequent, and that of the
+    /// share of ones.
     #[must_use]
     pub fn cost(&self) -> f64 {
         let groups = self.frequent();
@@ -139,11 +140,12 @@ impl Comparison {
         for (_, medians) in groups {
             for (percent, weight) in PERCENTS.into_iter().zip(WEIGHTS) {
                 let (recorded, computed) = medians.percentiles(percent);
-                sum += weight * f64::from(recorded.abs_diff(computed)) / f64::from(recorded + 1);
+                let error = f64::from(recorded.abs_diff(computed)) / f64::from(recorded + 1);
+                sum += weight * error * error;
             }
         }
         let judged = self.judged();
-        sum / count + 10.0 * (judged.ones_recorded - judged.ones_computed).abs()
+        sum / count + (judged.ones_recorded - judged.ones_computed).powi(2)
     }
 
     /// What has a hundred fields or more, with its name.
