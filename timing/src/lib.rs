@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bound;
+mod chain;
 mod cores;
 mod dependence;
 mod environment;
@@ -27,11 +28,12 @@ mod lower;
 mod microarchitecture;
 pub mod ports;
 pub mod predict;
+pub mod report;
 pub mod score;
 mod step_bound;
 
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;
-pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters};
+pub use microarchitecture::{Basis, Microarchitecture, MicroarchitectureError, Parameters};
 pub use step_bound::{BoundClock, PARTS, StepBounds, retired_at};

@@ -72,11 +72,37 @@ pub struct Parameters {
     pub bias: f32,
 }
 
+/// What the data of a core rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Public facts, corrected by a fit to measured blocks and judged by others of them.
+    Fitted,
+    /// Public facts, judged by measured blocks.
+    Judged,
+    /// Public facts alone: no measurement has judged them.
+    Public,
+}
+
+impl Basis {
+    /// What it says in output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fitted => "fitted to measurements",
+            Self::Judged => "public facts, judged by measurements",
+            Self::Public => "public facts, not judged by measurements",
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
+    title: String,
     alias: Vec<String>,
+    basis: Basis,
     parameters: Parameters,
 }
 
@@ -91,11 +117,29 @@ pub(crate) struct MemoryPorts {
     pub(crate) slow_lea: PortSet,
 }
 
+impl MemoryPorts {
+    /// All of them.
+    pub(crate) fn all(self) -> PortSet {
+        [
+            self.load,
+            self.store_address,
+            self.store_index,
+            self.store_data,
+            self.any,
+        ]
+        .into_iter()
+        .fold(self.slow_lea, PortSet::union)
+    }
+}
+
 /// A core as data: parameters and what each instruction form costs.
 #[derive(Clone, Debug)]
 pub struct Microarchitecture {
     name: String,
+    title: String,
     alias: Vec<String>,
+    /// What the data rest on.
+    pub basis: Basis,
     /// Widths, latencies and rules.
     pub parameters: Parameters,
     /// What each form costs.
@@ -182,12 +226,32 @@ impl Microarchitecture {
             .map_err(MicroarchitectureError::Fitted)?;
         Ok(Self {
             name: file.name,
+            title: file.title,
             alias: file.alias,
+            basis: file.basis,
             parameters: file.parameters,
             forms,
             tables: tables_only,
             ports,
         })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The processors it is about.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Its other names.
+    #[must_use]
+    pub fn aliases(&self) -> &[String] {
+        &self.alias
     }
 
     /// The same core without what was fitted to measurements.

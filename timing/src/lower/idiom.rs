@@ -6,7 +6,7 @@ use crate::microarchitecture::Parameters;
 
 /// How the renamer treats an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Idiom {
+pub(crate) enum Idiom {
     /// It executes.
     None,
     /// It sets its destination to zero.
