@@ -1,6 +1,7 @@
 //! Arguments of the command.
 
 pub(crate) use crate::scene_args::{OverheadArgs, SceneCommand, VmArgs};
+pub(crate) use crate::throughput::ThroughputArgs;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Vm(VmArgs),
     /// Compare what policies for the guest's LBR cost.
     Overhead(OverheadArgs),
+    /// Say how many cycles a block of code takes, and why: docs/throughput.md.
+    Throughput(ThroughputArgs),
     /// Say which consecutive LBR entries of a perf.data file the code explains.
     Explain(ExplainArgs),
     /// List the processors there are.

@@ -23,6 +23,8 @@ mod scenario;
 mod scene;
 mod scene_args;
 mod stat;
+mod throughput;
+mod throughput_input;
 mod vm;
 
 use std::process::ExitCode;
@@ -56,6 +58,7 @@ pub fn run(policies: Catalog) -> ExitCode {
     let result = match Cli::parse().command {
         Command::Replay(args) => replay::run(&args),
         Command::Scenario(command) => scenario::run(&command),
+        Command::Throughput(args) => throughput::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::List(args) => list::run(&args),
         Command::Msr(command) => msr::run(&command),

@@ -40,6 +40,16 @@ impl Dependences {
         self.values = 1;
     }
 
+    /// Number of values, unused ones included.
+    pub(crate) fn values(&self) -> usize {
+        self.values
+    }
+
+    /// Number of nodes.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Adds a node. Its inputs are added first, then its outputs.
     pub(crate) fn begin(&mut self) {
         let at = self.edges.len() as u32;
@@ -85,7 +95,8 @@ impl Dependences {
         self.values = self.values.max(usize::from(value) + 1);
     }
 
-    fn nodes(&self) -> impl Iterator<Item = (&[Edge], &[Edge])> {
+    /// Inputs and outputs of each node.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&[Edge], &[Edge])> {
         self.nodes.iter().map(|node| {
             (
                 &self.edges[node.inputs as usize..node.outputs as usize],
@@ -122,7 +133,7 @@ pub(crate) struct Work {
 
 impl Work {
     /// Values that are read before they are written, and written.
-    fn find_carried(&mut self, program: &Dependences) {
+    pub(crate) fn find_carried(&mut self, program: &Dependences) {
         const LIVE_IN: u8 = 1;
         const WRITTEN: u8 = 2;
         self.state.clear();
@@ -145,6 +156,11 @@ impl Work {
                 self.carried.push(value as Value);
             }
         }
+    }
+
+    /// What [`Work::find_carried`] found.
+    pub(crate) fn carried(&self) -> &[Value] {
+        &self.carried
     }
 
     /// Fills the rows of the matrix from carried value `first` on.

@@ -12,6 +12,17 @@ pub enum Environment {
     Bhive,
 }
 
+impl Environment {
+    /// Its name in output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Bhive => "bhive",
+        }
+    }
+}
+
 /// The value that BHive's profiler writes everywhere.
 pub(crate) const BHIVE_VALUE: i64 = 0x232_4000;
 /// RSP: the middle of that page.

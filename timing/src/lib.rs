@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bound;
+mod chain;
 mod cores;
 mod dependence;
 mod environment;
@@ -25,8 +26,10 @@ pub mod fit;
 pub mod forms;
 mod lower;
 mod microarchitecture;
+mod pipeline;
 pub mod ports;
 pub mod predict;
+pub mod report;
 pub mod score;
 pub mod scoreboard;
 mod step_bound;
@@ -36,6 +39,7 @@ pub mod windows;
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;
-pub use microarchitecture::{Microarchitecture, MicroarchitectureError, Parameters, Pipeline};
+pub use microarchitecture::{Basis, Microarchitecture, MicroarchitectureError, Parameters};
+pub use pipeline::Pipeline;
 pub use step_bound::{BoundClock, PARTS, StepBounds, retired_at};
 pub use step_scoreboard::{Mispredicts, ScoreboardClock, StepPrograms};

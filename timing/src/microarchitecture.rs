@@ -1,9 +1,10 @@
 //! Microarchitectures as data.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use vlbr_data::{Named, TomlError, parse_toml};
 
 use crate::forms::{FormTable, TableError};
+use crate::pipeline::{Pipeline, check_pipeline};
 use crate::ports::{PortSet, UopError};
 
 /// Widths, latencies and rules of a core. Cycles unless said otherwise.
@@ -72,49 +73,37 @@ pub struct Parameters {
     pub bias: f32,
 }
 
-/// Buffers, caches and delays that the retirement scoreboard needs beside [`Parameters`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pipeline {
-    /// Fused micro-operations between rename and retirement, at most 1,024.
-    pub rob: u32,
-    /// Micro-operations that wait for operands.
-    pub scheduler: u32,
-    /// Fused micro-operations in front of the renamer, at most 1,024.
-    pub idq: u32,
-    /// Stores between rename and the cache, at most 256.
-    pub store_buffer: u32,
-    /// Fused micro-operations retired per cycle.
-    pub retire: u32,
-    /// Cycles from the execution of a mispredicted branch until the front end delivers again.
-    pub mispredict: u32,
-    /// Cycles that a taken branch costs whose target is only known when it is decoded.
-    pub resteer: u32,
-    /// Cycles in which nothing is delivered behind a taken branch.
-    pub taken: u32,
-    /// Cycles from the retirement of the last instruction until the front end delivers the first
-    /// one of what an interrupt or fault leads to.
-    pub event: u32,
-    /// Cycles that forwarding takes longer into a vector register.
-    pub forward_vector: u32,
-    /// Cycles lost when the microcode sequencer takes over from the uop cache and hands back.
-    pub ms_switch: u32,
-    /// Sets of the uop cache by windows of 32 bytes; 0: there is none.
-    pub dsb_sets: u32,
-    /// Windows of a set.
-    pub dsb_ways: u32,
-    /// Cycles from the uop cache to the decoders.
-    pub dsb_switch: u32,
-    /// The uop cache does not hold branches that cross a 32-byte boundary or end at one (erratum
-    /// SKX102 with the microcode of November 2019).
-    pub jcc_erratum: bool,
+/// What the data of a core rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Public facts, corrected by a fit to measured blocks and judged by others of them.
+    Fitted,
+    /// Public facts, judged by measured blocks.
+    Judged,
+    /// Public facts alone: no measurement has judged them.
+    Public,
+}
+
+impl Basis {
+    /// What it says in output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fitted => "fitted to measurements",
+            Self::Judged => "public facts, judged by measurements",
+            Self::Public => "public facts, not judged by measurements",
+        }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
+    title: String,
     alias: Vec<String>,
+    basis: Basis,
     parameters: Parameters,
     pipeline: Pipeline,
 }
@@ -130,11 +119,29 @@ pub(crate) struct MemoryPorts {
     pub(crate) slow_lea: PortSet,
 }
 
+impl MemoryPorts {
+    /// All of them.
+    pub(crate) fn all(self) -> PortSet {
+        [
+            self.load,
+            self.store_address,
+            self.store_index,
+            self.store_data,
+            self.any,
+        ]
+        .into_iter()
+        .fold(self.slow_lea, PortSet::union)
+    }
+}
+
 /// A core as data: parameters and what each instruction form costs.
 #[derive(Clone, Debug)]
 pub struct Microarchitecture {
     name: String,
+    title: String,
     alias: Vec<String>,
+    /// What the data rest on.
+    pub basis: Basis,
     /// Widths, latencies and rules.
     pub parameters: Parameters,
     /// Buffers, caches and delays.
@@ -236,7 +243,9 @@ impl Microarchitecture {
             .map_err(MicroarchitectureError::Fitted)?;
         Ok(Self {
             name: file.name,
+            title: file.title,
             alias: file.alias,
+            basis: file.basis,
             parameters: file.parameters,
             pipeline: file.pipeline,
             forms,
@@ -257,6 +266,24 @@ impl Microarchitecture {
         })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The processors it is about.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Its other names.
+    #[must_use]
+    pub fn aliases(&self) -> &[String] {
+        &self.alias
+    }
+
     /// The same core without what was fitted to measurements.
     #[must_use]
     pub fn without_fit(&self) -> Self {
@@ -265,36 +292,6 @@ impl Microarchitecture {
             ..self.clone()
         }
     }
-}
-
-/// Limits that keep buffers inside what is remembered.
-fn check_pipeline(pipeline: &Pipeline) -> Result<(), MicroarchitectureError> {
-    for (name, value, least, most) in [
-        ("rob", pipeline.rob, 1, 1024),
-        ("scheduler", pipeline.scheduler, 1, 1024),
-        ("idq", pipeline.idq, 1, 1024),
-        ("store_buffer", pipeline.store_buffer, 1, 256),
-        ("retire", pipeline.retire, 1, 64),
-        ("mispredict", pipeline.mispredict, 0, 1000),
-        ("resteer", pipeline.resteer, 0, 1000),
-        ("taken", pipeline.taken, 0, 1000),
-        ("event", pipeline.event, 0, 100_000),
-        ("forward_vector", pipeline.forward_vector, 0, 1000),
-        ("ms_switch", pipeline.ms_switch, 0, 1000),
-        ("dsb_sets", pipeline.dsb_sets, 0, 4096),
-        ("dsb_ways", pipeline.dsb_ways, 1, 64),
-        ("dsb_switch", pipeline.dsb_switch, 0, 1000),
-    ] {
-        if !(least..=most).contains(&value) {
-            return Err(MicroarchitectureError::Pipeline {
-                name,
-                value,
-                least,
-                most,
-            });
-        }
-    }
-    Ok(())
 }
 
 impl Named for Microarchitecture {

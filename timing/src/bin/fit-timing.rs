@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use vlbr_data::Named;
 use vlbr_timing::bound::{BlockModel, Bound, Part, Repetition};
 use vlbr_timing::fit::{FitOptions, MeasuredBlock, cross_validate, fit, read_measured};
 use vlbr_timing::score::{Score, score};

@@ -11,6 +11,41 @@ const ITERATIONS: usize = 24;
 /// The first decoder takes any instruction, the others only those of one micro-operation; behind
 /// an instruction of several, as many decoders stay idle as the width of the output asks for.
 pub(super) fn decode(layout: &[Layout], parameters: &Parameters) -> f32 {
+    watched(layout, parameters, |_, _| {})
+}
+
+/// Why an instruction is not decoded in the cycle of the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Delay {
+    /// Every decoder has an instruction, or one before ended the group.
+    Full,
+    /// It needs the first decoder.
+    First,
+    /// It could fuse with a branch, which the last decoder cannot see.
+    Fusible,
+    /// The microcode sequencer delivers it, for so many cycles.
+    Sequencer(u32),
+}
+
+/// The delays of each instruction, each kind once.
+pub(super) fn delays(layout: &[Layout], parameters: &Parameters) -> Vec<(usize, Delay)> {
+    let mut found = Vec::new();
+    watched(layout, parameters, |at, delay| {
+        if !found.contains(&(at, delay)) {
+            found.push((at, delay));
+        }
+    });
+    found.sort_unstable();
+    found
+}
+
+/// [`decode`], telling every delay.
+#[inline(always)]
+fn watched(
+    layout: &[Layout],
+    parameters: &Parameters,
+    mut delayed: impl FnMut(usize, Delay),
+) -> f32 {
     let mut decoders = Decoders::new(parameters);
     let mut starts: [(u32, u32); ITERATIONS] = [(0, 0); ITERATIONS];
     for iteration in 0..ITERATIONS {
@@ -18,7 +53,7 @@ pub(super) fn decode(layout: &[Layout], parameters: &Parameters) -> f32 {
             if instruction.decoded == 0 {
                 continue;
             }
-            decoders.take(instruction);
+            decoders.take(instruction, |delay| delayed(at, delay));
             if at == 0 {
                 starts[iteration] = (decoders.used, decoders.cycle);
                 // The same decoder takes the first instruction again: the pattern repeats.
@@ -64,13 +99,20 @@ impl Decoders {
         self.delivered = 0;
     }
 
-    fn take(&mut self, instruction: &Layout) {
+    #[inline(always)]
+    fn take(&mut self, instruction: &Layout, mut delayed: impl FnMut(Delay)) {
         let uops = u32::from(instruction.decoded);
         let microcoded = uops > 4;
         let full = self.used >= self.width || self.delivered + uops.min(4) > self.output;
         // It could fuse with what the next cycle decodes.
         let waits = self.fusible_last && instruction.fusible && self.used + 1 == self.width;
-        if full || waits || (instruction.complex && self.used > 0) {
+        let first = instruction.complex && self.used > 0;
+        if full || waits || first {
+            delayed(match (full, first) {
+                (true, _) => Delay::Full,
+                (_, true) => Delay::First,
+                _ => Delay::Fusible,
+            });
             self.next();
         }
         self.used += 1;
@@ -80,7 +122,9 @@ impl Decoders {
         }
         self.delivered += uops.min(4);
         if microcoded {
-            self.cycle += self.sequencer as u32 + (uops - 4).div_ceil(4);
+            let cycles = self.sequencer as u32 + (uops - 4).div_ceil(4);
+            delayed(Delay::Sequencer(cycles));
+            self.cycle += cycles;
             self.used = self.width;
         } else if instruction.branch {
             self.used = self.width;

@@ -7,11 +7,17 @@ mod decode;
 mod ports;
 mod predecode;
 
+use iced_x86::Instruction;
+
+use crate::chain::{Step, slowest_cycle};
 use crate::dependence::Work;
 use crate::environment::Environment;
-use crate::lower::{LowerError, Lowering};
+use crate::lower::{Facts, LowerError, Lowered, Lowering};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
+
+pub(crate) use decode::Delay;
+pub(crate) use predecode::WindowCycles;
 
 /// Cycles per iteration of the renamer. Joining a high byte with its register has a cycle of its
 /// own, which ends the group before it.
@@ -30,6 +36,17 @@ pub enum Repetition {
     Unrolled,
     /// The block is a loop that the uop cache holds.
     Loop,
+}
+
+impl Repetition {
+    /// Its name in output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unrolled => "unrolled",
+            Self::Loop => "loop",
+        }
+    }
 }
 
 /// The part of the core that a bound is about.
@@ -154,6 +171,40 @@ impl<'a> BlockModel<'a> {
     /// Bytes that are no instructions, none, or too many.
     pub fn bound(&mut self, bytes: &[u8], repetition: Repetition) -> Result<Bound, LowerError> {
         self.lowering.lower(bytes, 64, self.core)?;
+        Ok(self.bound_lowered(repetition))
+    }
+
+    /// The bounds with everything they follow from. Slow.
+    pub(crate) fn examine(
+        &mut self,
+        bytes: &[u8],
+        repetition: Repetition,
+    ) -> Result<Examined<'_>, LowerError> {
+        let (instructions, facts) = self.lowering.lower_with_facts(bytes, self.core)?;
+        let instructions = instructions.to_vec();
+        let bound = self.bound_lowered(repetition);
+        let lowered = &self.lowering.lowered;
+        let parameters = &self.core.parameters;
+        Ok(Examined {
+            bound,
+            instructions,
+            facts,
+            worst_ports: ports::worst_group(&lowered.uops, &mut self.unions).0,
+            windows: match repetition {
+                Repetition::Unrolled => self.windows.cycles(parameters),
+                Repetition::Loop => Vec::new(),
+            },
+            delays: decode::delays(&lowered.layout, parameters),
+            slowest: slowest_cycle(
+                &lowered.dependences,
+                bound.of(Part::Dependence),
+                &mut self.work,
+            ),
+            lowered,
+        })
+    }
+
+    fn bound_lowered(&mut self, repetition: Repetition) -> Bound {
         let lowered = &self.lowering.lowered;
         let parameters = &self.core.parameters;
         let mut bound = Bound::default();
@@ -186,8 +237,44 @@ impl<'a> BlockModel<'a> {
             Part::Stores,
             lowered.stores as f32 + lowered.new_pages * parameters.page,
         );
-        Ok(bound)
+        bound
     }
+
+    /// The core.
+    #[must_use]
+    pub fn core(&self) -> &'a Microarchitecture {
+        self.core
+    }
+
+    /// What is known when blocks begin.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.lowering.environment()
+    }
+}
+
+/// A block with everything that its bounds follow from.
+#[derive(Debug)]
+pub(crate) struct Examined<'m> {
+    pub(crate) bound: Bound,
+    pub(crate) instructions: Vec<Instruction>,
+    /// What became of each instruction.
+    pub(crate) facts: Vec<Facts>,
+    pub(crate) lowered: &'m Lowered,
+    /// The ports that take longest.
+    pub(crate) worst_ports: PortSet,
+    /// The predecoder's windows, of unrolled code.
+    pub(crate) windows: Vec<WindowCycles>,
+    /// Instructions that the decoders delay.
+    pub(crate) delays: Vec<(usize, Delay)>,
+    /// The slowest cycle of dependences.
+    pub(crate) slowest: Vec<Step>,
+}
+
+/// Cycles per iteration of the execution ports.
+#[cfg(test)]
+pub(crate) fn port_bound(uops: &[(PortSet, u32)]) -> f32 {
+    ports::ports(uops, &mut Vec::new())
 }
 
 #[cfg(test)]

@@ -7,6 +7,11 @@ use crate::ports::PortSet;
 /// Micro-operations that must go to a group of ports take at least their number over that of the
 /// ports; the best spread reaches the worst group. Only unions of the sets in use matter.
 pub(super) fn ports(uops: &[(PortSet, u32)], unions: &mut Vec<PortSet>) -> f32 {
+    worst_group(uops, unions).1
+}
+
+/// The group of ports that takes longest, and its cycles.
+pub(super) fn worst_group(uops: &[(PortSet, u32)], unions: &mut Vec<PortSet>) -> (PortSet, f32) {
     unions.clear();
     for &(set, _) in uops {
         for at in 0..unions.len() {
@@ -19,14 +24,17 @@ pub(super) fn ports(uops: &[(PortSet, u32)], unions: &mut Vec<PortSet>) -> f32 {
             unions.push(set);
         }
     }
-    let mut worst = 0.0_f32;
+    let mut worst = (PortSet::default(), 0.0_f32);
     for &union in unions.iter() {
         let inside: u32 = uops
             .iter()
             .filter(|(set, _)| set.within(union))
             .map(|(_, count)| count)
             .sum();
-        worst = worst.max(inside as f32 / union.len() as f32);
+        let cycles = inside as f32 / union.len() as f32;
+        if cycles > worst.1 {
+            worst = (union, cycles);
+        }
     }
     worst
 }
@@ -46,5 +54,6 @@ mod tests {
         // A union of sets of which none holds the other.
         let uops = [(set(&[0, 1]), 3), (set(&[1, 5]), 3)];
         assert_eq!(ports(&uops, &mut work), 2.0);
+        assert_eq!(worst_group(&uops, &mut work).0, set(&[0, 1, 5]));
     }
 }

@@ -60,6 +60,40 @@ pub(super) fn predecode(
     sum as f32 / iterations as f32
 }
 
+/// A window of the fetch block's size, as [`predecode`] left it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowCycles {
+    /// First byte, counted from the beginning of an iteration that is aligned.
+    pub(crate) start: u32,
+    /// Instructions that end in it, and those that only have their opcode in it.
+    pub(crate) count: u32,
+    /// Length-changing prefixes of instructions that end in it.
+    pub(crate) prefixes: u32,
+    /// Cycles it takes.
+    pub(crate) cycles: u32,
+}
+
+impl Windows {
+    /// The windows of the code until it is aligned as at the beginning.
+    pub(super) fn cycles(&self, parameters: &Parameters) -> Vec<WindowCycles> {
+        let own = |window: &Window| window.count.div_ceil(parameters.predecode).max(1);
+        let mut before = self.windows.last().map_or(1, own);
+        (0..)
+            .zip(&self.windows)
+            .map(|(number, window)| {
+                let hidden = std::mem::replace(&mut before, own(window)) - 1;
+                let stalls = (parameters.lcp * window.prefixes).saturating_sub(hidden);
+                WindowCycles {
+                    start: number * parameters.fetch,
+                    count: window.count,
+                    prefixes: window.prefixes,
+                    cycles: own(window) + stalls,
+                }
+            })
+            .collect()
+    }
+}
+
 fn gcd(mut a: u32, mut b: u32) -> u32 {
     while b != 0 {
         (a, b) = (b, a % b);

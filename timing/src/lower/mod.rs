@@ -1,11 +1,12 @@
 //! From instructions to micro-operations, dependences and what the front end sees.
 
+mod facts;
 mod fusion;
 mod idiom;
 mod layout;
 mod memory;
 mod operands;
-mod values;
+pub(crate) mod values;
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
@@ -20,6 +21,7 @@ use crate::lower::values::{BLOCKED, SINK};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
+pub(crate) use facts::Facts;
 pub(crate) use fusion::{fuse, macro_fuses};
 pub(crate) use idiom::{Idiom, idiom};
 pub(crate) use layout::{Layout, prefixes};
@@ -55,6 +57,8 @@ pub(crate) struct Lowered {
     pub(crate) issued: u32,
     /// Cycles in which the renamer only joins a high byte with its register.
     pub(crate) merges: u32,
+    /// Of the micro-operations that are renamed, those that bring RSP up to date.
+    pub(crate) synchronizing: u32,
     /// Micro-operations by set of ports.
     pub(crate) uops: Vec<(PortSet, u32)>,
     /// Cycles of the dividers: of integers, of floating-point numbers.
@@ -72,6 +76,7 @@ impl Lowered {
         self.bytes = 0;
         self.issued = 0;
         self.merges = 0;
+        self.synchronizing = 0;
         self.uops.clear();
         self.dividers = [0.0; 2];
         self.floor = 0.0;
@@ -135,6 +140,8 @@ pub(crate) struct Lowering {
     prefixes: Vec<(u8, bool)>,
     /// Edges of the current instruction that wait for stores.
     sources: Vec<usize>,
+    /// What became of each instruction, if someone asks.
+    facts: Option<Vec<Facts>>,
     pub(crate) lowered: Lowered,
 }
 
@@ -147,8 +154,25 @@ impl Lowering {
             instructions: Vec::new(),
             prefixes: Vec::new(),
             sources: Vec::new(),
+            facts: None,
             lowered: Lowered::default(),
         }
+    }
+
+    pub(crate) fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// Lowers like [`Lowering::lower`]; the instructions and what became of each.
+    pub(crate) fn lower_with_facts(
+        &mut self,
+        bytes: &[u8],
+        core: &Microarchitecture,
+    ) -> Result<(&[Instruction], Vec<Facts>), LowerError> {
+        self.facts = Some(Vec::new());
+        let lowered = self.lower(bytes, 64, core);
+        let facts = self.facts.take().unwrap_or_default();
+        lowered.map(|()| (self.instructions.as_slice(), facts))
     }
 
     /// Decodes and lowers `bytes`, which are repeated without end.
@@ -201,13 +225,21 @@ impl Lowering {
         self.lowered.clear();
         self.lowered.bytes = bytes;
         self.memory.clear();
+        if let Some(facts) = &mut self.facts {
+            facts.clear();
+        }
         let mut start = 0;
         for at in 0..self.instructions.len() {
             let instruction = self.instructions[at];
             let (opcode, length_changing) = self.prefixes[at];
             let fused_before =
                 at > 0 && fusion::macro_fuses(&self.instructions[at - 1], &instruction);
+            let before = self.facts.is_some().then(|| Facts::before(&self.lowered));
             let decoded = self.instruction(&instruction, fused_before, &mut carry, core);
+            if let (Some(facts), Some(mut own)) = (&mut self.facts, before) {
+                own.complete(&instruction, fused_before, &self.lowered, core);
+                facts.push(own);
+            }
             self.lowered.layout.push(Layout {
                 start,
                 length: instruction.len() as u8,
@@ -434,6 +466,7 @@ fn synchronize_stack(
 
 fn synchronize(lowered: &mut Lowered, core: &Microarchitecture) {
     lowered.issued += 1;
+    lowered.synchronizing += 1;
     lowered.add(core.ports.any, 1);
     lowered.dependences.begin();
     lowered.dependences.input(STACK, 1.0);

@@ -5,21 +5,21 @@ use iced_x86::{Register, RflagsBits};
 use crate::dependence::{NO_VALUE, Value};
 
 /// The carry flag.
-pub(super) const CARRY: Value = 57;
+pub(crate) const CARRY: Value = 57;
 /// Overflow, sign, zero, adjust and parity, which are renamed together.
-pub(super) const STATUS: Value = 58;
+pub(crate) const STATUS: Value = 58;
 /// What the load of the current instruction delivers.
 pub(crate) const LOADED: Value = 59;
 /// What the current instruction stores.
 pub(crate) const STORED: Value = 60;
 /// A load that waited for a store to leave the store buffer.
-pub(super) const BLOCKED: Value = 61;
+pub(crate) const BLOCKED: Value = 61;
 /// Takes outputs that nothing reads.
 pub(super) const SINK: Value = 62;
 /// The latest store leaving the store buffer, in order.
-pub(super) const COMMITTED: Value = 63;
+pub(crate) const COMMITTED: Value = 63;
 /// The first store of the block.
-pub(super) const FIRST_STORE: Value = 64;
+pub(crate) const FIRST_STORE: Value = 64;
 /// The stack pointer.
 pub(crate) const STACK: Value = 5;
 

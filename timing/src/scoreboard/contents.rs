@@ -381,10 +381,11 @@ impl Contents {
                 return Found { value, source };
             }
         }
-        if source == Source::Cache && last >> 3 != address >> 3 {
-            if let Some(cell) = self.cell(last >> 3) {
-                source = cell.serves(address, size);
-            }
+        if source == Source::Cache
+            && last >> 3 != address >> 3
+            && let Some(cell) = self.cell(last >> 3)
+        {
+            source = cell.serves(address, size);
         }
         let value = self.fresh();
         if source == Source::Cache && size <= 8 {

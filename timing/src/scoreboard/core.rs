@@ -3,7 +3,8 @@
 use vlbr_cpu::Slots;
 
 use crate::dependence::NO_VALUE;
-use crate::microarchitecture::{Microarchitecture, Parameters, Pipeline};
+use crate::microarchitecture::{Microarchitecture, Parameters};
+use crate::pipeline::Pipeline;
 use crate::ports::PortSet;
 use crate::scoreboard::calendar::{Calendar, Divider};
 use crate::scoreboard::contents::{Contents, Source};

@@ -1,6 +1,7 @@
 //! When micro-operations reach the queue in front of the renamer.
 
-use crate::microarchitecture::{Parameters, Pipeline};
+use crate::microarchitecture::Parameters;
+use crate::pipeline::Pipeline;
 use crate::scoreboard::program::Inst;
 
 /// No window.
@@ -110,7 +111,7 @@ impl FrontEnd {
         let uops = u32::from(inst.decoded);
         let erratum = pipeline.jcc_erratum && inst.traits.touches_window_end;
         if self.path == Path::Cached && !erratum {
-            self.from_cache(uops, parameters, pipeline);
+            self.cached(uops, parameters, pipeline);
         } else {
             if self.path == Path::Cached {
                 // The line was not kept: the decoders take over until the next window.
@@ -150,7 +151,7 @@ impl FrontEnd {
         self.window = window;
     }
 
-    fn from_cache(&mut self, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
+    fn cached(&mut self, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
         if uops > 4 {
             self.microcode(uops, pipeline);
             return;

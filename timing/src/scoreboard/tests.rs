@@ -194,7 +194,7 @@ fn slots_add_up_to_width_times_cycles() {
 
 /// Instructions that stand alone, of many kinds.
 fn any_instruction() -> impl Strategy<Value = Vec<u8>> {
-    let fixed = prop::sample::select(vec![
+    prop::sample::select(vec![
         vec![0x90],                                  // nop
         vec![0x48, 0x01, 0xd8],                      // add rax, rbx
         vec![0x48, 0x0f, 0xaf, 0xc3],                // imul rax, rbx
@@ -233,8 +233,7 @@ fn any_instruction() -> impl Strategy<Value = Vec<u8>> {
         vec![0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], // nopw
         vec![0x66, 0x81, 0xc3, 0x34, 0x12],          // add bx, 0x1234
         vec![0x0f, 0xa2],                            // cpuid
-    ]);
-    fixed
+    ])
 }
 
 proptest! {
