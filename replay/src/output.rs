@@ -13,10 +13,11 @@ use vlbr_traces::perfdata::{BranchSampleType, EventInfo, FileInfo, Mapping, Perf
 use vlbr_traces::symbols::ElfImage;
 use vlbr_traces::vlt::Scope;
 
+use crate::error::ReplayError;
 use crate::exact::exact_profile;
 use crate::feed::Feed;
 use crate::folded::folded;
-use crate::session::{ReplayError, Session};
+use crate::session::Session;
 use crate::summary::Summary;
 use crate::tasks::Tasks;
 

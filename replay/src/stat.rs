@@ -7,8 +7,10 @@ use vlbr_traces::vlt::{Scope, Trace};
 
 use crate::choice::without_clock;
 use crate::counters::{assign, counted_events};
+use crate::error::ReplayError;
+use crate::options::SessionOptions;
 use crate::report::words;
-use crate::session::{ReplayError, Session, SessionOptions};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
 
 /// Counts of a trace.

@@ -11,8 +11,10 @@ use super::digest::{Aspects, Segments, add_aspects, encode};
 use super::exercise::{Exercised, as_perf_reads, exercise};
 use super::golden::{Results, Section, Stack};
 use crate::device::DeviceError;
+use crate::error::ReplayError;
+use crate::options::SessionOptions;
 use crate::region::Region;
-use crate::session::{ReplayError, Session, SessionOptions};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
 
 /// Samples at most that are kept to compare the plan with the device.
