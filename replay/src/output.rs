@@ -261,5 +261,9 @@ pub fn describe(session: &Session<'_>) -> String {
         0 => String::new(),
         skid => format!(", skid {skid}"),
     };
-    format!("{events} {pace}{skid}, branches {filter} ({register})")
+    let warmup = match session.warmup() {
+        0 => String::new(),
+        warmup => format!(", behind {warmup} instructions of each thread"),
+    };
+    format!("{events} {pace}{skid}{warmup}, branches {filter} ({register})")
 }

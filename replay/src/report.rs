@@ -234,7 +234,8 @@ pub fn report(
             .map(|thread| field(&thread.totals))
             .sum()
     };
-    let cycles = summary.threads.iter().map(|thread| thread.cycles).sum();
+    let cycles = summary.threads.iter().map(|thread| thread.cycles);
+    let cycles = session.timing().and_then(|_| cycles.sum());
     let events = session.counters().events();
     let group = events
         .iter()

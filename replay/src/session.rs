@@ -231,6 +231,12 @@ impl<'t> Session<'t> {
         self.model.describe(self.timing.rates)
     }
 
+    /// Instructions of each thread before anything is counted or sampled.
+    #[must_use]
+    pub fn warmup(&self) -> u64 {
+        self.timing.warmup
+    }
+
     /// The LBR.
     #[must_use]
     pub fn lbr(&self) -> &ProgrammedLbr {

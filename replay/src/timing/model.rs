@@ -2,16 +2,17 @@
 
 use std::fmt::Write;
 
+use serde::Deserialize;
 use thiserror::Error;
 use vlbr_cpu::{Clock, Code};
-use vlbr_data::Named;
 use vlbr_lbr::Profile;
 use vlbr_timing::{Microarchitecture, StepBounds, microarchitectures};
 
 use super::Rates;
 
 /// A timing model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TimingModel {
     /// None: no time passes for the LBR, and the trace's is its instructions.
     #[default]
