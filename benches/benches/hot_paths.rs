@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vlbr_arch::BranchClass;
 use vlbr_cpu::run::{
-    Counting, Deferred, Eager, Lane, Op, Plan, RawRecord, Samples, Schedule, StepIds, Store,
+    Costs, Counting, Deferred, Eager, Lane, Op, Plan, RawRecord, Samples, Schedule, StepIds, Store,
 };
 use vlbr_cpu::{Block, Clock, Code, Exit, Interner, Mode, Step, StepId, Target};
 use vlbr_pmu::{Selector, SourceSet};
@@ -104,6 +104,16 @@ fn hot_loop(criterion: &mut Criterion) {
         BranchClass::NearRelJmp if call_stack => Op::Ignore,
         _ => Op::Push,
     };
+    // A cycle and a part of one for every step.
+    let costs = (0..code.steps().len() as u32).map(|step| 64 + step % 61);
+    let timed = Counting {
+        costs: Some(Costs {
+            steps: costs.collect(),
+            records: true,
+        }),
+        ..near.clone()
+    };
+    let timed = Plan::new(&code, 32, &timed, |t| class(t.class, false)).expect("a plan");
     let every = Plan::new(&code, 32, &near, |t| class(t.class, false)).expect("a plan");
     let counted = Plan::new(&code, 32, &seven, |t| class(t.class, false)).expect("a plan");
     let calls = Plan::new(&code, 32, &near, |t| class(t.class, true)).expect("a plan");
@@ -149,6 +159,19 @@ fn hot_loop(criterion: &mut Criterion) {
                 &mut lane,
                 &mut samples,
                 &every,
+                &map,
+                &ids,
+                schedule,
+                &mut Deferred,
+            )
+        });
+    });
+    group.bench_function("timed", |b| {
+        b.iter(|| {
+            run(
+                &mut lane,
+                &mut samples,
+                &timed,
                 &map,
                 &ids,
                 schedule,

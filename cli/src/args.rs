@@ -3,7 +3,7 @@
 pub(crate) use crate::scene_args::{OverheadArgs, SceneCommand, VmArgs};
 pub(crate) use crate::throughput::ThroughputArgs;
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -171,9 +171,40 @@ pub(crate) struct PmuArgs {
     /// Options of the PMU (open points, errata, skid), a TOML file.
     #[arg(long, value_name = "FILE")]
     pub(crate) pmu_options: Option<PathBuf>,
-    /// What events of clocks (cycles, ref-cycles) count.
+    /// What events of clocks (cycles, ref-cycles) count without a timing model.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) clock: ClockArg,
+}
+
+/// Timing models.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TimingArg {
+    /// None: cycle fields read 0, and the trace takes a nanosecond an instruction.
+    #[default]
+    None,
+    /// Every block takes what it would take as a hot loop.
+    Bound,
+}
+
+/// The clock of a replay.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TimingArgs {
+    /// Timing model: cycle fields of the LBR, counters of clocks and times of samples are of its clock.
+    #[arg(long, value_enum, default_value_t, value_name = "MODEL")]
+    pub(crate) timing: TimingArg,
+    /// Core that the timing model is of; default: that of --cpu.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) microarchitecture: Option<String>,
+    /// Core clocks a microsecond, by which a timing model tells time.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub(crate) mhz: NonZeroU32,
+    /// Clocks of the TSC (ref-cycles) a microsecond; default: as many as core clocks.
+    #[arg(long, value_name = "N")]
+    pub(crate) tsc_mhz: Option<NonZeroU32>,
+    /// Instructions of each thread that run, LBR and timing model with them, before anything is counted
+    /// or sampled.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) warmup: u64,
 }
 
 /// How to replay.
@@ -209,8 +240,8 @@ pub(crate) struct DeviceArgs {
     /// Events between two samples; default 997, of instructions and clocks 10007.
     #[arg(short, long, value_name = "PERIOD")]
     pub(crate) count: Option<NonZeroU64>,
-    /// Samples a second of the trace's time, one nanosecond an instruction: the period follows, as
-    /// perf lets it.
+    /// Samples a second of the trace's time, one nanosecond an instruction unless --timing tells it: the
+    /// period follows, as perf lets it.
     #[arg(short = 'F', long, value_name = "HZ", conflicts_with = "count")]
     pub(crate) freq: Option<NonZeroU64>,
     /// Instructions from an overflow to its interrupt: samples name a later address, and branches in
@@ -219,6 +250,8 @@ pub(crate) struct DeviceArgs {
     pub(crate) skid: Option<u64>,
     #[command(flatten)]
     pub(crate) pmu: PmuArgs,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
     /// Start when control first reaches this symbol (or 0xADDRESS).
     #[arg(long, value_name = "SYM")]
     pub(crate) from: Option<String>,
@@ -290,6 +323,8 @@ pub(crate) struct StatArgs {
     pub(crate) options: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pmu: PmuArgs,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
     /// The LBR records any taken branch, so that LBR_INSERTS can be counted.
     #[arg(short = 'b', long, conflicts_with = "branch_filter")]
     pub(crate) branch_any: bool,
@@ -302,8 +337,8 @@ pub(crate) struct StatArgs {
     /// JSON, as --format json.
     #[arg(short, long, conflicts_with_all = ["format", "field_separator"])]
     pub(crate) json_output: bool,
-    /// Lines with this separator instead of a table, as perf's: count, unit, event, run time (in ns, one
-    /// an instruction), percentage of it.
+    /// Lines with this separator instead of a table, as perf's: count, unit, event, run time (in ns),
+    /// percentage of it.
     #[arg(short = 'x', long, value_name = "SEP", conflicts_with = "format")]
     pub(crate) field_separator: Option<String>,
     /// Output format.

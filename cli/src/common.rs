@@ -10,10 +10,11 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use vlbr_cpu::Clock;
 use vlbr_lbr::{Options, Profile};
+use vlbr_replay::{Rates, TimingModel, TimingOptions};
 use vlbr_traces::files::{is_descriptor, read_text};
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
-use crate::args::ClockArg;
+use crate::args::{ClockArg, TimingArg, TimingArgs};
 
 /// Longest message, in bytes.
 const LONGEST_LINE: usize = 1000;
@@ -161,6 +162,22 @@ pub(crate) fn clock(clock: ClockArg) -> Clock {
     match clock {
         ClockArg::None => Clock::None,
         ClockArg::Instructions => Clock::Instructions,
+    }
+}
+
+/// The clock of a replay.
+pub(crate) fn timing(args: &TimingArgs) -> TimingOptions {
+    TimingOptions {
+        model: match args.timing {
+            TimingArg::None => TimingModel::None,
+            TimingArg::Bound => TimingModel::Bound,
+        },
+        core: args.microarchitecture.clone(),
+        rates: Rates {
+            core_mhz: args.mhz,
+            tsc_mhz: args.tsc_mhz.unwrap_or(args.mhz),
+        },
+        warmup: args.warmup,
     }
 }
 

@@ -131,6 +131,7 @@ pub(crate) fn session_options(
         options.counters.skid_unit = SkidUnit::Instructions;
     }
     options.clock = common::clock(args.pmu.clock);
+    options.timing = common::timing(&args.timing);
     options.jobs = args.jobs;
     options.region = region(trace, args.from.as_deref(), args.to.as_deref())?;
     Ok(options)
@@ -187,6 +188,17 @@ fn write_table(out: &mut String, report: &Report) -> std::fmt::Result {
         report.processor, report.depth
     )?;
     writeln!(out, "# sampled   : {}", report.sampling)?;
+    if let Some(timing) = &report.timing {
+        writeln!(out, "# timing    : {timing}")?;
+    }
+    if let Some(cycles) = report.cycles {
+        let rate = report.instructions as f64 / cycles.max(1) as f64;
+        let cycles = count(cycles);
+        writeln!(
+            out,
+            "# cycles    : {cycles}, {rate:.2} instructions per cycle"
+        )?;
+    }
     writeln!(
         out,
         "# events    : {}; LBR inserts {}{}",

@@ -18,6 +18,7 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
     options.device = common::device_options(args.options.as_deref())?;
     options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;
     options.clock = common::clock(args.pmu.clock);
+    options.timing = common::timing(&args.timing);
     options.jobs = args.jobs;
     options.region = region(&trace, args.from.as_deref(), args.to.as_deref())?;
     options.branches = match &args.branch_filter {
@@ -74,10 +75,10 @@ fn rows<'s>(stat: &'s Stat, args: &StatArgs) -> Vec<Row<'s>> {
         };
         if args.per_thread {
             for thread in &stat.threads {
-                row(label(thread), thread.counts[number], thread.instructions);
+                row(label(thread), thread.counts[number], thread.time_ns);
             }
         } else {
-            let time = stat.threads.iter().map(|thread| thread.instructions);
+            let time = stat.threads.iter().map(|thread| thread.time_ns);
             row(String::new(), event.count, time.sum());
         }
     }
@@ -90,7 +91,7 @@ struct Row<'s> {
     who: String,
     count: u64,
     event: &'s str,
-    /// Nominal time that it was counted, in ns.
+    /// Time that it was counted, in ns.
     time: u64,
 }
 
@@ -135,7 +136,7 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         let comment = if args.per_thread {
             None
         } else {
-            share(stat, event, *number)
+            share(stat, event, *number).or_else(|| per_cycle(stat, event, *number))
         };
         let line = format!("{:>18}      {event:<40}", count(*number));
         let who = if width > 0 {
@@ -162,6 +163,16 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
             runs => format!(" in {runs} runs of the whole trace, nothing scaled"),
         }
     )?;
+    if let Some(timing) = &stat.timing {
+        writeln!(out, " Time: {timing}")?;
+    }
+    if stat.warmup > 0 {
+        let warmup = count(stat.warmup);
+        writeln!(
+            out,
+            " Not counted: the first {warmup} instructions of each thread"
+        )?;
+    }
     if stat.nominal_clock {
         writeln!(
             out,
@@ -172,6 +183,20 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         writeln!(out, " Not counted: everything behind {damage}")?;
     }
     Ok(())
+}
+
+/// perf's comment behind instructions, if cycles of the same levels were counted too.
+fn per_cycle(stat: &Stat, event: &str, number: u64) -> Option<String> {
+    let (name, levels) = event.split_once(':').unwrap_or((event, ""));
+    let cycles = stat.events.iter().find(|other| {
+        let (name, of) = other.event.split_once(':').unwrap_or((&other.event, ""));
+        ["cycles", "cpu-cycles"].contains(&name) && of == levels
+    })?;
+    if name != "instructions" || cycles.count == 0 {
+        return None;
+    }
+    let rate = number as f64 / cycles.count as f64;
+    Some(format!("  # {rate:>6.2}  insn per cycle"))
 }
 
 /// perf's comment behind events of branches, if all branches of the same levels were counted too.

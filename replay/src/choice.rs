@@ -5,7 +5,7 @@ use vlbr_pmu::{EventSpec, Source, SourceSet};
 use vlbr_traces::vlt::Scope;
 
 use crate::counters::EventListError;
-use crate::session::ReplayError;
+use crate::error::ReplayError;
 
 /// The known PMU of the part whose LBR this is. A profile of one's own may have another name.
 pub(crate) fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {

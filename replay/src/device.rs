@@ -131,6 +131,20 @@ impl ProgrammedLbr {
             || (quirks.contains(Quirk::DoubleAbort) && has(FarKind::TsxAbort))
     }
 
+    /// The largest cycle count that perf hands out for a record of `code`; 0 if it hands out none.
+    pub(crate) fn cycle_limit(&self, code: &Code) -> u16 {
+        let pushed = (0..code.steps().len() as u32)
+            .filter_map(|index| code.transfer(StepId(index)))
+            .find(|transfer| self.lbr.verdict(transfer) == Verdict::Push);
+        let Some(transfer) = pushed else {
+            return 0;
+        };
+        let mut lbr = self.after(transfer);
+        lbr.retire(transfer, Cycles::new(u64::MAX));
+        let record = lbr.stack().next().unwrap_or_default();
+        self.read(&record, X86Br::NONE).entry.flags.cycles
+    }
+
     /// What each step of `code` does under the filter, counting what `counting` says.
     ///
     /// # Errors

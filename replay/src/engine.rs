@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use thiserror::Error;
 use vlbr_cpu::StepId;
 use vlbr_cpu::run::{
-    Deferred, Eager, EntryRef, Lane, Pace, Plan, RawRecord, RunEnd, RunError, RunTotals, Sample,
-    Samples, Schedule, Stack, StepIds, run_gated,
+    Deferred, Eager, EntryRef, Lane, Pace, Plan, RawRecord, RecordTimes, RunEnd, RunError,
+    RunTotals, Sample, Samples, Schedule, Stack, StepIds, run_gated,
 };
 use vlbr_pmu::{Selector, Source, SourceSet};
 use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
@@ -59,7 +59,22 @@ pub struct ChunkResult<'a> {
     /// The sums of its thread before it.
     pub thread_before: RunTotals,
     samples: &'a Samples,
-    start: &'a Stack,
+    start: &'a ThreadState,
+    time_column: Option<usize>,
+}
+
+/// A sample, its references resolved. Everything but `instructions` is from the start of the thread.
+#[derive(Debug)]
+pub struct Resolved<'a> {
+    /// The sample.
+    pub sample: Sample,
+    /// Its LBR entries, youngest first.
+    pub entries: &'a [EntryRef],
+    /// What each other counter had counted before the step of the sample.
+    pub counts: &'a [u64],
+    /// When the records were made, youngest first, if the plan tells; one more than there are entries,
+    /// if there was one more.
+    pub times: RecordTimes,
 }
 
 impl ChunkResult<'_> {
@@ -69,30 +84,37 @@ impl ChunkResult<'_> {
         self.samples.len()
     }
 
-    /// Calls `each` with every sample, its entries, youngest first, and what each other counter had
-    /// counted before the step of the sample. `net` of the sample, its events and the counts are
-    /// from the start of its thread.
+    /// Calls `each` with every sample.
     ///
     /// # Errors
     /// The first error of `each`.
     pub fn for_each<E>(
         &self,
-        mut each: impl FnMut(&Sample, &[EntryRef], &[u64]) -> Result<(), E>,
+        mut each: impl FnMut(&Resolved<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut resolved = Vec::new();
         let mut counted = Vec::new();
+        let mut times = self.samples.times().iter();
         for (sample, entries, counts) in self.samples.iter() {
             resolved.clear();
-            resolved.extend(entries.iter().map(|&entry| self.start.resolve_entry(entry)));
+            let stack = &self.start.stack;
+            resolved.extend(entries.iter().map(|&entry| stack.resolve_entry(entry)));
             let before = &self.thread_before;
             counted.clear();
             counted.extend(counts.iter().zip(before.counts).map(|(n, start)| n + start));
             let sample = Sample {
-                net: sample.net.wrapping_add(self.start.net()),
+                net: sample.net.wrapping_add(stack.net()),
                 events: sample.events + before.events,
                 ..*sample
             };
-            each(&sample, &resolved, &counted)?;
+            let at_start = self.time_column.map_or(0, |column| before.counts[column]);
+            let times = times.next().map(RecordTimes::known).unwrap_or_default();
+            each(&Resolved {
+                sample,
+                entries: &resolved,
+                counts: &counted,
+                times: self.start.times.resolve(times, at_start),
+            })?;
         }
         Ok(())
     }
@@ -105,6 +127,8 @@ pub struct ThreadState {
     pub stack: Stack,
     /// Its sums.
     pub totals: RunTotals,
+    /// When its youngest records were made, if the plan tells.
+    pub times: RecordTimes,
     schedule: Option<Schedule>,
     /// The device, while its registers are not as perf programmed them.
     gate: Option<LbrGate>,
@@ -164,6 +188,7 @@ pub fn run<E: From<EngineError>>(
     let initial = ThreadState {
         stack: Stack::empty(plan.depth()),
         totals: RunTotals::default(),
+        times: RecordTimes::default(),
         schedule: options.schedule,
         gate: None,
     };
@@ -237,12 +262,13 @@ pub fn run<E: From<EngineError>>(
                     totals,
                     thread_before: state.totals,
                     samples,
-                    start: &state.stack,
+                    start: state,
+                    time_column: plan.time_column(),
                 })?;
                 before += totals.instructions;
                 events += totals.events;
                 begins = false;
-                state.advance(&piece.end);
+                state.advance(&piece.end, plan.time_column());
                 Ok::<(), E>(())
             };
             if let Some(piece) = &first {
@@ -337,8 +363,10 @@ fn after(until: u64, events: u64, period: u64) -> u64 {
 }
 
 impl ThreadState {
-    fn advance(&mut self, end: &RunEnd) {
+    fn advance(&mut self, end: &RunEnd, time_column: Option<usize>) {
         self.stack = self.stack.resolve(&end.stack);
+        let start = time_column.map_or(0, |column| self.totals.counts[column]);
+        self.times = self.times.resolve(end.times.known(), start);
         let totals = &end.totals;
         self.totals.instructions += totals.instructions;
         self.totals.events += totals.events;

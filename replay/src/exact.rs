@@ -8,8 +8,8 @@ use vlbr_cpu::StepId;
 use vlbr_traces::vlt::{ChunkBuffer, Trace};
 
 use crate::edges::{EdgeProfile, Range};
+use crate::error::ReplayError;
 use crate::region::Region;
-use crate::session::ReplayError;
 
 /// Where a thread stands: the step whose transfer it last made, and at user level the same from
 /// before the kernel took over, with the address it will return to.

@@ -4,7 +4,7 @@ use vlbr_cpu::run::Sample;
 use vlbr_traces::export::SampleSink;
 use vlbr_traces::perfdata::SampleRecord;
 
-use crate::session::ReplayError;
+use crate::error::ReplayError;
 use crate::summary::Consumer;
 use crate::tasks::{Notice, Tasks};
 

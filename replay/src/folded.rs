@@ -8,9 +8,10 @@ use vlbr_traces::export::{FoldedSink, FrameNames, StackSource};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::Trace;
 
+use crate::error::ReplayError;
 use crate::feed::Feed;
 use crate::names::{Moment, Names};
-use crate::session::{ReplayError, Session};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
 use crate::tasks::Tasks;
 

@@ -8,7 +8,7 @@ use vlbr_traces::symbols::{
 };
 use vlbr_traces::vlt::{FileFunctions, FileState, Trace};
 
-use crate::session::ReplayError;
+use crate::error::ReplayError;
 
 /// When and in whose address space an address is looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,10 +13,11 @@ use vlbr_traces::perfdata::{BranchSampleType, EventInfo, FileInfo, Mapping, Perf
 use vlbr_traces::symbols::ElfImage;
 use vlbr_traces::vlt::Scope;
 
+use crate::error::ReplayError;
 use crate::exact::exact_profile;
 use crate::feed::Feed;
 use crate::folded::folded;
-use crate::session::{ReplayError, Session};
+use crate::session::Session;
 use crate::summary::Summary;
 use crate::tasks::Tasks;
 
@@ -260,5 +261,9 @@ pub fn describe(session: &Session<'_>) -> String {
         0 => String::new(),
         skid => format!(", skid {skid}"),
     };
-    format!("{events} {pace}{skid}, branches {filter} ({register})")
+    let warmup = match session.warmup() {
+        0 => String::new(),
+        warmup => format!(", behind {warmup} instructions of each thread"),
+    };
+    format!("{events} {pace}{skid}{warmup}, branches {filter} ({register})")
 }

@@ -3,8 +3,8 @@
 use vlbr_cpu::StepId;
 use vlbr_traces::vlt::{ChunkBuffer, Trace, VltError};
 
+use crate::error::ReplayError;
 use crate::names::{Moment, Names};
-use crate::session::ReplayError;
 
 /// A place in the sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,9 +7,10 @@ use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 use vlbr_traces::symbols::places::Place;
 use vlbr_traces::vlt::Trace;
 
+use crate::error::ReplayError;
 use crate::names::{Moment, Names};
 use crate::output::describe;
-use crate::session::{ReplayError, Session};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
 
 /// The table of a replay.
@@ -25,6 +26,12 @@ pub struct Report {
     pub depth: usize,
     /// Event, period and filter.
     pub sampling: String,
+    /// The timing model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
+    /// Core clocks of all threads, by the timing model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<u64>,
     /// Processes.
     pub processes: usize,
     /// Threads or vCPUs.
@@ -227,6 +234,8 @@ pub fn report(
             .map(|thread| field(&thread.totals))
             .sum()
     };
+    let cycles = summary.threads.iter().map(|thread| thread.cycles);
+    let cycles = session.timing().and_then(|_| cycles.sum());
     let events = session.counters().events();
     let group = events
         .iter()
@@ -252,6 +261,8 @@ pub fn report(
         processor: session.lbr().lbr().profile().title().to_owned(),
         depth: session.lbr().lbr().depth(),
         sampling: describe(session),
+        timing: session.timing(),
+        cycles,
         processes: trace.processes().len(),
         threads: trace.threads().len(),
         instructions: sum(|totals| totals.instructions),

@@ -1,203 +1,31 @@
 //! A replay as `perf record` would see it.
 
-use std::num::NonZeroU64;
-
-use thiserror::Error;
-use vlbr_arch::Cpl;
+use vlbr_arch::{Cpl, Cycles};
 use vlbr_cpu::run::{
-    Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord, Sample, Schedule,
+    Costs, Counting, EntryKind, EntryRef, Frequency, MAX_COLUMNS, Pace, Plan, RawRecord,
+    RecordTimes, Sample, Schedule,
 };
-use vlbr_cpu::{Clock, Code, Exit, Feed, StepClock};
+use vlbr_cpu::{Clock, Exit, Feed, StepClock};
 use vlbr_host::perf::{X86Br, with_event_privileges};
-use vlbr_lbr::{Options, Profile, Record};
+use vlbr_lbr::Record;
 use vlbr_pmu::{EventSpec, Source, SourceSet};
-use vlbr_traces::export::ExportError;
+use vlbr_timing::{PARTS, retired_at};
 use vlbr_traces::perfdata::{
     BranchEntry, BranchSampleType, CONTEXT_KERNEL, CONTEXT_USER, SampleRecord,
 };
-use vlbr_traces::vlt::{Scope, Trace, VltError};
+use vlbr_traces::vlt::{Scope, Trace};
 
-use crate::choice::{default_event, is_each_instruction, levels, pmu_of, without_clock};
-use crate::counters::{
-    Amounts, CounterError, CounterThread, EventListError, ProgrammedCounters, sampled_events,
-};
+use crate::choice::{default_event, is_each_instruction, levels, without_clock};
+use crate::counters::{Amounts, CounterThread, ProgrammedCounters, sampled_events};
 use crate::device::{DeviceError, ProgrammedLbr, RenderedEntry};
-use crate::engine::{self, EngineError, EngineOptions, ThreadState};
+use crate::engine::{self, EngineOptions, ThreadState};
+use crate::error::ReplayError;
 use crate::gate::GatedSteps;
+use crate::options::SessionOptions;
 use crate::ordered;
 use crate::region::Region;
 use crate::summary::{Consumer, Summary, ThreadSummary};
-use crate::timing::Rates;
-
-/// Why a replay failed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ReplayError {
-    /// The LBR cannot be programmed so.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The processor has no such event, or it cannot be counted.
-    #[error(transparent)]
-    Event(#[from] EventListError),
-    /// An event to count cannot be.
-    #[error(transparent)]
-    EventName(#[from] vlbr_pmu::EventNameError),
-    /// The counters cannot be programmed so.
-    #[error(transparent)]
-    Counters(#[from] CounterError),
-    /// The LBR is of a part whose PMU is not known.
-    #[error(
-        "no PMU is known for the LBR of '{0}': neither the name nor a family and model of that \
-         profile is one of `vlbr list`"
-    )]
-    NoPmu(String),
-    /// An event of clocks, and no clock.
-    #[error(
-        "'{event}' counts clocks, which a trace does not have; --clock instructions lets one pass with \
-         each instruction"
-    )]
-    NeedsClock {
-        /// The event as given.
-        event: String,
-        /// What the counter says.
-        #[source]
-        refusal: vlbr_pmu::Refusal,
-    },
-    /// The kernel's part of an event, which the trace does not hold.
-    #[error(
-        "'{0}' at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
-         modifiers user code is counted"
-    )]
-    UserOnly(String),
-    /// Options of the PMU ask for what is not fed.
-    #[error("{0}; a trace feeds them with --clock instructions")]
-    PmuOptions(#[from] vlbr_pmu::OptionsError),
-    /// Steps do not come clock by clock.
-    #[error("cycle_by_cycle: a trace has no clock by which steps could be counted")]
-    CycleByCycle,
-    /// A session made for a timing model, or not made for one, was run the other way.
-    #[error("a timing model is needed exactly where the session was made for one")]
-    NoClock,
-    /// Both a period and a frequency.
-    #[error("a period and a frequency exclude each other")]
-    PeriodAndFrequency,
-    /// The trace is damaged or cannot be run.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The output cannot be written.
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What went wrong.
-        source: std::io::Error,
-    },
-    /// Symbols cannot be read.
-    #[error("{0}")]
-    Symbols(String),
-    /// A symbol of `--from` or `--to` is not in the trace's files.
-    #[error("no symbol '{0}' in the files the trace maps; an address can be given as 0x...")]
-    NoSymbol(String),
-    /// Control never reached the start of the region.
-    #[error("control never reaches '{0}'")]
-    NotReached(String),
-    /// The format needs another kind of sampling.
-    #[error("{0}")]
-    Unsuitable(&'static str),
-}
-
-impl From<VltError> for ReplayError {
-    fn from(error: VltError) -> Self {
-        Self::Engine(EngineError::Trace(error))
-    }
-}
-
-/// What is sampled, and how.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// The processor.
-    pub profile: Profile,
-    /// Open points and quirks of its LBR.
-    pub device: Options,
-    /// The PMU; `None`: the known one of the same name, or else of the same family and model.
-    pub pmu: Option<vlbr_pmu::Profile>,
-    /// Open points and quirks of the PMU, skid among them. What is fed the session decides.
-    pub counters: vlbr_pmu::Options,
-    /// Whether clocks can be counted. With [`Clock::Model`] only [`Session::run_with`] runs.
-    pub clock: Clock,
-    /// Branch filter. Without privilege levels it takes those of the event.
-    pub branches: BranchSampleType,
-    /// The event, or `{LEADER,EVENT,...}:S`, see [`crate::sampled_events`]; `None`:
-    /// `br_inst_retired.near_taken` where the processor has it, else its event of all taken branches,
-    /// else `branches`; with a call-stack filter `instructions`.
-    pub event: Option<String>,
-    /// Events between samples; `None`: 997, of instructions and clocks 10,007.
-    pub period: Option<NonZeroU64>,
-    /// Samples a second instead of a period.
-    pub frequency: Option<NonZeroU64>,
-    /// Part of the trace.
-    pub region: Region,
-    /// Threads; 0 means all cores.
-    pub jobs: usize,
-    /// Write whole records at once instead of references.
-    pub eager: bool,
-    /// Send every transfer through the device in order even where that changes nothing: slow, to
-    /// compare the hot loop with the device.
-    pub ordered: bool,
-    /// How fast clocks of a timing model run.
-    pub rates: Rates,
-    /// Instructions of each thread that run, and are recorded by its LBR, before anything is counted or
-    /// sampled, to the end of the step that holds the last of them.
-    pub warmup: u64,
-}
-
-impl SessionOptions {
-    /// `-b` on `profile`.
-    #[must_use]
-    pub fn new(profile: Profile) -> Self {
-        Self {
-            profile,
-            device: Options::default(),
-            pmu: None,
-            counters: vlbr_pmu::Options::default(),
-            clock: Clock::None,
-            branches: BranchSampleType::ANY,
-            event: None,
-            period: None,
-            frequency: None,
-            region: Region::whole(),
-            jobs: 0,
-            eager: false,
-            ordered: false,
-            rates: Rates::default(),
-            warmup: 0,
-        }
-    }
-
-    /// The PMU and its options for a trace with this code.
-    ///
-    /// # Errors
-    /// No PMU is known, or the options ask for what a trace does not feed.
-    pub fn pmu(&self, code: &Code) -> Result<(vlbr_pmu::Profile, vlbr_pmu::Options), ReplayError> {
-        let pmu = match &self.pmu {
-            Some(pmu) => pmu.clone(),
-            None => pmu_of(&self.profile)?,
-        };
-        let options = vlbr_pmu::Options {
-            feeds: Feed::sources(code, self.clock),
-            tsx: self.counters.tsx.or(self.device.tsx),
-            ..self.counters.clone()
-        };
-        if options.cycle_by_cycle {
-            return Err(ReplayError::CycleByCycle);
-        }
-        options.check()?;
-        Ok((pmu, options))
-    }
-}
+use crate::timing::{Model, TimingOptions};
 
 /// A trace, a programmed LBR and programmed counters, ready to run.
 #[derive(Debug)]
@@ -218,9 +46,10 @@ pub struct Session<'t> {
     eager: Option<Vec<RawRecord>>,
     gated: Option<GatedSteps>,
     ordered: bool,
-    pub(crate) rates: Rates,
-    /// Instructions of each thread that only warm up.
-    pub(crate) warmup: u64,
+    pub(crate) timing: TimingOptions,
+    model: Model,
+    /// Largest cycle count that perf hands out, 0 if none.
+    cycle_limit: u16,
 }
 
 /// A sample with what was read at it.
@@ -239,6 +68,9 @@ pub(crate) struct Taken<'a> {
 /// [`DEFAULT_PERIOD`].
 const DEFAULT_INSTRUCTIONS: u64 = 10_007;
 const DEFAULT_PERIOD: u64 = 997;
+
+const CLOCKS: SourceSet =
+    SourceSet::of(Source::CoreCycles).with(SourceSet::of(Source::ReferenceCycles));
 
 impl<'t> Session<'t> {
     /// Programs the LBR and the counters and decides for every step of `trace` what it does.
@@ -269,8 +101,14 @@ impl<'t> Session<'t> {
         let branches = with_event_privileges(options.branches, leader.user, leader.kernel);
         let lbr = ProgrammedLbr::new(&options.profile, options.device.clone(), branches)?;
         let period = Some(pace.period());
-        let counters =
-            ProgrammedCounters::new(lbr.lbr(), &pmu, pmu_options, events, period, options.clock)?;
+        let counters = ProgrammedCounters::new(
+            lbr.lbr(),
+            &pmu,
+            pmu_options,
+            events,
+            period,
+            options.clock()?,
+        )?;
         Self::of(trace, lbr, counters, Some(pace), &options)
     }
 
@@ -290,7 +128,7 @@ impl<'t> Session<'t> {
         let branches = with_event_privileges(options.branches, true, !user);
         let lbr = ProgrammedLbr::new(&options.profile, options.device.clone(), branches)?;
         let counters =
-            ProgrammedCounters::new(lbr.lbr(), &pmu, pmu_options, events, None, options.clock)?;
+            ProgrammedCounters::new(lbr.lbr(), &pmu, pmu_options, events, None, options.clock()?)?;
         Self::of(trace, lbr, counters, None, options)
     }
 
@@ -302,7 +140,24 @@ impl<'t> Session<'t> {
         options: &SessionOptions,
     ) -> Result<Self, ReplayError> {
         let code = trace.code();
-        let counting = counters.counting();
+        let mut counting = counters.counting();
+        let model = options.timing.model(&options.profile, code)?;
+        let gated = GatedSteps::new(code, &lbr);
+        let cycle_limit = lbr.cycle_limit(code);
+        let call_stack = options.branches.contains(BranchSampleType::CALL_STACK);
+        // The hot loop knows the time of samples and of records that are not popped, nothing else.
+        let follows = matches!(pace, Some(Pace::Frequency(_)));
+        let in_loop = !follows
+            && gated.is_none()
+            && !(call_stack && cycle_limit > 0)
+            && counting.sources().without(CLOCKS) == counting.sources();
+        let timed_in_order = !matches!(model, Model::None) && !in_loop;
+        if let (Model::Bound { bounds, .. }, true) = (&model, in_loop) {
+            counting.costs = Some(Costs {
+                steps: bounds.costs(),
+                records: cycle_limit > 0,
+            });
+        }
         let plan = lbr.plan(code, &counting).map_err(DeviceError::Plan)?;
         let rendered = lbr.render(code);
         let eager = options.eager.then(|| {
@@ -315,7 +170,6 @@ impl<'t> Session<'t> {
             };
             rendered.iter().map(raw).collect()
         });
-        let gated = GatedSteps::new(code, &lbr);
         // Which records there are then depends on the registers, and so does their number; that of
         // the removed ones depends on whether there is one.
         let counts_inserts = counting.sources().contains(Source::LbrInserts);
@@ -324,14 +178,15 @@ impl<'t> Session<'t> {
         let ordered = options.ordered
             || lbr.needs_order(code)
             || !counters.is_foretold()
-            || options.warmup > 0
+            || options.timing.warmup > 0
+            || timed_in_order
             || counts_inserts && unsure;
         Ok(Self {
             trace,
             gated,
             ordered,
             empty: lbr.read(&Record::default(), X86Br::NONE).entry,
-            feed: Feed::new(code, counting.sources(), options.clock),
+            feed: Feed::new(code, counting.sources(), counting.clock),
             lbr,
             counters,
             counting,
@@ -341,8 +196,9 @@ impl<'t> Session<'t> {
             plan,
             rendered,
             eager,
-            rates: options.rates,
-            warmup: options.warmup,
+            timing: options.timing.clone(),
+            model,
+            cycle_limit,
         })
     }
 
@@ -367,6 +223,18 @@ impl<'t> Session<'t> {
     #[must_use]
     pub fn pace(&self) -> Option<Pace> {
         self.pace
+    }
+
+    /// The timing model in words, if there is one: what must stand beside every time.
+    #[must_use]
+    pub fn timing(&self) -> Option<String> {
+        self.model.describe(self.timing.rates)
+    }
+
+    /// Instructions of each thread before anything is counted or sampled.
+    #[must_use]
+    pub fn warmup(&self) -> u64 {
+        self.timing.warmup
     }
 
     /// The LBR.
@@ -398,13 +266,16 @@ impl<'t> Session<'t> {
         consumer: &mut dyn Consumer,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary, ReplayError> {
-        if self.is_modelled() {
-            return Err(ReplayError::NoClock);
-        }
-        if self.ordered {
-            return ordered::run(self, consumer, progress);
+        match &self.model {
+            Model::None if self.is_modelled() => return Err(ReplayError::NoClock),
+            Model::None if self.ordered => return ordered::run(self, consumer, progress),
+            Model::Bound { bounds, .. } if self.ordered => {
+                return ordered::run_with(self, &bounds.clock(), consumer, progress);
+            }
+            Model::None | Model::Bound { .. } => {}
         }
         let mut summary = Summary::default();
+        let mut clocks = 0;
         let mut entries = Vec::with_capacity(32);
         let mut counted = vec![CounterThread::new(&self.counters); self.trace.threads().len()];
         let options = EngineOptions {
@@ -419,12 +290,21 @@ impl<'t> Session<'t> {
             eager: self.eager.as_deref(),
         };
         let threads = engine::run(self.trace, &self.plan, options, |result| {
+            let start = self.clock_of(&result.thread_before.counts);
+            let time = |now: Option<Cycles>, instructions: u64| match now.zip(start) {
+                Some((now, start)) => {
+                    let now = Cycles::new(clocks + now.since(start));
+                    self.timing.rates.nanoseconds(now)
+                }
+                None => result.before + instructions,
+            };
             if result.begins {
-                consumer.chunk(result.chunk, result.before)?;
+                consumer.chunk(result.chunk, time(start, 0))?;
             }
-            result.for_each(|sample, references, counts| {
+            result.for_each(|resolved| {
+                let sample = &resolved.sample;
                 let instructions = result.thread_before.instructions + sample.instructions;
-                let amounts = self.amounts(sample, instructions, counts);
+                let amounts = self.amounts(sample, instructions, resolved.counts);
                 counted[result.thread].sample(
                     &self.counters,
                     result.thread,
@@ -432,20 +312,31 @@ impl<'t> Session<'t> {
                     sample.next_period,
                 )?;
                 entries.clear();
-                for &reference in references {
-                    if !self.push_entry(reference, &mut entries, &mut summary) {
-                        break;
-                    }
-                }
+                self.push_entries(
+                    resolved.entries,
+                    &resolved.times,
+                    &mut entries,
+                    &mut summary,
+                );
                 let taken = Taken {
                     sample,
                     thread: result.thread,
-                    time_ns: result.before + sample.instructions,
+                    time_ns: time(
+                        self.sampled_at(sample, resolved.counts),
+                        sample.instructions,
+                    ),
                     entries: &entries,
                     amounts: &amounts,
                 };
                 self.hand_out(consumer, &mut summary, &taken)
             })?;
+            if let Some(start) = start {
+                let mut counts = result.thread_before.counts;
+                for (count, more) in counts.iter_mut().zip(result.totals.counts) {
+                    *count += more;
+                }
+                clocks += self.clock_of(&counts).map_or(0, |end| end.since(start));
+            }
             progress(result.before + result.totals.instructions);
             Ok::<(), ReplayError>(())
         })?;
@@ -510,6 +401,50 @@ impl<'t> Session<'t> {
             *amount = count + selector.amount(&part);
         }
         amounts
+    }
+
+    /// The clock of a thread for which the other counters have counted `counts`, if the hot loop keeps
+    /// it.
+    fn clock_of(&self, counts: &[u64]) -> Option<Cycles> {
+        let parts = counts.get(self.plan.time_column()?)?;
+        Some(Cycles::new(parts / PARTS))
+    }
+
+    /// The clock of its thread at a sample before whose step the other counters had counted `counts`.
+    fn sampled_at(&self, sample: &Sample, counts: &[u64]) -> Option<Cycles> {
+        let before = *counts.get(self.plan.time_column()?)?;
+        let cost = self.plan.cost(sample.step);
+        let retired = self.trace.code().step(sample.step).retired;
+        let parts = match sample.retired.checked_sub(1) {
+            Some(last) if !sample.after_exit => retired_at(before, cost, retired, last),
+            _ => before + u64::from(cost),
+        };
+        Some(Cycles::new(parts / PARTS))
+    }
+
+    /// Appends what perf hands out for the entries of a stack, youngest first, whose records were made
+    /// at `times`.
+    fn push_entries(
+        &self,
+        references: &[EntryRef],
+        times: &RecordTimes,
+        entries: &mut Vec<BranchEntry>,
+        summary: &mut Summary,
+    ) {
+        let times = times.known();
+        for (number, &reference) in references.iter().enumerate() {
+            let kept = entries.len();
+            if !self.push_entry(reference, entries, summary) {
+                break;
+            }
+            if let (Some(entry), Some(&[now, before])) = (
+                entries.get_mut(kept),
+                times.get(number..).and_then(|t| t.first_chunk()),
+            ) {
+                let elapsed = now / PARTS - before / PARTS;
+                entry.flags.cycles = elapsed.min(self.cycle_limit.into()) as u16;
+            }
+        }
     }
 
     /// Appends what perf hands out for `reference`; false if perf stops reading here.
@@ -616,16 +551,13 @@ impl<'t> Session<'t> {
     fn thread_summary(&self, thread: &ThreadState, amounts: &Amounts) -> ThreadSummary {
         let mut last_stack = Vec::new();
         let mut ignored = Summary::default();
-        for &reference in thread.stack.entries() {
-            if !self.push_entry(reference, &mut last_stack, &mut ignored) {
-                break;
-            }
-        }
+        let entries = thread.stack.entries();
+        self.push_entries(entries, &thread.times, &mut last_stack, &mut ignored);
         ThreadSummary {
             totals: thread.totals.into(),
             counts: amounts.events[..self.counters.events().len()].to_vec(),
             last_stack,
-            cycles: None,
+            cycles: self.clock_of(&thread.totals.counts).map(Cycles::value),
             slots: None,
         }
     }

@@ -1,15 +1,20 @@
 //! What `perf stat` would print: events of a whole trace, by thread or vCPU.
 
 use serde::Serialize;
+use vlbr_arch::Cycles;
+use vlbr_cpu::Slots;
 use vlbr_pmu::{Counter, EventNameError, EventSpec};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{Scope, Trace};
 
 use crate::choice::without_clock;
 use crate::counters::{assign, counted_events};
+use crate::error::ReplayError;
+use crate::options::SessionOptions;
 use crate::report::words;
-use crate::session::{ReplayError, Session, SessionOptions};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
+use crate::timing::TimingModel;
 
 /// Counts of a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +25,15 @@ pub struct Stat {
     pub processor: String,
     /// Whether clocks were counted, one an instruction.
     pub nominal_clock: bool,
+    /// The timing model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
+    /// Issue slots of all threads by what became of them, if the timing model knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<Slots>,
+    /// Instructions of each thread before anything was counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warmup: u64,
     /// The events, in the order they were asked for.
     pub events: Vec<EventCount>,
     /// Threads or vCPUs with their counts, in the order of the trace.
@@ -57,8 +71,18 @@ pub struct ThreadCounts {
     pub program: String,
     /// Instructions at every level, counter or not.
     pub instructions: u64,
+    /// How long it ran: by the timing model, or a nanosecond an instruction.
+    pub time_ns: u64,
+    /// Core clocks by the timing model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<u64>,
     /// Count of each event.
     pub counts: Vec<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// No samples.
@@ -93,13 +117,17 @@ pub fn stat(
         let inserts = vlbr_pmu::SourceSet::of(vlbr_pmu::Source::LbrInserts);
         pmu_options.feeds = pmu_options.feeds.without(inserts);
     }
+    let timed = options.timing.model != TimingModel::None;
     let specs = match events {
         Some(text) => {
             counted_events(&pmu, text, &pmu_options).map_err(|error| without_clock(text, error))?
         }
-        None => default_events(&pmu, &pmu_options)?,
+        None => default_events(&pmu, &pmu_options, timed)?,
     };
     let mut result = Stat {
+        timing: None,
+        slots: None,
+        warmup: options.timing.warmup,
         command: words(&trace.meta().command_line),
         processor: options.profile.title().to_owned(),
         nominal_clock: options.clock == vlbr_cpu::Clock::Instructions,
@@ -146,8 +174,16 @@ impl Stat {
         }
         for (thread, counted) in self.threads.iter_mut().zip(&summary.threads) {
             thread.instructions = counted.totals.instructions;
+            thread.cycles = counted.cycles;
+            thread.time_ns = match counted.cycles {
+                Some(cycles) => session.timing.rates.nanoseconds(Cycles::new(cycles)),
+                None => thread.instructions,
+            };
             thread.counts.extend_from_slice(&counted.counts);
         }
+        self.timing = session.timing();
+        let slots = summary.threads.iter().filter_map(|thread| thread.slots);
+        self.slots = slots.reduce(|sum, more| sum + more);
         self.runs += 1;
     }
 }
@@ -165,17 +201,37 @@ fn threads(trace: &Trace) -> Vec<ThreadCounts> {
                 vcpu: thread.vcpu.filter(|_| system),
                 program: process.path.display().to_string(),
                 instructions: 0,
+                time_ns: 0,
+                cycles: None,
                 counts: Vec::new(),
             }
         })
         .collect()
 }
 
+/// Events of a run with a clock: no more than every part counts at once, as each run takes long.
+fn timed_events(
+    pmu: &vlbr_pmu::Profile,
+    options: &vlbr_pmu::Options,
+) -> Result<Vec<EventSpec>, EventNameError> {
+    let mut events = vec![pmu.parse_event("cycles", options)?];
+    for name in ["instructions", "ref-cycles", "branches", "branch-misses"] {
+        if let Ok(event) = pmu.parse_event(name, options) {
+            events.push(event);
+        }
+    }
+    Ok(events)
+}
+
 /// Events that steps always feed, as far as the part has them.
 fn default_events(
     pmu: &vlbr_pmu::Profile,
     options: &vlbr_pmu::Options,
+    timed: bool,
 ) -> Result<Vec<EventSpec>, EventNameError> {
+    if timed {
+        return timed_events(pmu, options);
+    }
     let mut events = vec![
         pmu.parse_event("instructions", options)?,
         pmu.parse_event("branches", options)?,

@@ -4,7 +4,7 @@ use vlbr_cpu::Slots;
 use vlbr_cpu::run::{RunTotals, Sample};
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 
-use crate::session::ReplayError;
+use crate::error::ReplayError;
 
 /// What takes the samples of a session.
 pub trait Consumer {

@@ -52,8 +52,8 @@ impl StepBounds {
 
     /// What each step takes, by its id.
     #[must_use]
-    pub fn costs(&self) -> &[u32] {
-        &self.costs
+    pub fn costs(&self) -> Arc<[u32]> {
+        Arc::clone(&self.costs)
     }
 
     /// Blocks, or beginnings of blocks, that the model did not lower.
@@ -101,14 +101,6 @@ pub struct BoundClock {
     before: u64,
     now: u64,
     retired: u16,
-}
-
-impl BoundClock {
-    /// What each step takes, in [`PARTS`] of a cycle, by its id.
-    #[must_use]
-    pub fn costs(&self) -> &[u32] {
-        &self.costs
-    }
 }
 
 /// When instruction `index` of a step retires that has `retired` of them, begins at `before` and takes

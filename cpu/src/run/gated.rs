@@ -6,6 +6,7 @@ use crate::run::lane::StepIds;
 use crate::run::pace::Pace;
 use crate::run::plan::{Op, Plan};
 use crate::run::sample::{RunEnd, RunTotals, Sample, Samples, Schedule};
+use crate::run::times::RecordTimes;
 use crate::run::view::{EntryRef, Stack};
 
 /// What a step's transfer does to the stack now, and what a sample does to the registers.
@@ -99,6 +100,7 @@ pub fn run_gated(
     RunEnd {
         totals,
         stack,
+        times: RecordTimes::default(),
         schedule: schedule.map(|_| Schedule {
             first: due.saturating_sub(totals.events),
             pace,

@@ -10,6 +10,7 @@ use crate::run::plan::{PUSH, Plan};
 use crate::run::sample::{RunEnd, RunTotals, Samples, Schedule};
 use crate::run::segment::Run;
 use crate::run::store::Store;
+use crate::run::times::{RecordTimes, Walked};
 use crate::run::view::{EntryRef, MAX_DEPTH, Stack};
 
 /// Steps per look at the counter. If it turns out to overflow within them, they are run again
@@ -96,8 +97,10 @@ pub enum RunError {
 pub struct Lane {
     pub(super) table: Box<[u64; TABLE]>,
     pub(super) wide: Vec<u64>,
-    /// Words of the columns by local id, padded as `table` is.
+    /// Words of the columns by local id.
     more: Vec<u64>,
+    /// What steps take by local id, if times of records are asked for.
+    pub(super) costs: Vec<u32>,
     pub(super) ring: Box<[u32; RING]>,
     /// Call-stack mode: the stack as a ring of references.
     pub(super) stack: [EntryRef; MAX_DEPTH],
@@ -115,6 +118,7 @@ pub(super) struct Cursor {
     /// Events (of this run) at which the next sample is due.
     pub(super) due: u64,
     pub(super) pace: Pace,
+    pub(super) walked: Walked,
 }
 
 impl Default for Lane {
@@ -133,6 +137,7 @@ impl Lane {
             table: table.try_into().unwrap_or_else(|_| Box::new([0; TABLE])),
             wide: Vec::new(),
             more: Vec::new(),
+            costs: Vec::new(),
             ring: Box::new([0; RING]),
             stack: [EntryRef::EMPTY; MAX_DEPTH],
         }
@@ -206,6 +211,7 @@ impl Lane {
             totals: RunTotals::default(),
             due: schedule.map_or(u64::MAX, |s| s.first.max(1)),
             pace: schedule.map_or(Pace::Period(u64::MAX), |s| s.pace),
+            walked: Walked::default(),
         };
         for (index, slot) in self.stack[..usize::from(plan.depth())]
             .iter_mut()
@@ -233,9 +239,14 @@ impl Lane {
         }
         let entries = self.view(plan, map, &cursor);
         let net = net(plan, &cursor);
+        let times = match ids {
+            StepIds::U16(ids) => self.times(plan, ids, &mut cursor),
+            StepIds::U32(ids) => self.times(plan, ids, &mut cursor),
+        };
         Ok(RunEnd {
             totals: cursor.totals,
             stack: Stack::from_entries(&entries[..usize::from(plan.depth())], net),
+            times,
             schedule: schedule.map(|_| Schedule {
                 first: cursor.due.saturating_sub(cursor.totals.events),
                 pace: cursor.pace,
@@ -263,6 +274,10 @@ impl Lane {
         } else {
             self.wide.extend_from_slice(&self.table[..map.len()]);
         }
+        self.costs.clear();
+        if plan.times_records() {
+            self.costs.extend(map.iter().map(|&step| plan.cost(step)));
+        }
         let columns = plan.columns();
         self.more.clear();
         if columns.width() > 0 {
@@ -271,6 +286,31 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// When the youngest records of a run that has ended were made.
+    fn times<I: LocalId>(&self, plan: &Plan, ids: &[I], cursor: &mut Cursor) -> RecordTimes {
+        match plan.time_column() {
+            Some(column) if plan.times_records() => {
+                let totals = &cursor.totals;
+                let (steps, now) = (totals.steps, totals.counts[column]);
+                self.walk(ids, steps, now, &mut cursor.walked)
+            }
+            _ => RecordTimes::default(),
+        }
+    }
+
+    /// When the records before step number `steps` were made, which begins at `now`.
+    pub(super) fn walk<I: LocalId>(
+        &self,
+        ids: &[I],
+        steps: usize,
+        now: u64,
+        walked: &mut Walked,
+    ) -> RecordTimes {
+        let word = |id: I| id.word(&self.table, &self.wide);
+        let cost = |id: I| self.costs[id.number() as usize];
+        walked.up_to(ids, steps, now, word, cost)
     }
 
     fn dispatch<I: LocalId, S: Store>(

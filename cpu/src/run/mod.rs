@@ -17,14 +17,16 @@ mod sample;
 mod segment;
 mod store;
 mod tally;
+mod times;
 mod view;
 
 pub use columns::MAX_COLUMNS;
 pub use gated::{Gate, run_gated};
 pub use lane::{Lane, RunError, StepIds};
 pub use pace::{Frequency, Pace};
-pub use plan::{Counting, Op, Plan, PlanError};
+pub use plan::{Costs, Counting, Op, Plan, PlanError};
 pub use sample::{RunEnd, RunTotals, Sample, Samples, Schedule};
 pub use store::{Deferred, Eager, RawRecord, Store};
 pub use tally::Tally;
+pub use times::RecordTimes;
 pub use view::{EntryKind, EntryRef, MAX_DEPTH, Stack};

@@ -1,5 +1,7 @@
 //! What each step does to the LBR and the counters, looked up by the hot loop.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 use vlbr_arch::Transfer;
 use vlbr_pmu::{Selector, Source, SourceSet};
@@ -21,6 +23,15 @@ pub enum Op {
     Pop,
 }
 
+/// What steps take.
+#[derive(Clone, Debug)]
+pub struct Costs {
+    /// By step, in parts of a cycle. They are added up as the last of the other counters.
+    pub steps: Arc<[u32]>,
+    /// Whether times of records are asked for. Those of a call-stack mode are not known.
+    pub records: bool,
+}
+
 /// What is counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counting {
@@ -32,6 +43,8 @@ pub struct Counting {
     pub clock: Clock,
     /// Whether every branch is to count as mispredicted, or none; `None`: as the trace says.
     pub mispredicted: Option<bool>,
+    /// What steps take, if their time is asked for.
+    pub costs: Option<Costs>,
     /// LBR_INSERTS counts records that call-stack mode removes as well.
     pub pops_are_inserts: bool,
 }
@@ -105,6 +118,7 @@ pub struct Plan {
     pops: bool,
     place: Place,
     columns: Columns,
+    costs: Option<Costs>,
     /// Steps left by an event, whose transfer comes after a sample at their last instruction.
     event_exits: Vec<bool>,
 }
@@ -129,7 +143,8 @@ impl Plan {
             return Err(PlanError::Depth(depth));
         }
         let others = &counting.others;
-        if others.len() > MAX_COLUMNS {
+        let timed = usize::from(counting.costs.is_some());
+        if others.len() + timed > MAX_COLUMNS {
             return Err(PlanError::Counters(others.len()));
         }
         let feed = Feed::new(code, counting.sources(), counting.clock);
@@ -137,7 +152,7 @@ impl Plan {
         let mut pops = false;
         let mut words = Vec::with_capacity(steps);
         let mut event_exits = Vec::with_capacity(steps);
-        let mut columns = vec![Vec::with_capacity(steps); 2 + others.len()];
+        let mut columns = vec![Vec::with_capacity(steps); 2 + others.len() + timed];
         for (index, step) in code.steps().iter().enumerate() {
             let id = StepId(index as u32);
             let op = code.transfer(id).map_or(Op::Ignore, &mut verdict);
@@ -151,6 +166,9 @@ impl Plan {
             columns[1].push(events);
             for (column, selector) in columns[2..].iter_mut().zip(others) {
                 column.push(amount(selector));
+            }
+            if let Some(costs) = &counting.costs {
+                columns[2 + others.len()].push(costs.steps.get(index).copied().unwrap_or(0));
             }
             if let (Place::Listed { starts, list }, Some(selector)) =
                 (&mut place, &counting.sampled)
@@ -177,8 +195,29 @@ impl Plan {
             pops,
             place,
             columns,
+            costs: counting.costs.clone(),
             event_exits,
         })
+    }
+
+    /// What `step` takes, in parts of a cycle; 0 without costs.
+    #[must_use]
+    pub fn cost(&self, step: StepId) -> u32 {
+        let costs = self.costs.as_ref();
+        costs
+            .and_then(|costs| costs.steps.get(step.0 as usize).copied())
+            .unwrap_or(0)
+    }
+
+    /// Whether times of records are asked for.
+    pub(super) fn times_records(&self) -> bool {
+        !self.pops && self.costs.as_ref().is_some_and(|costs| costs.records)
+    }
+
+    /// Which of the other counters adds up time.
+    #[must_use]
+    pub fn time_column(&self) -> Option<usize> {
+        self.costs.as_ref().map(|_| self.columns.len() - 1)
     }
 
     /// Number of steps planned.

@@ -3,6 +3,7 @@
 use crate::code::StepId;
 use crate::run::columns::MAX_COLUMNS;
 use crate::run::pace::Pace;
+use crate::run::times::RecordTimes;
 use crate::run::view::{EntryRef, Stack};
 
 /// When samples are taken: the counter's state at the start, and how it is loaded again.
@@ -54,6 +55,7 @@ pub struct Samples {
     points: Vec<Sample>,
     entries: Vec<EntryRef>,
     counts: Vec<u64>,
+    times: Vec<RecordTimes>,
     depth: usize,
     columns: usize,
     limit: usize,
@@ -74,6 +76,7 @@ impl Samples {
             points: Vec::new(),
             entries: Vec::new(),
             counts: Vec::new(),
+            times: Vec::new(),
             depth: 0,
             columns: 0,
             limit,
@@ -108,6 +111,17 @@ impl Samples {
         })
     }
 
+    /// When the records of each sample were made, in parts of a cycle since the start of the run, as far
+    /// as it made them; nothing if that is not asked for.
+    #[must_use]
+    pub fn times(&self) -> &[RecordTimes] {
+        &self.times
+    }
+
+    pub(crate) fn push_times(&mut self, times: RecordTimes) {
+        self.times.push(times);
+    }
+
     /// Adds a sample with its entries and counts, as many as [`Samples::set_shape`] said.
     pub(crate) fn push(&mut self, sample: Sample, entries: &[EntryRef], counts: &[u64]) {
         self.points.push(sample);
@@ -125,6 +139,7 @@ impl Samples {
         self.points.clear();
         self.entries.clear();
         self.counts.clear();
+        self.times.clear();
     }
 }
 
@@ -152,6 +167,8 @@ pub struct RunEnd {
     pub totals: RunTotals,
     /// The stack.
     pub stack: Stack,
+    /// When the youngest records of the run were made, if that is asked for.
+    pub times: RecordTimes,
     /// When the next sample is due.
     pub schedule: Option<Schedule>,
 }

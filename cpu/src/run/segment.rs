@@ -25,11 +25,11 @@ impl Run<'_> {
         store: &mut S,
         samples: &mut Samples,
     ) {
-        for segment in ids.chunks(self.plan.columns().segment) {
+        while cursor.totals.steps < ids.len() {
             if self.plan.pops() {
-                self.segment::<I, S, W, true>(lane, segment, more, cursor, store, samples);
+                self.segment::<I, S, W, true>(lane, ids, more, cursor, store, samples);
             } else {
-                self.segment::<I, S, W, false>(lane, segment, more, cursor, store, samples);
+                self.segment::<I, S, W, false>(lane, ids, more, cursor, store, samples);
             }
             if samples.is_full() {
                 break;
@@ -37,16 +37,20 @@ impl Run<'_> {
         }
     }
 
+    /// The next segment of `ids`.
     fn segment<I: LocalId, S: Store, W: Words, const POPS: bool>(
         self,
         lane: &mut Lane,
-        segment: &[I],
+        ids: &[I],
         more: &W,
         cursor: &mut Cursor,
         store: &mut S,
         samples: &mut Samples,
     ) {
         let columns = self.plan.columns();
+        let start = cursor.totals.steps;
+        let segment = &ids[start..];
+        let segment = &segment[..segment.len().min(columns.segment)];
         let (instructions, events) = (columns.instructions, columns.events);
         let mut sum = 0_u64;
         let mut sums = W::zero();
@@ -73,7 +77,8 @@ impl Run<'_> {
                 cursor.head = head_before;
                 for (index, &id) in batch.iter().enumerate() {
                     let so_far = (sum, sums.as_ref());
-                    self.single::<I, S, POPS>(lane, id, so_far, cursor, store, samples);
+                    let up_to = &ids[..=start + number * BATCH + index];
+                    self.single::<I, S, POPS>(lane, up_to, so_far, cursor, store, samples);
                     sum = sum.wrapping_add(id.word(&lane.table, &lane.wide));
                     more.add(&mut sums, id.number() as usize);
                     if samples.is_full() {
@@ -95,18 +100,22 @@ impl Run<'_> {
         columns.add(sum, sums.as_ref(), &mut cursor.totals.counts);
     }
 
-    /// One step, with the samples that fall into it. `so_far` are the sums of the segment before
+    /// The last step of `up_to`, with the samples that fall into it. `so_far` are the sums of the segment before
     /// it.
     fn single<I: LocalId, S: Store, const POPS: bool>(
         self,
         lane: &mut Lane,
-        id: I,
+        up_to: &[I],
         so_far: (u64, &[u64]),
         cursor: &mut Cursor,
         store: &mut S,
         samples: &mut Samples,
     ) {
         let Self { plan, map } = self;
+        let [past @ .., id] = up_to else {
+            return;
+        };
+        let id = *id;
         let (sum, sums) = so_far;
         let word = id.word(&lane.table, &lane.wide);
         let step = map[id.number() as usize];
@@ -114,6 +123,7 @@ impl Run<'_> {
         let counted = cursor.totals.events + columns.events.of_first(sum);
         let after = counted + columns.events.of_first(word);
         let retired = columns.instructions.of_first(word) as u16;
+        let head = cursor.head;
         let before = cursor.totals.instructions + columns.instructions.of_first(sum);
         let before_exit = plan.before_exit(step);
         let sample = |lane: &mut Lane, cursor: &mut Cursor, samples: &mut Samples, done: u16| {
@@ -142,6 +152,14 @@ impl Run<'_> {
             };
             let entries = &entries[..usize::from(plan.depth())];
             samples.push(point, entries, &counts[..columns.len()]);
+            if let Some(column) = plan.time_column().filter(|_| plan.times_records()) {
+                let now = counts[column];
+                let mut times = lane.walk(past, past.len(), now, &mut cursor.walked);
+                if cursor.head > head && word & PUSH != 0 {
+                    times = times.with_youngest(now + u64::from(plan.cost(step)));
+                }
+                samples.push_times(times);
+            }
             cursor.due = cursor.due.saturating_add(next_period.max(1));
         };
         // The overflow falls after this many instructions of the step.

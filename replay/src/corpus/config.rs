@@ -17,6 +17,7 @@ use vlbr_traces::perfdata::BranchSampleType;
 
 use super::error::CorpusError;
 use crate::counters::sampled_events;
+use crate::timing::TimingModel;
 
 /// Longest `corpus.toml` or profile that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
@@ -92,6 +93,8 @@ pub struct Configuration {
     pub event: Option<String>,
     /// Events between samples; `None`: what a session takes.
     pub period: Option<NonZeroU64>,
+    /// Timing model, of the processor's own core.
+    pub timing: TimingModel,
 }
 
 /// The file as it stands.
@@ -170,6 +173,7 @@ struct RawFilter {
     branches: String,
     event: Option<String>,
     period: Option<NonZeroU64>,
+    timing: TimingModel,
 }
 
 impl<'de> Deserialize<'de> for RawFilter {
@@ -180,13 +184,15 @@ impl<'de> Deserialize<'de> for RawFilter {
             branches: String,
             event: Option<String>,
             period: Option<NonZeroU64>,
+            #[serde(default)]
+            timing: TimingModel,
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
             type Value = RawFilter;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a filter such as \"any,u\", or { branches, event, period }")
+                f.write_str("a filter such as \"any,u\", or { branches, event, period, timing }")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RawFilter, E> {
@@ -194,6 +200,7 @@ impl<'de> Deserialize<'de> for RawFilter {
                     branches: text.to_owned(),
                     event: None,
                     period: None,
+                    timing: TimingModel::None,
                 })
             }
 
@@ -203,6 +210,7 @@ impl<'de> Deserialize<'de> for RawFilter {
                     branches: table.branches,
                     event: table.event,
                     period: table.period,
+                    timing: table.timing,
                 })
             }
         }
@@ -367,6 +375,9 @@ impl Reader<'_> {
                 if let Some(period) = filter.period {
                     name.push_str(&format!(" -c {period}"));
                 }
+                if filter.timing != TimingModel::None {
+                    name.push_str(&format!(" --timing {}", filter.timing.name()));
+                }
                 let names_it = |skip: &Spanned<String>| {
                     let skip = skip.get_ref();
                     *skip == name || skip == profile.name() || *skip == filter.branches
@@ -390,6 +401,7 @@ impl Reader<'_> {
                     branches,
                     event,
                     period: filter.period.or(default_period),
+                    timing: filter.timing,
                 });
             }
         }

@@ -11,8 +11,8 @@ use vlbr_traces::vlt::{ChunkBuffer, Trace};
 
 use super::digest::Segments;
 use crate::device::{DeviceError, ProgrammedLbr};
+use crate::error::ReplayError;
 use crate::region::Region;
-use crate::session::ReplayError;
 
 /// Transfers taken.
 const TRANSFERS: u64 = 20_000;

@@ -12,9 +12,9 @@ use super::golden::Section;
 use super::run;
 use super::shard::Shard;
 use crate::engine::MAX_THREADS;
+use crate::error::ReplayError;
 use crate::names::Names;
 use crate::region::{Entrance, Region};
-use crate::session::ReplayError;
 
 /// How many configurations are done, and of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

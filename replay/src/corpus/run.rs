@@ -11,9 +11,12 @@ use super::digest::{Aspects, Segments, add_aspects, encode};
 use super::exercise::{Exercised, as_perf_reads, exercise};
 use super::golden::{Results, Section, Stack};
 use crate::device::DeviceError;
+use crate::error::ReplayError;
+use crate::options::SessionOptions;
 use crate::region::Region;
-use crate::session::{ReplayError, Session, SessionOptions};
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
+use crate::timing::TimingOptions;
 
 /// Samples at most that are kept to compare the plan with the device.
 const MOST_COMPARED: usize = 4096;
@@ -53,12 +56,17 @@ pub(crate) fn run(
         region,
         jobs: 1,
         ordered,
+        timing: TimingOptions {
+            model: configuration.timing,
+            ..TimingOptions::default()
+        },
         ..SessionOptions::new(configuration.profile.clone())
     };
     let session = match Session::new(trace, options(false)) {
         Err(ReplayError::Device(DeviceError::Filter(refused))) => {
             return Ok(Section::Refused(refused.to_string()));
         }
+        Err(ReplayError::Timing(refused)) => return Ok(Section::Refused(refused.to_string())),
         Err(ReplayError::Event(refused)) => return Ok(Section::Refused(refused.to_string())),
         session => session?,
     };
@@ -76,7 +84,7 @@ pub(crate) fn run(
             }
         }
     }
-    let mut collector = Collector::new(trace, head.samples);
+    let mut collector = Collector::new(trace, head.samples, session.timing().is_some());
     let run = session.run(&mut collector, &mut |_| ());
     if let Some(disagreement) = collector.disagreement {
         return Err(disagreement);
@@ -153,6 +161,8 @@ impl Consumer for Head {
 /// Collects what makes a result.
 struct Collector<'t> {
     trace: &'t Trace,
+    /// A timing model tells the time.
+    timed: bool,
     places: Places,
     labels: Vec<String>,
     device: Vec<Kept>,
@@ -170,7 +180,7 @@ struct Collector<'t> {
 }
 
 impl<'t> Collector<'t> {
-    fn new(trace: &'t Trace, device: Vec<Kept>) -> Self {
+    fn new(trace: &'t Trace, device: Vec<Kept>, timed: bool) -> Self {
         let places = Places::of_trace(trace);
         let mut labels = places.labels();
         // Bare addresses are shorter, and clear.
@@ -178,6 +188,7 @@ impl<'t> Collector<'t> {
         labels[KERNEL as usize].clear();
         Self {
             trace,
+            timed,
             places,
             labels,
             device,
@@ -267,10 +278,13 @@ impl<'t> Collector<'t> {
 
     fn stack(&self, kept: &Kept) -> Stack {
         let mut about = format!(
-            "thread {} at {}, instruction {}",
+            "thread {} at {}, {}",
             kept.thread,
             self.name(kept.chunk, kept.thread, kept.ip),
-            kept.time
+            match self.timed {
+                true => format!("{} ns", kept.time),
+                false => format!("instruction {}", kept.time),
+            }
         );
         if kept.kernel {
             about.push_str(", kernel");

@@ -232,6 +232,7 @@ impl ProgrammedCounters {
                 .collect(),
             clock: self.clock,
             mispredicted: None,
+            costs: None,
             pops_are_inserts: inserts == InsertsEvent::PushesAndPops,
         }
     }

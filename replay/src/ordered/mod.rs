@@ -14,7 +14,8 @@ use vlbr_cpu::run::{Counting, Plan};
 use vlbr_traces::vlt::ChunkBuffer;
 
 use crate::device::DeviceError;
-use crate::session::{ReplayError, Session};
+use crate::error::ReplayError;
+use crate::session::Session;
 use crate::summary::{Consumer, Summary};
 use road::Road;
 use thread::{Thread, Untimed};

@@ -13,7 +13,8 @@ use vlbr_traces::perfdata::BranchEntry;
 use super::passed::{Kind, Passed};
 use super::thread::{Thread, may_wait, values};
 use crate::counters::handle;
-use crate::session::{ReplayError, Session, Taken};
+use crate::error::ReplayError;
+use crate::session::{Session, Taken};
 use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 
 /// Where in a step a boundary lies.
@@ -131,7 +132,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
     fn time(&self, now: Cycles) -> u64 {
         if TIMED {
             let clocks = self.clocks_before + now.since(self.chunk_start);
-            self.session.rates.nanoseconds(Cycles::new(clocks))
+            self.session.timing.rates.nanoseconds(Cycles::new(clocks))
         } else {
             self.before + self.done
         }
@@ -188,7 +189,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         if !TIMED {
             return (0, 0);
         }
-        let rates = self.session.rates;
+        let rates = self.session.timing.rates;
         let reference = rates.reference(to) - rates.reference(from).min(rates.reference(to));
         (to.since(from), reference)
     }
@@ -330,7 +331,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         let period = thread.pace.map_or(0, |pace| pace.period());
         if let Some(pace) = &mut thread.pace {
             pace.sampled(match TIMED {
-                true => self.session.rates.nanoseconds(thread.now),
+                true => self.session.timing.rates.nanoseconds(thread.now),
                 false => thread.amounts.instructions,
             });
         }

@@ -8,7 +8,8 @@ use vlbr_pmu::{Device, SourceSet};
 
 use super::passed::Passed;
 use crate::counters::{Amounts, CounterError, ProgrammedCounters, read, width};
-use crate::session::{ReplayError, Session};
+use crate::error::ReplayError;
+use crate::session::Session;
 use crate::summary::Totals;
 
 /// No time passes, and mispredictions are those of the trace.
@@ -69,7 +70,7 @@ impl<C: StepClock> Thread<C> {
             tallies: Default::default(),
             passed: Passed::default(),
             now: Cycles::new(0),
-            warming: session.warmup,
+            warming: session.timing.warmup,
             start: (Cycles::new(0), clock.slots()),
         };
         this.look();

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod counters;
+mod time;
 
 use std::num::NonZeroU64;
 

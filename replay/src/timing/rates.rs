@@ -1,5 +1,6 @@
 //! From a thread's clock to the times that people and files see.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use vlbr_arch::Cycles;
@@ -22,6 +23,16 @@ impl Default for Rates {
             core_mhz: THOUSAND,
             tsc_mhz: THOUSAND,
         }
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} core clocks and {} clocks of the TSC a microsecond",
+            self.core_mhz, self.tsc_mhz
+        )
     }
 }
 

@@ -1,0 +1,8 @@
+//! The time of a replay: which model gives it, and how it is told.
+
+mod model;
+mod rates;
+
+pub(crate) use model::Model;
+pub use model::{TimingError, TimingModel, TimingOptions};
+pub use rates::Rates;
