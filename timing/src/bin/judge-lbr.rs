@@ -26,6 +26,9 @@ struct Arguments {
     /// Address of the branch that ends an outer iteration.
     #[arg(long, value_parser = |s: &str| u64::from_str_radix(s, 16))]
     outer: u64,
+    /// Another value of a delay, as in the data of the core.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Look for better delays, on the even samples alone.
     #[arg(long)]
     fit: bool,
@@ -99,22 +102,29 @@ impl Judge<'_> {
 
 /// Delays that are fitted, all combinations.
 fn combinations(start: Pipeline) -> impl Iterator<Item = Pipeline> {
-    (12..=18).flat_map(move |mispredict| {
-        (0..=4).flat_map(move |ms_switch| {
-            (0..=3).flat_map(move |forward_vector| {
-                (0..=1).flat_map(move |taken| {
-                    [false, true].map(|jcc_erratum| Pipeline {
-                        mispredict,
-                        ms_switch,
-                        forward_vector,
-                        taken,
-                        jcc_erratum,
-                        ..start
-                    })
+    (13..=17).flat_map(move |mispredict| {
+        (0..=5).flat_map(move |ms_switch| {
+            (1..=3).flat_map(move |forward_vector| {
+                [false, true].map(|jcc_erratum| Pipeline {
+                    mispredict,
+                    ms_switch,
+                    forward_vector,
+                    jcc_erratum,
+                    ..start
                 })
             })
         })
     })
+}
+
+/// `core` with some values changed.
+fn with(
+    core: &Microarchitecture,
+    set: &[String],
+) -> Result<Microarchitecture, Box<dyn std::error::Error>> {
+    let mut table = toml::Table::try_from(core.pipeline)?;
+    table.extend(set.join("\n").parse::<toml::Table>()?);
+    Ok(core.with_pipeline(table.try_into()?)?)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
@@ -130,6 +140,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         },
         arguments,
     };
+    let core = &with(core, &arguments.set)?;
     let fitted = if arguments.fit {
         judge.fit(core)?
     } else {

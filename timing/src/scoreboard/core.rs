@@ -290,13 +290,20 @@ impl Scoreboard {
         let parts = &program.parts[inst.parts as usize..][..usize::from(inst.part_count)];
         if let Some((&(first, count), rest)) = parts.split_first() {
             let at = self.dispatch(first, begin);
+            // The operations of microcode follow one another.
+            let spread = match inst.issued {
+                0..=4 => 0,
+                _ => u64::from(inst.latency.max(1).unsigned_abs() - 1),
+            };
+            let all = u64::from(inst.issued.max(1));
             let mut last = at;
-            for _ in 1..count {
-                last = last.max(self.dispatch(first, begin));
-            }
-            for &(ports, count) in rest {
+            let mut number = 1;
+            let first = core::iter::once((first, count - 1));
+            for (ports, count) in first.chain(rest.iter().copied()) {
                 for _ in 0..count {
-                    last = last.max(self.dispatch(ports, begin));
+                    let behind = begin + number.min(all) * spread / all;
+                    last = last.max(self.dispatch(ports, behind));
+                    number += 1;
                 }
             }
             begin = at;
@@ -477,10 +484,11 @@ impl Scoreboard {
         match found.source {
             Source::Cache => {}
             Source::Store(ready) => {
-                let mut forward = self.parameters.forward as u64;
-                if reference.latency > 0 {
-                    forward += u64::from(self.pipeline.forward_vector);
-                }
+                let longer = match reference.latency {
+                    0 => 0,
+                    _ => self.pipeline.forward_vector,
+                };
+                let forward = self.parameters.forward as u64 + u64::from(longer);
                 data = data.max(ready + forward);
             }
             Source::Blocked(committed) => {

@@ -127,7 +127,10 @@ impl FrontEnd {
     }
 
     fn enter(&mut self, window: u64, pipeline: &Pipeline) {
-        let path = if self.look_up(window) {
+        let known = self.look_up(window);
+        // From the decoders back to the uop cache only where fetching goes on elsewhere.
+        let stays = self.path == Path::Decoded && self.window != NOWHERE;
+        let path = if known && !stays {
             Path::Cached
         } else {
             Path::Decoded

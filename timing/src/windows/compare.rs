@@ -129,23 +129,34 @@ impl Comparison {
         }
     }
 
-    /// How far computed fields lie from recorded ones: squares of the relative differences of medians, with a
-    /// little of those of other percentiles, over each block and iteration that is frequent, and that of the
-    /// share of ones.
+    /// How far computed fields lie from recorded ones: of each block and iteration that is frequent the difference
+    /// of the medians over what is tolerated of it (a cycle where the median is 1, else a quarter of a block's and
+    /// 15 % of an iteration's), of the share of ones over five points; the worst of them, and a little of the mean
+    /// over five percentiles.
     #[must_use]
     pub fn cost(&self) -> f64 {
+        let judged = self.judged();
+        let mut worst = (judged.ones_recorded - judged.ones_computed).abs() / 0.05;
         let groups = self.frequent();
-        let count = groups.len().max(1) as f64;
+        let count = (groups.len() * PERCENTS.len()).max(1) as f64;
         let mut sum = 0.0;
-        for (_, medians) in groups {
-            for (percent, weight) in PERCENTS.into_iter().zip(WEIGHTS) {
+        for (name, medians) in groups {
+            let share = if name.starts_with("iteration") {
+                0.15
+            } else {
+                0.25
+            };
+            let tolerated = (f64::from(medians.medians().0) * share).max(1.0);
+            for percent in PERCENTS {
                 let (recorded, computed) = medians.percentiles(percent);
-                let error = f64::from(recorded.abs_diff(computed)) / f64::from(recorded + 1);
-                sum += weight * error * error;
+                let error = f64::from(recorded.abs_diff(computed)) / tolerated;
+                sum += error;
+                if percent == 50 {
+                    worst = worst.max(error);
+                }
             }
         }
-        let judged = self.judged();
-        sum / count + (judged.ones_recorded - judged.ones_computed).powi(2)
+        worst + 0.1 * sum / count
     }
 
     /// What has a hundred fields or more, with its name.
@@ -160,9 +171,6 @@ impl Comparison {
 }
 
 const PERCENTS: [usize; 5] = [10, 25, 50, 75, 90];
-/// What each of them counts in [`Comparison::cost`]: the median most.
-const WEIGHTS: [f64; 5] = [0.025, 0.05, 1.0, 0.05, 0.025];
-
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let judged = self.judged();
