@@ -159,6 +159,10 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out)?;
+    if let Some(slots) = stat.slots.filter(|_| args.topdown) {
+        write_slots(out, &slots)?;
+    }
+    write_branches(out, &stat.branches)?;
     let counters: Vec<_> = stat
         .events
         .iter()
@@ -174,10 +178,6 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
             runs => format!(" in {runs} runs of the whole trace, nothing scaled"),
         }
     )?;
-    if let Some(slots) = stat.slots.filter(|_| args.topdown) {
-        write_slots(out, &slots)?;
-    }
-    write_branches(out, &stat.branches)?;
     if let Some(timing) = &stat.timing {
         writeln!(out, " Time: {timing}")?;
     }
