@@ -184,6 +184,17 @@ pub(crate) enum TimingArg {
     None,
     /// Every block takes what it would take as a hot loop.
     Bound,
+    /// Every instruction goes through front end, ports, buffers and branch prediction of the core.
+    Scoreboard,
+}
+
+/// Who says which branches were mispredicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MispredictsArg {
+    /// A predictor, see --predictor.
+    Predicted,
+    /// The trace.
+    Recorded,
 }
 
 /// The clock of a replay.
@@ -195,6 +206,12 @@ pub(crate) struct TimingArgs {
     /// Core that the timing model is of; default: that of --cpu.
     #[arg(long, value_name = "NAME")]
     pub(crate) microarchitecture: Option<String>,
+    /// Who says which branches the scoreboard mispredicts [default: predicted].
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub(crate) mispredicts: Option<MispredictsArg>,
+    /// The predictor; default: that of the core.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) predictor: Option<String>,
     /// Core clocks a microsecond, by which a timing model tells time.
     #[arg(long, value_name = "N", default_value = "1000")]
     pub(crate) mhz: NonZeroU32,
@@ -325,6 +342,12 @@ pub(crate) struct StatArgs {
     pub(crate) pmu: PmuArgs,
     #[command(flatten)]
     pub(crate) timing: TimingArgs,
+    /// What became of the issue slots, which the scoreboard tells.
+    #[arg(long)]
+    pub(crate) topdown: bool,
+    /// Also the N branches that were mispredicted most often, by the timing model or by the trace.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) branches: usize,
     /// The LBR records any taken branch, so that LBR_INSERTS can be counted.
     #[arg(short = 'b', long, conflicts_with = "branch_filter")]
     pub(crate) branch_any: bool,

@@ -10,11 +10,11 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use vlbr_cpu::Clock;
 use vlbr_lbr::{Options, Profile};
-use vlbr_replay::{Rates, TimingModel, TimingOptions};
+use vlbr_replay::{Mispredictions, Rates, TimingModel, TimingOptions};
 use vlbr_traces::files::{is_descriptor, read_text};
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
-use crate::args::{ClockArg, TimingArg, TimingArgs};
+use crate::args::{ClockArg, MispredictsArg, TimingArg, TimingArgs};
 
 /// Longest message, in bytes.
 const LONGEST_LINE: usize = 1000;
@@ -166,19 +166,29 @@ pub(crate) fn clock(clock: ClockArg) -> Clock {
 }
 
 /// The clock of a replay.
-pub(crate) fn timing(args: &TimingArgs) -> TimingOptions {
-    TimingOptions {
+pub(crate) fn timing(args: &TimingArgs) -> Result<TimingOptions, Box<dyn Error>> {
+    Ok(TimingOptions {
         model: match args.timing {
             TimingArg::None => TimingModel::None,
             TimingArg::Bound => TimingModel::Bound,
+            TimingArg::Scoreboard => TimingModel::Scoreboard,
         },
         core: args.microarchitecture.clone(),
+        mispredictions: match (args.mispredicts, &args.predictor) {
+            (Some(MispredictsArg::Recorded), Some(_)) => {
+                return Err("--mispredicts recorded has no --predictor".into());
+            }
+            (Some(MispredictsArg::Recorded), None) => Some(Mispredictions::Recorded),
+            (_, Some(name)) => Some(Mispredictions::PredictedBy(name.clone())),
+            (Some(MispredictsArg::Predicted), None) => Some(Mispredictions::Predicted),
+            (None, None) => None,
+        },
         rates: Rates {
             core_mhz: args.mhz,
             tsc_mhz: args.tsc_mhz.unwrap_or(args.mhz),
         },
         warmup: args.warmup,
-    }
+    })
 }
 
 /// A bar of instructions on standard error, if that is a terminal.

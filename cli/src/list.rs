@@ -124,9 +124,9 @@ fn counted(event: &vlbr_pmu::EventEntry) -> &'static str {
     } else if needed.is_subset_of(retirement) {
         "with an LBR"
     } else if needed.is_subset_of(clocks) {
-        "with --clock instructions"
+        "with --timing or --clock"
     } else if needed.is_subset_of(retirement.with(SourceSet::MISPREDICTIONS)) {
-        "if the trace has predictions"
+        "with --timing scoreboard"
     } else {
         "no"
     }

@@ -131,7 +131,7 @@ pub(crate) fn session_options(
         options.counters.skid_unit = SkidUnit::Instructions;
     }
     options.clock = common::clock(args.pmu.clock);
-    options.timing = common::timing(&args.timing);
+    options.timing = common::timing(&args.timing)?;
     options.jobs = args.jobs;
     options.region = region(trace, args.from.as_deref(), args.to.as_deref())?;
     Ok(options)

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use vlbr_cpu::Slots;
 use vlbr_host::perf::parse_branch_filter;
-use vlbr_replay::{SessionOptions, Stat, ThreadCounts};
+use vlbr_replay::{BranchMisses, SessionOptions, Stat, ThreadCounts};
 use vlbr_traces::perfdata::BranchSampleType;
 
 use crate::args::{StatArgs, TextOrJson};
@@ -18,7 +19,7 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
     options.device = common::device_options(args.options.as_deref())?;
     options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;
     options.clock = common::clock(args.pmu.clock);
-    options.timing = common::timing(&args.timing);
+    options.timing = common::timing(&args.timing)?;
     options.jobs = args.jobs;
     options.region = region(&trace, args.from.as_deref(), args.to.as_deref())?;
     options.branches = match &args.branch_filter {
@@ -34,8 +35,18 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
     });
     let bar = common::instruction_bar(trace.instructions(), "counting");
     let mut progress = |done| bar.set_position(done);
-    let stat = vlbr_replay::stat(&trace, &options, events.as_deref(), lbr, &mut progress)?;
+    let stat = vlbr_replay::stat(
+        &trace,
+        &options,
+        events.as_deref(),
+        lbr,
+        args.branches,
+        &mut progress,
+    )?;
     bar.finish_and_clear();
+    if args.topdown && stat.slots.is_none() {
+        return Err("--topdown: only --timing scoreboard knows issue slots".into());
+    }
     let format = if args.json_output {
         TextOrJson::Json
     } else {
@@ -148,6 +159,10 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out)?;
+    if let Some(slots) = stat.slots.filter(|_| args.topdown) {
+        write_slots(out, &slots)?;
+    }
+    write_branches(out, &stat.branches)?;
     let counters: Vec<_> = stat
         .events
         .iter()
@@ -183,6 +198,49 @@ fn write_table(out: &mut String, stat: &Stat, args: &StatArgs) -> std::fmt::Resu
         writeln!(out, " Not counted: everything behind {damage}")?;
     }
     Ok(())
+}
+
+/// The branches that were mispredicted most often.
+fn write_branches(out: &mut String, branches: &[BranchMisses]) -> std::fmt::Result {
+    if branches.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{:>14}  {:>16}  {:>7}  {:>8}  branch",
+        "mispredicted", "of", "rate", "MPKI"
+    )?;
+    for branch in branches {
+        let rate = 100.0 * branch.mispredicted as f64 / branch.executed.max(1) as f64;
+        writeln!(
+            out,
+            "{:>14}  {:>16}  {rate:>6.2}%  {:>8.3}  {}",
+            count(branch.mispredicted),
+            count(branch.executed),
+            branch.mpki,
+            branch.symbol
+        )?;
+    }
+    writeln!(out)
+}
+
+/// What became of the issue slots, as perf's --topdown tells it.
+fn write_slots(out: &mut String, slots: &Slots) -> std::fmt::Result {
+    let total = slots.total().max(1);
+    for (name, part) in [
+        ("retiring", slots.retiring),
+        ("bad speculation", slots.bad_speculation),
+        ("frontend bound", slots.frontend),
+        ("backend bound", slots.backend),
+    ] {
+        let percent = 100.0 * part as f64 / total as f64;
+        writeln!(
+            out,
+            "{:>18}      {name:<16} # {percent:>6.2}% of slots",
+            count(part)
+        )?;
+    }
+    writeln!(out)
 }
 
 /// perf's comment behind instructions, if cycles of the same levels were counted too.

@@ -180,7 +180,7 @@ fn toml_is_refused_on_one_line_with_its_place() {
     )
     .expect("written");
     let text = refused(path, ["replay", "t.vlt", "--pmu-options", "bad.toml"]);
-    assert!(text.contains("with --clock instructions"), "{text}");
+    assert!(text.contains("with --timing or --clock"), "{text}");
     fs::write(path.join("bad.toml"), vec![b' '; 2 << 20]).expect("written");
     let text = refused(path, ["replay", "t.vlt", "--options", "bad.toml"]);
     assert!(text.contains("longer than"), "{text}");

@@ -155,6 +155,54 @@ fn what_has_no_clock_or_two_is_refused() {
 }
 
 #[test]
+fn the_scoreboard_predicts_and_tells_where_slots_and_misses_went() {
+    let trace = corpus("lua.vlt");
+    let run = ["stat", &trace, "--timing", "scoreboard", "--branches", "5"];
+    let stat = json(&[&run[..], &["-j"]].concat());
+    let timing = stat["timing"].as_str().unwrap();
+    assert!(
+        timing.contains("scoreboard of skylake, predictor skylake"),
+        "{timing}"
+    );
+    let slots = &stat["slots"];
+    let part = |name: &str| slots[name].as_u64().unwrap();
+    let parts = ["retiring", "bad_speculation", "frontend", "backend"].map(part);
+    assert!(parts.iter().all(|&part| part > 0), "{parts:?}");
+    let branches = stat["branches"].as_array().unwrap();
+    assert_eq!(branches.len(), 5);
+    let missed: u64 = branches
+        .iter()
+        .map(|b| b["mispredicted"].as_u64().unwrap())
+        .sum();
+    let events = stat["events"].as_array().unwrap().iter();
+    let mut misses = events.filter(|event| event["event"] == "branch-misses:u");
+    assert!(misses.next().unwrap()["count"].as_u64().unwrap() >= missed && missed > 0);
+    let table = printed(&[&run[..], &["--topdown"]].concat());
+    for word in [
+        "retiring",
+        "backend bound",
+        "MPKI",
+        "% of all branches",
+        "insn per cycle",
+    ] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let error = refused(&["stat", &trace, "--timing", "bound", "--topdown"]);
+    assert!(error.contains("scoreboard"), "{error}");
+    let error = refused(&[
+        "stat",
+        &trace,
+        "--timing",
+        "scoreboard",
+        "--mispredicts",
+        "recorded",
+    ]);
+    assert!(error.contains("recorded no misprediction"), "{error}");
+    let error = refused(&["stat", &trace, "--timing", "bound", "--predictor", "gshare"]);
+    assert!(error.contains("scoreboard only"), "{error}");
+}
+
+#[test]
 fn a_warm_up_is_not_counted() {
     let trace = corpus("recurse.vlt");
     let count = |warmup: &str| {

@@ -24,7 +24,7 @@ pub(crate) fn pmu_of(lbr: &Profile) -> Result<vlbr_pmu::Profile, ReplayError> {
         .ok_or_else(|| ReplayError::NoPmu(lbr.name().to_owned()))
 }
 
-/// The error of an event of clocks says what would feed it.
+/// The error of an event of clocks or mispredictions says what would feed it.
 pub(crate) fn without_clock(event: &str, error: impl Into<ReplayError>) -> ReplayError {
     use vlbr_pmu::{EventNameError, Refusal};
     let clocks = [Source::CoreCycles, Source::ReferenceCycles];
@@ -39,6 +39,13 @@ pub(crate) fn without_clock(event: &str, error: impl Into<ReplayError>) -> Repla
                 event: event.to_owned(),
                 refusal,
             }
+        }
+        ReplayError::Event(EventListError::Name(EventNameError::Refused(refusal)))
+        | ReplayError::EventName(EventNameError::Refused(refusal))
+            if matches!(&refusal, Refusal::NotFed { missing, .. }
+                if !missing.is_empty() && missing.is_subset_of(SourceSet::MISPREDICTIONS)) =>
+        {
+            ReplayError::NeedsPredictions(refusal)
         }
         error => error,
     }

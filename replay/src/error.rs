@@ -33,8 +33,8 @@ pub enum ReplayError {
     NoPmu(String),
     /// An event of clocks, and no clock.
     #[error(
-        "'{event}' counts clocks, which a trace does not have; --clock instructions lets one pass with \
-         each instruction"
+        "'{event}' counts clocks, which a trace does not have; --timing gives them, --clock instructions \
+         lets one pass with each instruction"
     )]
     NeedsClock {
         /// The event as given.
@@ -43,6 +43,9 @@ pub enum ReplayError {
         #[source]
         refusal: vlbr_pmu::Refusal,
     },
+    /// An event of mispredictions that the trace has not recorded.
+    #[error("{0}; --timing scoreboard predicts branches")]
+    NeedsPredictions(vlbr_pmu::Refusal),
     /// The kernel's part of an event, which the trace does not hold.
     #[error(
         "'{0}' at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
@@ -50,7 +53,7 @@ pub enum ReplayError {
     )]
     UserOnly(String),
     /// Options of the PMU ask for what is not fed.
-    #[error("{0}; a trace feeds them with --clock instructions")]
+    #[error("{0}; a trace feeds them with --timing or --clock instructions")]
     PmuOptions(#[from] vlbr_pmu::OptionsError),
     /// Steps do not come clock by clock.
     #[error("cycle_by_cycle: a trace has no clock by which steps could be counted")]

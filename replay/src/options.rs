@@ -43,6 +43,8 @@ pub struct SessionOptions {
     /// Send every transfer through the device in order even where that changes nothing: slow, to
     /// compare the hot loop with the device.
     pub ordered: bool,
+    /// Count mispredictions by branch, in order: [`crate::Summary::misses`].
+    pub tell_branches: bool,
     /// Whether a timing model runs along.
     pub timing: TimingOptions,
 }
@@ -65,6 +67,7 @@ impl SessionOptions {
             jobs: 0,
             eager: false,
             ordered: false,
+            tell_branches: false,
             timing: TimingOptions::default(),
         }
     }

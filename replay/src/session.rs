@@ -47,6 +47,7 @@ pub struct Session<'t> {
     gated: Option<GatedSteps>,
     ordered: bool,
     pub(crate) timing: TimingOptions,
+    pub(crate) tell_branches: bool,
     model: Model,
     /// Largest cycle count that perf hands out, 0 if none.
     cycle_limit: u16,
@@ -147,12 +148,14 @@ impl<'t> Session<'t> {
         let call_stack = options.branches.contains(BranchSampleType::CALL_STACK);
         // The hot loop knows the time of samples and of records that are not popped, nothing else.
         let follows = matches!(pace, Some(Pace::Frequency(_)));
-        let in_loop = !follows
-            && gated.is_none()
-            && !(call_stack && cycle_limit > 0)
-            && counting.sources().without(CLOCKS) == counting.sources();
-        let timed_in_order = !matches!(model, Model::None) && !in_loop;
-        if let (Model::Bound { bounds, .. }, true) = (&model, in_loop) {
+        let counts_clocks = counting.sources().without(CLOCKS) != counting.sources();
+        let in_order = matches!(model, Model::Scoreboard { .. })
+            || follows
+            || gated.is_some()
+            || call_stack && cycle_limit > 0
+            || counts_clocks;
+        let timed_in_order = !matches!(model, Model::None) && in_order;
+        if let (Model::Bound { bounds, .. }, false) = (&model, in_order) {
             counting.costs = Some(Costs {
                 steps: bounds.costs(),
                 records: cycle_limit > 0,
@@ -180,6 +183,7 @@ impl<'t> Session<'t> {
             || !counters.is_foretold()
             || options.timing.warmup > 0
             || timed_in_order
+            || options.tell_branches
             || counts_inserts && unsure;
         Ok(Self {
             trace,
@@ -197,6 +201,7 @@ impl<'t> Session<'t> {
             rendered,
             eager,
             timing: options.timing.clone(),
+            tell_branches: options.tell_branches,
             model,
             cycle_limit,
         })
@@ -271,6 +276,9 @@ impl<'t> Session<'t> {
             Model::None if self.ordered => return ordered::run(self, consumer, progress),
             Model::Bound { bounds, .. } if self.ordered => {
                 return ordered::run_with(self, &bounds.clock(), consumer, progress);
+            }
+            Model::Scoreboard { programs, .. } => {
+                return ordered::run_with(self, &programs.clock(), consumer, progress);
             }
             Model::None | Model::Bound { .. } => {}
         }

@@ -10,6 +10,7 @@ use vlbr_traces::vlt::{Scope, Trace};
 use crate::choice::without_clock;
 use crate::counters::{assign, counted_events};
 use crate::error::ReplayError;
+use crate::misses::BranchMisses;
 use crate::options::SessionOptions;
 use crate::report::words;
 use crate::session::Session;
@@ -17,7 +18,7 @@ use crate::summary::{Consumer, Summary};
 use crate::timing::TimingModel;
 
 /// Counts of a trace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stat {
     /// What was recorded: the command line.
     pub command: String,
@@ -31,6 +32,9 @@ pub struct Stat {
     /// Issue slots of all threads by what became of them, if the timing model knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Slots>,
+    /// The branches that were mispredicted most often, if they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<BranchMisses>,
     /// Instructions of each thread before anything was counted.
     #[serde(skip_serializing_if = "is_zero")]
     pub warmup: u64,
@@ -101,7 +105,7 @@ impl Consumer for Nothing {
 /// Counts `events` (perf's list, `None`: instructions and branches) over `trace`. Events that need
 /// more counters than there are are counted in several runs, each of the whole trace: nothing is
 /// scaled. `lbr` says that `options.branches` is a filter the LBR records with; without it
-/// LBR_INSERTS is not fed.
+/// LBR_INSERTS is not fed. So many `branches` that were mispredicted most often are told.
 ///
 /// # Errors
 /// An event that the part lacks or that is not fed, or a damaged trace.
@@ -110,6 +114,7 @@ pub fn stat(
     options: &SessionOptions,
     events: Option<&str>,
     lbr: bool,
+    branches: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Stat, ReplayError> {
     let (pmu, mut pmu_options) = options.pmu(trace.code())?;
@@ -127,6 +132,7 @@ pub fn stat(
     let mut result = Stat {
         timing: None,
         slots: None,
+        branches: Vec::new(),
         warmup: options.timing.warmup,
         command: words(&trace.meta().command_line),
         processor: options.profile.title().to_owned(),
@@ -144,10 +150,22 @@ pub fn stat(
             .unwrap_or(1);
         let (now, later) = rest.split_at(fit);
         rest = later;
-        let session = Session::counting(trace, options, now.to_vec())?;
+        let options = SessionOptions {
+            // Every run tells the same.
+            tell_branches: branches > 0 && result.runs == 0,
+            ..options.clone()
+        };
+        let session = Session::counting(trace, &options, now.to_vec())?;
         let done = result.runs as u64 * trace.instructions();
         let summary = session.run(&mut Nothing, &mut |n| progress(done + n))?;
         result.add(&session, &summary);
+        if let Some(misses) = &summary.misses {
+            let instructions = summary
+                .threads
+                .iter()
+                .map(|thread| thread.totals.instructions);
+            result.branches = misses.worst(trace, instructions.sum(), branches)?;
+        }
     }
     Ok(result)
 }

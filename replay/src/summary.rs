@@ -5,6 +5,7 @@ use vlbr_cpu::run::{RunTotals, Sample};
 use vlbr_traces::perfdata::{BranchEntry, SampleRecord};
 
 use crate::error::ReplayError;
+use crate::misses::StepMisses;
 
 /// What takes the samples of a session.
 pub trait Consumer {
@@ -29,6 +30,8 @@ pub trait Consumer {
 pub struct Summary {
     /// Of each thread of the trace, by index.
     pub threads: Vec<ThreadSummary>,
+    /// Mispredictions by branch, if they were asked for.
+    pub misses: Option<StepMisses>,
     /// Samples.
     pub samples: u64,
     /// Entries in all samples, after the software filter.

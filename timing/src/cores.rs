@@ -4,35 +4,67 @@ use vlbr_data::Catalog;
 
 use crate::microarchitecture::{Microarchitecture, MicroarchitectureError};
 
+const COMMON: &str = include_str!("../data/common.txt");
+const ICE_LAKE: &str = include_str!("../data/ice-lake.llvm.txt");
+
 fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
-    let common = include_str!("../data/common.txt");
-    if name == "haswell" {
-        Microarchitecture::parse(
+    match name {
+        "ivy-bridge" => Microarchitecture::parse(
+            include_str!("../data/ivy-bridge.toml"),
+            &[
+                include_str!("../data/ivy-bridge.llvm.txt"),
+                include_str!("../data/ivy-bridge.txt"),
+            ],
+            "",
+        ),
+        "haswell" => Microarchitecture::parse(
             include_str!("../data/haswell.toml"),
             &[
                 include_str!("../data/haswell.llvm.txt"),
-                common,
+                COMMON,
                 include_str!("../data/haswell.txt"),
             ],
             include_str!("../data/haswell.fitted.txt"),
-        )
-    } else {
-        Microarchitecture::parse(
+        ),
+        "ice-lake" => Microarchitecture::parse(
+            include_str!("../data/ice-lake.toml"),
+            &[ICE_LAKE, COMMON, include_str!("../data/ice-lake.txt")],
+            "",
+        ),
+        "golden-cove" => Microarchitecture::parse(
+            include_str!("../data/golden-cove.toml"),
+            &[
+                ICE_LAKE,
+                COMMON,
+                include_str!("../data/ice-lake.txt"),
+                include_str!("../data/golden-cove.txt"),
+            ],
+            "",
+        ),
+        _ => Microarchitecture::parse(
             include_str!("../data/skylake.toml"),
             &[
                 include_str!("../data/skylake.llvm.txt"),
-                common,
+                COMMON,
                 include_str!("../data/skylake.txt"),
             ],
             include_str!("../data/skylake.fitted.txt"),
-        )
+        ),
     }
 }
 
-/// The microarchitectures that come with the crate.
+/// The microarchitectures that come with the crate, oldest first.
 pub fn microarchitectures() -> &'static Catalog<Microarchitecture, MicroarchitectureError> {
-    static CORES: Catalog<Microarchitecture, MicroarchitectureError> =
-        Catalog::new(&["haswell", "skylake"], parse);
+    static CORES: Catalog<Microarchitecture, MicroarchitectureError> = Catalog::new(
+        &[
+            "ivy-bridge",
+            "haswell",
+            "skylake",
+            "ice-lake",
+            "golden-cove",
+        ],
+        parse,
+    );
     &CORES
 }
 
@@ -43,5 +75,13 @@ mod tests {
     #[test]
     fn the_built_in_data_can_be_read() {
         assert_eq!(microarchitectures().check(), Ok(()));
+        for core in microarchitectures().all() {
+            for alias in core.aliases() {
+                let found = microarchitectures()
+                    .named(alias)
+                    .map(Microarchitecture::name);
+                assert_eq!(found, Some(core.name()), "{alias}");
+            }
+        }
     }
 }

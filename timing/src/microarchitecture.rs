@@ -65,6 +65,8 @@ pub struct Parameters {
     pub fuse_indexed: bool,
     /// Indexed stores stay fused.
     pub fuse_indexed_store: bool,
+    /// Stores that leave the store buffer per cycle.
+    pub commit: u32,
     /// Cycles that a locked instruction takes.
     pub lock: f32,
     /// Cycles that the first use of a page costs.
@@ -214,6 +216,7 @@ impl Microarchitecture {
             ("decoded", p.decoded),
             ("uop_cache", p.uop_cache),
             ("issue", p.issue),
+            ("commit", p.commit),
         ] {
             if width == 0 {
                 return Err(MicroarchitectureError::Zero(name));
@@ -237,10 +240,12 @@ impl Microarchitecture {
                 .extend(text)
                 .map_err(|source| MicroarchitectureError::Table { number, source })?;
         }
-        let tables_only = forms.clone();
+        let mut tables_only = forms.clone();
+        tables_only.derive_evex();
         forms
             .extend(fitted)
             .map_err(MicroarchitectureError::Fitted)?;
+        forms.derive_evex();
         Ok(Self {
             name: file.name,
             title: file.title,

@@ -47,6 +47,12 @@ impl PortSet {
         Self(self.0 | other.0)
     }
 
+    /// The ports of both.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether each of its ports is in `other`.
     #[must_use]
     pub fn within(self, other: Self) -> bool {
@@ -158,6 +164,22 @@ impl PortUse {
     #[must_use]
     pub fn moved(self, at: usize, ports: PortSet) -> Self {
         self.less(at).with(ports)
+    }
+
+    /// The same on other ports: `to` says which for each set.
+    #[must_use]
+    pub fn mapped(self, to: impl Fn(PortSet) -> PortSet) -> Self {
+        let mut result = Self::default();
+        for &(ports, count) in self.parts() {
+            let ports = to(ports);
+            match result.parts().iter().position(|(set, _)| *set == ports) {
+                Some(at) => result.parts[at].1 += count,
+                None => {
+                    result.push(ports, count);
+                }
+            }
+        }
+        result
     }
 
     /// Reads `2*0156+1`, or `-` for none.

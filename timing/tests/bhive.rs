@@ -43,6 +43,13 @@ fn skylake_is_within_four_and_a_half_percent() {
 }
 
 #[test]
+fn ivy_bridge_is_within_five_percent() {
+    if let Some(score) = tables_only("ivy-bridge", "ivb.csv") {
+        assert!(score.mape < 0.05 && score.tau > 0.935, "{score:?}");
+    }
+}
+
+#[test]
 fn haswell_is_within_four_percent() {
     if let Some(score) = tables_only("haswell", "hsw.csv") {
         assert!(score.mape < 0.04 && score.tau > 0.947, "{score:?}");

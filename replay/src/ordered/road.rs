@@ -14,6 +14,7 @@ use super::passed::{Kind, Passed};
 use super::thread::{Thread, may_wait, values};
 use crate::counters::handle;
 use crate::error::ReplayError;
+use crate::misses::StepMisses;
 use crate::session::{Session, Taken};
 use crate::summary::{Consumer, Summary, ThreadSummary, Totals};
 
@@ -39,6 +40,9 @@ pub(super) struct Road<'a, const TIMED: bool> {
     /// What is sampled, if clocks are among it.
     sampled_clocks: Option<Selector>,
     consumer: &'a mut dyn Consumer,
+    /// How often each step of the chunk's process retired, by whether its branch was mispredicted; empty
+    /// if nobody asks.
+    ran: Vec<[u64; 2]>,
     summary: Summary,
     /// Instructions before the chunk, and of it.
     before: u64,
@@ -57,6 +61,9 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         plans: [&'a Plan; 2],
     ) -> Self {
         let code = session.trace.code();
+        let misses = session
+            .tell_branches
+            .then(|| StepMisses::new(session.trace));
         let steps = (0..code.steps().len() as u32).map(StepId);
         let clocks: SourceSet = [Source::CoreCycles, Source::ReferenceCycles]
             .into_iter()
@@ -71,13 +78,23 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
             waits: may_wait(session),
             sampled_clocks: session.counting.sampled.filter(has_clocks),
             consumer,
-            summary: Summary::default(),
+            ran: Vec::new(),
+            summary: Summary {
+                misses,
+                ..Summary::default()
+            },
             before: 0,
             done: 0,
             clocks_before: 0,
             chunk_start: Cycles::new(0),
             thread: 0,
         }
+    }
+
+    /// The process of the chunk's thread.
+    fn process(&self) -> usize {
+        let threads = self.session.trace.threads();
+        threads[self.thread].process.0 as usize
     }
 
     /// Instructions done.
@@ -92,6 +109,10 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         now: Cycles,
     ) -> Result<(), ReplayError> {
         self.thread = thread;
+        let process = self.process();
+        if let Some(misses) = &mut self.summary.misses {
+            self.ran = misses.take(process, self.code);
+        }
         self.chunk_start = now;
         self.done = 0;
         let time = self.time(now);
@@ -103,6 +124,10 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         thread: &mut Thread<C>,
     ) -> Result<(), ReplayError> {
         self.settle(thread)?;
+        let process = self.process();
+        if let Some(misses) = &mut self.summary.misses {
+            misses.put(process, std::mem::take(&mut self.ran));
+        }
         self.before += self.done;
         self.clocks_before += thread.now.since(self.chunk_start);
         Ok(())
@@ -152,6 +177,11 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         id: StepId,
     ) -> Result<(), ReplayError> {
         let time = thread.clock.retire(self.code, id);
+        if let Some(ran) = self.ran.get_mut(id.0 as usize)
+            && thread.warming == 0
+        {
+            ran[usize::from(time.mispredicted)] += 1;
+        }
         if self.waits
             && thread.warming == 0
             && let Some(clear) = thread.clear

@@ -4,5 +4,5 @@ mod model;
 mod rates;
 
 pub(crate) use model::Model;
-pub use model::{TimingError, TimingModel, TimingOptions};
+pub use model::{Mispredictions, TimingError, TimingModel, TimingOptions};
 pub use rates::Rates;

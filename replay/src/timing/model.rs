@@ -1,12 +1,13 @@
 //! Which timing model gives a replay its clock.
 
-use std::fmt::Write;
-
 use serde::Deserialize;
 use thiserror::Error;
 use vlbr_cpu::{Clock, Code};
 use vlbr_lbr::Profile;
-use vlbr_timing::{Microarchitecture, StepBounds, microarchitectures};
+use vlbr_timing::predict::{PredictorConfig, predictors};
+use vlbr_timing::{
+    LowerError, Microarchitecture, Mispredicts, StepBounds, StepPrograms, microarchitectures,
+};
 
 use super::Rates;
 
@@ -19,6 +20,20 @@ pub enum TimingModel {
     None,
     /// Every step takes what its instructions would take as a hot loop.
     Bound,
+    /// The retirement scoreboard: every instruction through the core.
+    Scoreboard,
+}
+
+/// Who says which branches the scoreboard mispredicts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mispredictions {
+    /// The predictor of the core.
+    #[default]
+    Predicted,
+    /// A predictor by name.
+    PredictedBy(String),
+    /// The trace, which has recorded some.
+    Recorded,
 }
 
 impl TimingModel {
@@ -28,6 +43,7 @@ impl TimingModel {
         match self {
             Self::None => "none",
             Self::Bound => "bound",
+            Self::Scoreboard => "scoreboard",
         }
     }
 }
@@ -39,6 +55,8 @@ pub struct TimingOptions {
     pub model: TimingModel,
     /// The core it is of, by name; `None`: that of the LBR's profile.
     pub core: Option<String>,
+    /// Who mispredicts branches; `None`: the core's predictor with the scoreboard, the trace with the bound.
+    pub mispredictions: Option<Mispredictions>,
     /// How fast its clocks run.
     pub rates: Rates,
     /// Instructions of each thread that run, and are recorded by its LBR, before anything is counted or
@@ -68,6 +86,26 @@ pub enum TimingError {
         /// Cores there are.
         known: String,
     },
+    /// The core has no predictor.
+    #[error("no predictor is known for '{name}'; --predictor takes one of: {known}")]
+    NoPredictor {
+        /// The core, or what was asked for.
+        name: String,
+        /// Predictors there are.
+        known: String,
+    },
+    /// The trace has no mispredictions.
+    #[error(
+        "the trace has recorded no misprediction (none of the recorders sees them); --mispredicts \
+         predicted lets a predictor say"
+    )]
+    NoneRecorded,
+    /// A predictor beside a model that has none.
+    #[error("mispredictions are predicted with --timing scoreboard only")]
+    NoScoreboard,
+    /// A block of the trace that the model cannot read.
+    #[error("--timing scoreboard: {0}")]
+    Lower(#[from] LowerError),
     /// Two clocks.
     #[error("a timing model has a clock of its own: --clock and --timing exclude each other")]
     TwoClocks,
@@ -78,7 +116,10 @@ impl TimingOptions {
     pub(crate) fn clock(&self, nominal: Clock) -> Result<Clock, TimingError> {
         match (self.model, nominal) {
             (TimingModel::None, nominal) => Ok(nominal),
-            (_, Clock::None) => Ok(Clock::Model { predicts: false }),
+            (TimingModel::Scoreboard, Clock::None) => Ok(Clock::Model {
+                predicts: !matches!(self.mispredictions, Some(Mispredictions::Recorded)),
+            }),
+            (TimingModel::Bound, Clock::None) => Ok(Clock::Model { predicts: false }),
             _ => Err(TimingError::TwoClocks),
         }
     }
@@ -105,7 +146,35 @@ impl TimingOptions {
 
     /// The model for `code`.
     pub(crate) fn model(&self, profile: &Profile, code: &Code) -> Result<Model, TimingError> {
+        let records = || code.steps().iter().any(|step| step.exit.is_mispredicted());
+        let recorded = matches!(self.mispredictions, Some(Mispredictions::Recorded));
+        if recorded && !records() {
+            return Err(TimingError::NoneRecorded);
+        }
+        let scoreboard = self.model == TimingModel::Scoreboard;
+        if self.mispredictions.is_some() && !recorded && !scoreboard {
+            return Err(TimingError::NoScoreboard);
+        }
         match self.model {
+            TimingModel::Scoreboard => {
+                let core = self.core(profile)?;
+                let predictor = match &self.mispredictions {
+                    Some(Mispredictions::Recorded) => None,
+                    Some(Mispredictions::PredictedBy(name)) => Some(predictor(&[name])?),
+                    Some(Mispredictions::Predicted) | None => {
+                        Some(predictor(&[core.name(), profile.name()])?)
+                    }
+                };
+                let mispredicts = match predictor {
+                    None => Mispredicts::Recorded,
+                    Some(config) => Mispredicts::Predicted(config.clone()),
+                };
+                Ok(Model::Scoreboard {
+                    core,
+                    predictor: predictor.map(|config| config.name.as_str()),
+                    programs: Box::new(StepPrograms::new(core, code, &mispredicts)?),
+                })
+            }
             TimingModel::None => Ok(Model::None),
             TimingModel::Bound => {
                 let core = self.core(profile)?;
@@ -118,6 +187,15 @@ impl TimingOptions {
     }
 }
 
+/// The first predictor that goes by one of `names`.
+fn predictor(names: &[&str]) -> Result<&'static PredictorConfig, TimingError> {
+    let mut found = names.iter().filter_map(|name| predictors().named(name));
+    found.next().ok_or_else(|| TimingError::NoPredictor {
+        name: names[0].to_owned(),
+        known: predictors().names(),
+    })
+}
+
 /// A timing model of one code.
 #[derive(Clone, Debug)]
 pub(crate) enum Model {
@@ -126,27 +204,40 @@ pub(crate) enum Model {
         core: &'static Microarchitecture,
         bounds: StepBounds,
     },
+    Scoreboard {
+        core: &'static Microarchitecture,
+        predictor: Option<&'static str>,
+        programs: Box<StepPrograms>,
+    },
 }
 
 impl Model {
     /// In words, for people who keep results: model, core, and what makes time of clocks.
     pub(crate) fn describe(&self, rates: Rates) -> Option<String> {
-        let Self::Bound { core, bounds } = self else {
-            return None;
+        let model = match self {
+            Self::None => return None,
+            Self::Bound { core, bounds } => {
+                let guessed = match bounds.guessed() {
+                    0 => String::new(),
+                    guessed => {
+                        format!(", {guessed} beginnings of blocks by their instructions alone")
+                    }
+                };
+                format!(
+                    "block bound of {}, mispredictions as recorded and without a penalty{guessed}",
+                    core.name()
+                )
+            }
+            Self::Scoreboard {
+                core, predictor, ..
+            } => {
+                let mispredictions = match predictor {
+                    Some(name) => format!("predictor {name}"),
+                    None => "mispredictions as recorded".to_owned(),
+                };
+                format!("scoreboard of {}, {mispredictions}", core.name())
+            }
         };
-        let mut text = format!(
-            "block bound of {}, mispredictions as recorded and without a penalty",
-            core.name()
-        );
-        // Writing to a String cannot fail.
-        if bounds.guessed() > 0 {
-            let _ = write!(
-                text,
-                ", {} beginnings of blocks by their instructions alone",
-                bounds.guessed()
-            );
-        }
-        let _ = write!(text, "; {rates}");
-        Some(text)
+        Some(format!("{model}; {rates}"))
     }
 }

@@ -252,7 +252,7 @@ fn stat_counts_what_the_chunk_headers_say() {
     let options = SessionOptions::new(Profile::named("skylake").unwrap().clone());
     let events = "instructions:u,instructions:k,branches:u,branches:k,\
         br_inst_retired.near_taken:u,br_inst_retired.near_taken:k,br_inst_retired.near_call";
-    let counted = stat(&trace, &options, Some(events), false, &mut |_| ()).unwrap();
+    let counted = stat(&trace, &options, Some(events), false, 0, &mut |_| ()).unwrap();
     // Five of them need general-purpose counters besides the second of the instructions.
     assert_eq!(counted.runs, 2);
     let mut stated = [0_u64; 6];
@@ -284,7 +284,7 @@ fn an_erratum_that_loses_branches_shows_in_the_count() {
         options.counters.quirks = Some(quirks);
         options.counters.branch_lost_one_in = NonZeroU32::new(4).unwrap();
         let events = Some("branches,instructions");
-        let counted = stat(&trace, &options, events, false, &mut |_| ()).unwrap();
+        let counted = stat(&trace, &options, events, false, 0, &mut |_| ()).unwrap();
         counted.events.iter().map(|e| e.count).collect::<Vec<_>>()
     };
     let all = count(QuirkSet::EMPTY);

@@ -10,9 +10,11 @@ use vlbr_cpu::{Clock, Code, StepClock, StepId, StepTime};
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::{Profile, Verdict};
 use vlbr_replay::{
-    Consumer, Rates, ReplayError, Session, SessionOptions, Summary, TimingModel, TimingOptions,
+    Consumer, Mispredictions, Rates, ReplayError, Session, SessionOptions, Summary, TimingModel,
+    TimingOptions,
 };
-use vlbr_timing::{StepBounds, microarchitectures};
+use vlbr_timing::predict::predictors;
+use vlbr_timing::{Mispredicts, StepBounds, StepPrograms, microarchitectures};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::synthetic::SyntheticConfig;
 use vlbr_traces::vlt::{ChunkBuffer, Trace};
@@ -342,6 +344,43 @@ fn the_block_bound_in_the_hot_loop_does_not_contradict_its_clock() {
                 let summary = session.run(&mut witness, &mut |_| ()).unwrap();
                 assert!(witness.samples > 30 && witness.longest > 1);
                 check_end(&summary, &mut witness);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scoreboard_and_its_predictor_do_not_contradict_what_is_shown() {
+    let trace = trace(5, true);
+    let core = microarchitectures().named("skylake").unwrap();
+    let predictor = predictors().named("skylake").unwrap().clone();
+    for (mispredictions, mispredicts) in [
+        (None, Mispredicts::Predicted(predictor)),
+        (Some(Mispredictions::Recorded), Mispredicts::Recorded),
+    ] {
+        let clock = StepPrograms::new(core, trace.code(), &mispredicts).unwrap();
+        for event in ["cycles:u", "branches", "br_misp_retired.all_branches"] {
+            let group = format!("{{{event},cycles:u,cycles:k,ref-cycles}}:S");
+            let rates = rates(2700, 2000);
+            let mut options = options(&group, 83, rates);
+            options.timing.model = TimingModel::Scoreboard;
+            options.timing.mispredictions = mispredictions.clone();
+            let session = match Session::new(&trace, options) {
+                // Of branches that were not taken the trace knows nothing.
+                Err(_) if mispredictions.is_some() && event.starts_with("br_misp") => continue,
+                session => session.unwrap(),
+            };
+            let mut witness = Witness::new(&session, &clock.clock(), rates);
+            let summary = session.run(&mut witness, &mut |_| ()).unwrap();
+            assert!(witness.samples > 5 && witness.longest > 3, "{event}");
+            check_end(&summary, &mut witness);
+            for (thread, seen) in summary.threads.iter().zip(&witness.threads) {
+                let slots = thread.slots.unwrap();
+                assert_eq!(Some(slots), seen.clock.slots());
+                assert!(slots.retiring > 0 && slots.bad_speculation > 0);
+                let width = u64::from(core.parameters.issue);
+                let missing = seen.now * width - slots.total().min(seen.now * width);
+                assert!(missing <= width, "{slots:?} in {} cycles", seen.now);
             }
         }
     }

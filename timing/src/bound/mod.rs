@@ -235,7 +235,7 @@ impl<'a> BlockModel<'a> {
         set(Part::Serial, lowered.floor);
         set(
             Part::Stores,
-            lowered.stores as f32 + lowered.new_pages * parameters.page,
+            lowered.stores as f32 / parameters.commit as f32 + lowered.new_pages * parameters.page,
         );
         bound
     }

@@ -22,6 +22,8 @@ pub struct FitOptions {
     pub share: f64,
     /// Forms that occur in more blocks stay as they are.
     pub most: usize,
+    /// Threads of a cross-validation; 0 takes all cores. The result does not depend on it.
+    pub threads: usize,
 }
 
 impl Default for FitOptions {
@@ -32,6 +34,7 @@ impl Default for FitOptions {
             gain: 0.6,
             share: 0.04,
             most: 4000,
+            threads: 0,
         }
     }
 }
@@ -121,6 +124,7 @@ pub fn fit(
         for (forms, touched) in &groups {
             if descend(
                 &mut core,
+                before.forms.get(forms[0]),
                 blocks,
                 rows,
                 &mut predicted,
@@ -195,6 +199,7 @@ fn groups(
 #[expect(clippy::too_many_arguments, reason = "the state of one descent")]
 fn descend(
     core: &mut Microarchitecture,
+    table: &Form,
     blocks: &[MeasuredBlock],
     rows: &[usize],
     predicted: &mut [f64],
@@ -216,7 +221,7 @@ fn descend(
     }
     let before: Form = core.forms.get(forms[0]).clone();
     let mut best: Option<(f64, Form, Vec<f64>)> = None;
-    for variant in candidates(&before) {
+    for variant in candidates(&before, table, forms[0].code(), core.ports.any) {
         for &form in forms {
             core.forms.set(form, variant.clone());
         }
@@ -280,7 +285,10 @@ pub fn cross_validate(
             inside: inside / others.len().max(1) as f64,
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
     let mut found = Vec::new();
     for first in (0..folds).step_by(threads) {
         let numbers = first..(first + threads).min(folds);
@@ -296,4 +304,69 @@ pub fn cross_validate(
         });
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::read_measured;
+    use crate::microarchitectures;
+
+    /// Blocks of a core on which IMUL takes five cycles: a chain of it with NOPs of some number and an
+    /// addition of another register, so that no two are of one sequence.
+    fn synthetic() -> Vec<MeasuredBlock> {
+        let mut text = String::from("hex,cycles\n");
+        for nops in 0..24 {
+            let nops = "90".repeat(nops);
+            text += &format!("480fafc3{nops},5\n4801d8{nops}480fafc3,6\n");
+        }
+        read_measured(&text).expect("blocks")
+    }
+
+    #[test]
+    fn a_fit_finds_what_the_blocks_were_made_with_and_finds_it_again() {
+        let core = microarchitectures().named("skylake").expect("built in");
+        let core = core.without_fit();
+        let blocks = synthetic();
+        let rows: Vec<usize> = (0..blocks.len()).collect();
+        let options = FitOptions::default();
+        let text = |fit: &Fit| -> String {
+            let forms = fit.changed.iter();
+            forms
+                .map(|form| format!("{form} {}\n", fit.core.forms.get(*form)))
+                .collect()
+        };
+        let first = fit(&core, &blocks, &rows, &options);
+        assert_eq!(text(&first), "Imul_r64_rm64 r 1 5\n");
+        let second = fit(&core, &blocks, &rows, &options);
+        assert_eq!(text(&first), text(&second));
+        assert_eq!(
+            first.core.parameters.bias.to_bits(),
+            second.core.parameters.bias.to_bits()
+        );
+    }
+
+    #[test]
+    fn cross_validation_does_not_depend_on_the_number_of_threads() {
+        let core = microarchitectures().named("skylake").expect("built in");
+        let core = core.without_fit();
+        let blocks = synthetic();
+        let with = |threads| {
+            let options = FitOptions {
+                threads,
+                ..FitOptions::default()
+            };
+            let folds = cross_validate(&core, &blocks, 3, &options);
+            let bits = |f: &Fold| {
+                let cycles: Vec<u64> = f.cycles.iter().map(|c| c.to_bits()).collect();
+                (f.rows.clone(), cycles, f.bias.to_bits(), f.changed)
+            };
+            folds.iter().map(bits).collect::<Vec<_>>()
+        };
+        let one = with(1);
+        assert_eq!(one, with(2));
+        assert_eq!(one, with(7));
+        let rows: usize = one.iter().map(|fold| fold.0.len()).sum();
+        assert_eq!(rows, blocks.len());
+    }
 }

@@ -184,7 +184,7 @@ pub(crate) fn vector_load_latency(
         .map(|op| instruction.op_register(op))
         .find(|r| r.is_vector_register())
         .map(|register| {
-            if register.is_ymm() {
+            if register.is_ymm() || register.is_zmm() {
                 parameters.load_wide
             } else {
                 parameters.load_vector

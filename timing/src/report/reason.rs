@@ -43,9 +43,10 @@ pub(super) fn reason(
         Part::Stores => {
             let stores = examined.lowered.stores;
             let mut text = format!(
-                "{stores} store{} leave{} the store buffer, one a cycle",
+                "{stores} store{} leave{} the store buffer, {} a cycle",
                 plural(stores),
-                if stores == 1 { "s" } else { "" }
+                if stores == 1 { "s" } else { "" },
+                parameters.commit
             );
             if examined.lowered.new_pages > 0.0 {
                 text += &format!(

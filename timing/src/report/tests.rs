@@ -166,6 +166,44 @@ fn latency_is_that_from_registers_to_the_result() {
 }
 
 #[test]
+fn every_core_answers_512_bits_and_says_if_that_is_approximate() {
+    // vaddps zmm0, zmm1, zmm2
+    let bytes = [0x62, 0xf1, 0x74, 0x48, 0x58, 0xc2];
+    for core in microarchitectures().all() {
+        let report = report_of(core.name(), &bytes, Repetition::Unrolled);
+        let own = core.name() == "ice-lake" || core.name() == "golden-cove";
+        assert_eq!(report.approximate, usize::from(!own), "{}", core.name());
+        assert_eq!(report.basis, core.basis.name());
+    }
+    // On Skylake by the rule of its relative: ports 0 and 5, four cycles.
+    let row = &report_of("skylake", &bytes, Repetition::Unrolled).instructions[0];
+    assert_eq!((row.ports.as_str(), row.latency), ("05", 4.0));
+}
+
+#[test]
+fn cores_differ_where_they_are_documented_to() {
+    // Six additions: four ports, three on Ivy Bridge, five on Golden Cove, which renames six.
+    let adds: Vec<u8> = [0xc0, 0xc1, 0xc2, 0xc3, 0xc6, 0xc7]
+        .iter()
+        .flat_map(|to| [0x48, 0x83, *to, 1])
+        .collect();
+    for (core, ports) in [
+        ("ivy-bridge", 2.0),
+        ("haswell", 1.5),
+        ("ice-lake", 1.5),
+        ("golden-cove", 1.2),
+    ] {
+        let report = report_of(core, &adds, Repetition::Loop);
+        let row = report.bounds.iter().find(|row| row.part == "ports");
+        assert_eq!(row.map(|row| row.cycles), Some(ports), "{core}");
+    }
+    // mov [rdi], rax; mov [rdi+8], rax: two stores a cycle from Ice Lake on.
+    let stores = [0x48, 0x89, 0x07, 0x48, 0x89, 0x47, 0x08];
+    assert_eq!(report_of("skylake", &stores, Repetition::Loop).cycles, 2.0);
+    assert_eq!(report_of("ice-lake", &stores, Repetition::Loop).cycles, 1.0);
+}
+
+#[test]
 fn a_report_is_a_table() {
     let text = skylake(&[0x48, 0x0f, 0xaf, 0xc3]).to_string();
     for line in [

@@ -11,7 +11,9 @@ use vlbr_cpu::Clock;
 use vlbr_cpu::run::Sample;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
-use vlbr_replay::{Consumer, Format, ReplayError, Session, SessionOptions, export};
+use vlbr_replay::{
+    Consumer, Format, ReplayError, Session, SessionOptions, TimingModel, TimingOptions, export,
+};
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
@@ -29,7 +31,23 @@ pub(crate) struct Road {
     jobs: usize,
     /// Samples are written as perf.data.
     written: bool,
+    timing: TimingModel,
+    /// Through the devices, step by step.
+    ordered: bool,
 }
+
+/// What most ways have in common.
+const PLAIN: Road = Road {
+    name: "every branch, references",
+    filter: "any",
+    event: NEAR,
+    period: 997,
+    eager: false,
+    jobs: 1,
+    written: false,
+    timing: TimingModel::None,
+    ordered: false,
+};
 
 /// Four general-purpose and three fixed counters of which the first is sampled.
 const SEVEN: &str = "{instructions,br_inst_retired.conditional,br_inst_retired.near_taken,\
@@ -38,16 +56,8 @@ const SEVEN: &str = "{instructions,br_inst_retired.conditional,br_inst_retired.n
 const NEAR: &str = "br_inst_retired.near_taken";
 
 /// The ways that are timed. The first one is what the targets speak of.
-pub(crate) const ROADS: [Road; 11] = [
-    Road {
-        name: "every branch, references",
-        filter: "any",
-        event: NEAR,
-        period: 997,
-        eager: false,
-        jobs: 1,
-        written: false,
-    },
+pub(crate) const ROADS: [Road; 14] = [
+    PLAIN,
     Road {
         name: "every branch, whole records at once",
         filter: "any",
@@ -56,6 +66,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: true,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "filter any_call",
@@ -65,6 +76,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "call-stack mode",
@@ -74,6 +86,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "every branch, event instructions",
@@ -83,6 +96,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "every branch, references, all cores",
@@ -92,6 +106,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 0,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "nothing counted",
@@ -101,6 +116,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "one counter every 10,000",
@@ -110,6 +126,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "seven counters, one every 10,000",
@@ -119,6 +136,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: false,
+        ..PLAIN
     },
     Road {
         name: "one counter, perf.data written",
@@ -128,6 +146,7 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: true,
+        ..PLAIN
     },
     Road {
         name: "seven counters, perf.data written",
@@ -137,6 +156,22 @@ pub(crate) const ROADS: [Road; 11] = [
         eager: false,
         jobs: 1,
         written: true,
+        ..PLAIN
+    },
+    Road {
+        name: "every branch, block bound",
+        timing: TimingModel::Bound,
+        ..PLAIN
+    },
+    Road {
+        name: "every branch, through the devices",
+        ordered: true,
+        ..PLAIN
+    },
+    Road {
+        name: "every branch, scoreboard and predictor",
+        timing: TimingModel::Scoreboard,
+        ..PLAIN
     },
 ];
 
@@ -184,7 +219,15 @@ fn run(trace: &Trace, cpu: &str, road: &Road, jobs: usize) -> Result<(), Failure
         branches: parse_branch_filter(road.filter)?,
         event: Some(road.event.to_owned()),
         period: NonZeroU64::new(road.period),
-        clock: Clock::Instructions,
+        clock: match road.timing {
+            TimingModel::None => Clock::Instructions,
+            _ => Clock::None,
+        },
+        timing: TimingOptions {
+            model: road.timing,
+            ..TimingOptions::default()
+        },
+        ordered: road.ordered,
         eager: road.eager,
         jobs,
         ..SessionOptions::new(profile)

@@ -13,6 +13,8 @@
 //! ports, latency, then settings; `=` keeps the ports or the latency of an earlier line. Loads and stores are no part of it: they follow from the memory
 //! operands.
 
+mod evex;
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -122,6 +124,12 @@ impl Form {
     #[must_use]
     pub fn to(&self, destination: Role) -> f32 {
         self.output[destination.index()]
+    }
+
+    /// The latency of the fastest pair of source and destination.
+    pub(crate) fn shortest(&self) -> f32 {
+        let least = |offsets: &[f32]| offsets.iter().copied().fold(0.0, f32::min);
+        self.latency + least(&self.input) + least(&self.output)
     }
 
     /// The latency below which that from some source would be negative.
@@ -292,6 +300,8 @@ pub struct FormTable {
     forms: Vec<Form>,
     /// Position in `forms` by form; `u16::MAX` for none.
     index: Vec<u16>,
+    /// Forms whose costs are those of a relative.
+    derived: Vec<bool>,
     fallback: Form,
 }
 
@@ -304,6 +314,7 @@ impl FormTable {
         Self {
             forms: Vec::new(),
             index: vec![NONE; codes().len() * 2],
+            derived: vec![false; codes().len() * 2],
             fallback: Form::new(PortUse::one(any), 1.0),
         }
     }
@@ -366,14 +377,43 @@ impl FormTable {
         }
     }
 
-    /// Whether the table has the form.
+    /// Whether the table has a line for the form, so that its costs are not those of a relative or the
+    /// fallback.
     #[must_use]
     pub fn has(&self, id: FormId) -> bool {
+        self.answers(id) && !self.derived[id.index()]
+    }
+
+    fn answers(&self, id: FormId) -> bool {
         self.index.get(id.index()).is_some_and(|&at| at != NONE)
+    }
+
+    /// Gives EVEX forms without a line the costs of their relatives of the VEX encoding, by the rule of
+    /// [`evex`].
+    pub(crate) fn derive_evex(&mut self) {
+        for (name, code) in codes() {
+            let Some(relative) = evex::relative(name, code_named) else {
+                continue;
+            };
+            for memory in [false, true] {
+                let (id, from) = (
+                    FormId::new(*code, memory),
+                    FormId::new(relative.code, memory),
+                );
+                if !self.has(id) && self.has(from) {
+                    let form = evex::derive(self.get(from), relative.wide);
+                    self.set(id, form);
+                    self.derived[id.index()] = true;
+                }
+            }
+        }
     }
 
     /// Sets the cost of a form.
     pub fn set(&mut self, id: FormId, form: Form) {
+        if let Some(derived) = self.derived.get_mut(id.index()) {
+            *derived = false;
+        }
         match self.index.get(id.index()) {
             Some(&NONE) => {
                 self.index[id.index()] = self.forms.len() as u16;
