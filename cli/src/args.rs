@@ -1,6 +1,5 @@
 //! Arguments of the command.
 
-pub(crate) use crate::branch_args::BranchesArgs;
 pub(crate) use crate::scene_args::{OverheadArgs, SceneCommand, VmArgs};
 pub(crate) use crate::throughput::ThroughputArgs;
 
@@ -28,7 +27,7 @@ pub(crate) enum Command {
     /// Count events over a trace, as `perf stat` does.
     Stat(StatArgs),
     /// Run the branches of a trace through the branch predictor of a processor.
-    Branches(BranchesArgs),
+    Branches(crate::branch_args::BranchesArgs),
     /// Say what a trace or a perf.data file holds.
     Info(InfoArgs),
     /// Convert a `qemu -d in_asm,exec,nochain` log into a trace, or rewrite a trace.
