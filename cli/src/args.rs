@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Count events over a trace, as `perf stat` does.
     Stat(StatArgs),
+    /// Run the branches of a trace through the branch predictor of a processor.
+    Branches(crate::branch_args::BranchesArgs),
     /// Say what a trace or a perf.data file holds.
     Info(InfoArgs),
     /// Convert a `qemu -d in_asm,exec,nochain` log into a trace, or rewrite a trace.

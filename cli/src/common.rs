@@ -19,7 +19,7 @@ use crate::args::{ClockArg, MispredictsArg, TimingArg, TimingArgs};
 /// Longest message, in bytes.
 const LONGEST_LINE: usize = 1000;
 /// Longest TOML file that is read, in bytes.
-const MAX_TOML: u64 = 1 << 20;
+pub(crate) const MAX_TOML: u64 = 1 << 20;
 
 /// How a subcommand ends.
 pub(crate) type Outcome = Result<ExitCode, Box<dyn Error>>;

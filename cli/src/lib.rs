@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod branch_args;
+mod branches;
 mod calibrate;
 mod common;
 mod convert;
@@ -65,6 +67,7 @@ pub fn run(policies: Catalog) -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Stat(args) => stat::run(&args),
+        Command::Branches(args) => branches::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Gen(args) => generate::run(&args),
         Command::Diff(args) => diff::run(&args),

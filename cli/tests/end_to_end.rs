@@ -52,6 +52,11 @@ fn counters_agree_with_an_independent_count_of_single_instructions() {
 }
 
 #[test]
+fn mispredictions_are_those_of_other_simulators_or_differ_for_a_known_reason() {
+    run("predictors.sh");
+}
+
+#[test]
 fn a_whole_guest_is_recorded_and_shown_with_kernel_symbols() {
     run("system.sh");
 }

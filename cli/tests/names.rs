@@ -37,6 +37,43 @@ fn the_bundled_recording_of_sqlite_is_shown_with_names() {
 }
 
 #[test]
+fn branches_are_counted_by_kind_with_their_predictor_and_the_worst_by_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let arguments = ["branches", "corpus/sqlite.vlt", "--instructions", "5000000"];
+    let table = vlbr(&root, &arguments);
+    for expected in [
+        "# predictor : skylake, one for each thread\n",
+        "#   directions: TAGE over path",
+        "\n    conditional  ",
+        "\n            all  ",
+        " sqlite3VdbeExec+0x",
+    ] {
+        assert!(table.contains(expected), "{expected} in {table}");
+    }
+    let of = |more: &[&str]| -> serde_json::Value {
+        let all = [&arguments[..], &["--format", "json"], more].concat();
+        serde_json::from_str(&vlbr(&root, &all)).unwrap()
+    };
+    let skylake = of(&["--cpu", "skylake-server"]);
+    assert_eq!(skylake["predictor"]["name"], "skylake");
+    let mispredicted =
+        |report: &serde_json::Value| report["total"]["mispredicted"].as_u64().unwrap();
+    let bimodal = of(&["--predictor", "bimodal"]);
+    assert_eq!(bimodal["instructions"], skylake["instructions"]);
+    assert!(mispredicted(&bimodal) > 2 * mispredicted(&skylake));
+    let core2 = Command::new(env!("CARGO_BIN_EXE_vlbr"))
+        .args(["branches", "corpus/sqlite.vlt", "--cpu", "core2-45nm"])
+        .current_dir(&root)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&core2.stderr).into_owned();
+    assert!(
+        said.contains("no predictor is known of 'core2-45nm'; --predictor takes"),
+        "{said}"
+    );
+}
+
+#[test]
 fn info_counts_the_files_with_names_and_shows_every_note() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.vlt");

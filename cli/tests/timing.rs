@@ -106,6 +106,10 @@ fn entries_have_cycles_whatever_the_number_of_threads() {
         let fields = entries.filter_map(|entry| entry.split('/').nth(5));
         fields.map(|field| field.parse().unwrap()).collect()
     };
+    let told = printed(&[
+        "replay", &trace, "-b", "--format", "json", "--timing", "bound",
+    ]);
+    assert!(told.contains("\"timing\":\"block bound of skylake"));
     let untimed = script(&[]);
     assert!(cycles(&untimed).iter().all(|&cycles| cycles == 0));
     let timed = cycles(&one);

@@ -2,6 +2,7 @@
 //! and corpora with their golden results.
 #![forbid(unsafe_code)]
 
+mod branches;
 mod choice;
 pub mod corpus;
 mod counters;
@@ -27,6 +28,10 @@ mod summary;
 mod tasks;
 mod timing;
 
+pub use branches::{
+    BranchError, BranchInput, BranchOptions, BranchReport, KindCount, WorstBranch, branches,
+    export_cbp,
+};
 pub use counters::{AssignError, CounterError, EventListError, ProgrammedCounters, sampled_events};
 pub use device::{DeviceError, ProgrammedLbr, RenderedEntry};
 pub use edges::{Edge, EdgeProfile, Range};

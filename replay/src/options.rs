@@ -22,7 +22,7 @@ pub struct SessionOptions {
     pub pmu: Option<vlbr_pmu::Profile>,
     /// Open points and quirks of the PMU, skid among them. What is fed the session decides.
     pub counters: vlbr_pmu::Options,
-    /// Whether clocks can be counted. With [`Clock::Model`] only [`Session::run_with`] runs.
+    /// Whether clocks can be counted. With [`Clock::Model`] only [`crate::Session::run_with`] runs.
     pub clock: Clock,
     /// Branch filter. Without privilege levels it takes those of the event.
     pub branches: BranchSampleType,

@@ -55,7 +55,11 @@ pub fn file_info(session: &Session<'_>, cmdline: &[String]) -> FileInfo {
     info.branch_sample_type = sample_type;
     info.callchain = sample_type.contains(BranchSampleType::CALL_STACK);
     info.lbr_depth = Some(session.lbr().lbr().depth() as u32);
-    info.cpu_desc = format!("vlbr {}", profile.title());
+    info.timing = session.timing();
+    info.cpu_desc = match &info.timing {
+        None => format!("vlbr {}", profile.title()),
+        Some(timing) => format!("vlbr {}, {timing}", profile.title()),
+    };
     if let Some(model) = profile.models().first() {
         info.cpuid = format!("GenuineIntel,{},{},0", model.family, model.model);
     }

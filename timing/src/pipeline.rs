@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::microarchitecture::MicroarchitectureError;
 
-/// Buffers, caches and delays that the retirement scoreboard needs beside [`Parameters`].
+/// Buffers, caches and delays that the retirement scoreboard needs beside [`crate::Parameters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {

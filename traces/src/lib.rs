@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod assemble;
+pub mod cbp;
 pub mod explain;
 pub mod export;
 pub mod files;

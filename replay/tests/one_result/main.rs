@@ -1,6 +1,7 @@
 //! A replay has one result: deferred or eager, through the plan or through the device, on any
 //! number of threads.
 
+mod branches;
 #[path = "../common/mod.rs"]
 mod common;
 mod counters;

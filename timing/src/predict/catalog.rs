@@ -10,6 +10,7 @@ use super::error::PredictorError;
 pub fn predictors() -> &'static Catalog<PredictorConfig, PredictorError> {
     static PREDICTORS: Catalog<PredictorConfig, PredictorError> = Catalog::new(
         &[
+            include_str!("../../data/predictors/ivy-bridge.toml"),
             include_str!("../../data/predictors/haswell.toml"),
             include_str!("../../data/predictors/skylake.toml"),
             include_str!("../../data/predictors/ice-lake.toml"),

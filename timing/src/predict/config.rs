@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vlbr_data::{Named, parse_toml};
 
+use super::corrector::CORRECTOR_TABLES;
 use super::error::PredictorError;
 
 /// Longest history, in bits.
@@ -13,6 +14,8 @@ pub(crate) const MAX_TABLES: usize = 16;
 const MAX_COUNTERS: u32 = 1 << 22;
 /// Most sets of a tagged table or of the branch target buffer.
 const MAX_SETS: u32 = 1 << 16;
+/// Most entries of the tagged tables of a part together.
+const MAX_ENTRIES: u32 = 1 << 20;
 /// Most ways of either.
 const MAX_WAYS: u32 = 16;
 /// Most entries of the return stack.
@@ -34,6 +37,9 @@ pub struct PredictorConfig {
     /// Seed of the choices that hardware makes at random. Default: 1.
     #[serde(default = "one")]
     pub seed: u32,
+    /// What a branch adds to the path, which is the history of the indirect predictor, and of the direction
+    /// predictor if that says so.
+    pub path: PathConfig,
     /// How conditional branches are predicted.
     pub direction: DirectionConfig,
     /// How indirect jumps and calls are predicted.
@@ -42,6 +48,18 @@ pub struct PredictorConfig {
     pub return_stack: ReturnStackConfig,
     /// The branch target buffer.
     pub btb: BtbConfig,
+}
+
+/// What a taken branch adds to the path: the path makes room for two bits, then sixteen, the footprint, are
+/// added to its youngest by exclusive or. Bit `i` of the footprint is bit `branch[i]` of the address of the
+/// branch's last byte, exclusive or bit `target[i]` of the target; -1 stands for no bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathConfig {
+    /// Bits of the address of the branch's last byte.
+    pub branch: [i8; 16],
+    /// Bits of the target.
+    pub target: [i8; 16],
 }
 
 /// How conditional branches are predicted.
@@ -72,7 +90,7 @@ pub enum DirectionConfig {
 pub struct TageConfig {
     /// Counters of the base predictor, a power of two.
     pub base: u32,
-    /// What a branch adds to the history.
+    /// The history.
     pub history: HistoryKind,
     /// The tagged tables, by growing history.
     pub tables: Vec<TableConfig>,
@@ -82,13 +100,13 @@ pub struct TageConfig {
     pub corrector: u32,
 }
 
-/// What a branch adds to the history.
+/// The history that chooses entries of the tagged tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HistoryKind {
-    /// A conditional branch one bit, its direction; another branch two bits of its target.
+    /// Of a conditional branch its direction, of another one two bits of its target.
     Outcome,
-    /// A taken branch two bits, and address and target are mixed into the youngest sixteen.
+    /// The path: taken branches only, as [`PathConfig`] says.
     Path,
 }
 
@@ -163,11 +181,45 @@ impl PredictorConfig {
         Ok(config)
     }
 
-    /// Whether a predictor can be made of it. Together the limits keep one below 100 MiB.
+    /// Bytes that a predictor of this configuration takes, near enough.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let entries = |tables: &[TableConfig], size: u64| -> u64 {
+            let count = |table: &TableConfig| u64::from(table.sets) * u64::from(table.ways);
+            tables.iter().map(count).sum::<u64>() * size
+        };
+        let direction = match &self.direction {
+            DirectionConfig::AlwaysTaken => 0,
+            DirectionConfig::Bimodal { entries } | DirectionConfig::Gshare { entries, .. } => {
+                u64::from(*entries)
+            }
+            DirectionConfig::Tage(tage) => {
+                let small = u64::from(tage.base)
+                    + 12 * u64::from(tage.loops)
+                    + CORRECTOR_TABLES * u64::from(tage.corrector);
+                small + entries(&tage.tables, 4)
+            }
+        };
+        let btb = 16 * u64::from(self.btb.sets) * u64::from(self.btb.ways);
+        let returns = 8 * u64::from(self.return_stack.entries);
+        // Histories and what is of one size.
+        let rest = 4096;
+        direction + entries(&self.indirect.tables, 16) + btb + returns + rest
+    }
+
+    /// Whether a predictor can be made of it. Together the limits keep one below 64 MiB.
     ///
     /// # Errors
     /// The first size that is not supported.
     pub fn check(&self) -> Result<(), PredictorError> {
+        for (part, bits) in [
+            ("path.branch", self.path.branch),
+            ("path.target", self.path.target),
+        ] {
+            if let Some(&bit) = bits.iter().find(|bit| !(-1..=63).contains(*bit)) {
+                return Err(PredictorError::Bit { part, bit });
+            }
+        }
         match &self.direction {
             DirectionConfig::AlwaysTaken => {}
             DirectionConfig::Bimodal { entries } => {
@@ -226,7 +278,9 @@ fn tables(part: &'static str, tables: &[TableConfig]) -> Result<(), PredictorErr
         }
         before = table.history;
     }
-    Ok(())
+    // At most 2^20 of each of 16.
+    let entries = tables.iter().map(|table| table.sets * table.ways).sum();
+    range(part, entries, 0, MAX_ENTRIES)
 }
 
 fn range(part: &'static str, size: u32, least: u32, most: u32) -> Result<(), PredictorError> {

@@ -1,9 +1,11 @@
 //! The statistical corrector: turns predictions that are often wrong though their counters agree.
 
-use super::history::History;
+use super::lfsr::GOLDEN;
 
 /// Histories of its tables, in bits; 0: only address and prediction.
 const LENGTHS: [u32; 5] = [0, 4, 10, 17, 27];
+/// How many there are.
+pub(crate) const CORRECTOR_TABLES: u64 = LENGTHS.len() as u64;
 /// Bounds of a counter.
 const COUNTER: (i8, i8) = (-32, 31);
 /// What the prediction of the tables weighs, weak and strong.
@@ -20,6 +22,8 @@ pub(crate) struct Corrector {
     threshold: i32,
     /// Which way the threshold tends.
     drift: i8,
+    /// Directions of the last branches, the youngest lowest.
+    recent: u64,
 }
 
 impl Corrector {
@@ -30,6 +34,7 @@ impl Corrector {
             entries: entries as usize,
             threshold: 24,
             drift: 0,
+            recent: 0,
         }
     }
 
@@ -37,18 +42,16 @@ impl Corrector {
     pub(crate) fn predict_and_update(
         &mut self,
         address: u64,
-        history: &History,
         tables: bool,
         weak: bool,
         taken: bool,
     ) -> bool {
-        let recent = history.fold(64);
         let weight = if weak { WEIGHT.0 } else { WEIGHT.1 };
         let mut sum = if tables { weight } else { -weight };
         let mut slots = [0; LENGTHS.len()];
         for (table, (slot, length)) in slots.iter_mut().zip(LENGTHS).enumerate() {
-            let past = recent & ((1 << length) - 1);
-            let key = (address << 1 | u64::from(tables)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            let past = self.recent & ((1 << length) - 1);
+            let key = (address << 1 | u64::from(tables)).wrapping_mul(GOLDEN)
                 ^ past.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
             *slot = table * self.entries + ((key ^ (key >> 29)) >> 16) as usize % self.entries;
             sum += 2 * i32::from(self.counters[*slot]) + 1;
@@ -75,6 +78,7 @@ impl Corrector {
                 self.drift = 0;
             }
         }
+        self.recent = self.recent << 1 | u64::from(taken);
         predicted
     }
 }

@@ -1,8 +1,10 @@
 //! The direction predictors there are.
 
 use super::bimodal::Bimodal;
+use super::branch::Branch;
 use super::config::DirectionConfig;
 use super::gshare::Gshare;
+use super::history::{History, Push};
 use super::tage::Tage;
 
 /// A direction predictor.
@@ -42,11 +44,11 @@ impl Direction {
         }
     }
 
-    /// Tells the history of a branch, after it was predicted.
+    /// Tells of a branch, after it was predicted. `path`: what it adds to the path, before it does.
     #[inline]
-    pub(crate) fn note(&mut self, address: u64, target: u64, conditional: bool, taken: bool) {
+    pub(crate) fn note(&mut self, branch: &Branch, taken: bool, path: Option<(&History, Push)>) {
         if let Self::Tage(tage) = self {
-            tage.note(address, target, conditional, taken);
+            tage.note(branch, taken, path);
         }
     }
 }

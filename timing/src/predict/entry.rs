@@ -2,7 +2,7 @@
 
 use super::config::TableConfig;
 use super::history::Fold;
-use super::lfsr::multiplier;
+use super::lfsr::{GOLDEN, multiplier};
 
 /// What an address and a history choose in a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Keys {
     #[inline]
     pub(crate) fn key(&self, address: u64, fold: u64) -> Key {
         // Every bit stands in the lower half too, so that each reaches index and tag.
-        let mixed = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ fold;
+        let mixed = address.wrapping_mul(GOLDEN) ^ fold;
         let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(self.multiplier);
         Key {
             set: self.first + ((mixed >> 48) as u32 & self.set_mask) * self.ways,

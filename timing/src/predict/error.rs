@@ -29,6 +29,14 @@ pub enum PredictorError {
         /// Most.
         most: u32,
     },
+    /// A bit that addresses do not have.
+    #[error("{part}: {bit} is no bit of an address; -1 stands for none")]
+    Bit {
+        /// Key of the configuration.
+        part: &'static str,
+        /// The number.
+        bit: i8,
+    },
     /// Tables whose histories do not grow.
     #[error("{part}: a history of {length} bits stands behind one of {before}")]
     Order {

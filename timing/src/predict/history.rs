@@ -60,17 +60,18 @@ impl History {
         value ^ self.window(age) & low_bits(length - age)
     }
 
-    /// Adds to the history and to `folds` of it.
-    pub(crate) fn push(&mut self, push: Push, folds: &mut [Fold]) {
+    /// Brings folds to what they are after `push`, which comes next.
+    #[inline]
+    pub(crate) fn advance(&self, push: Push, folds: &mut [Fold]) {
         for fold in folds {
             let leaving = self.window(fold.length - push.count);
             fold.push(push, leaving);
         }
-        self.push_alone(push);
     }
 
     /// Adds to the history.
-    pub(crate) fn push_alone(&mut self, push: Push) {
+    #[inline]
+    pub(crate) fn push(&mut self, push: Push) {
         self.head = (self.head + BITS - push.count as usize) % BITS;
         let (word, bit) = (self.head / 64, self.head % 64);
         let next = (word + 1) % WORDS;
@@ -132,7 +133,8 @@ mod tests {
                 let count = 1 + random.next() % 2;
                 let value = random.next() as u16;
                 let value = if wide { value } else { value & 1 };
-                history.push(Push { count, value }, &mut folds);
+                history.advance(Push { count, value }, &mut folds);
+                history.push(Push { count, value });
                 if turn % 97 == 0 || turn < 200 {
                     for (fold, length) in folds.iter().zip(lengths) {
                         assert_eq!(
@@ -152,12 +154,12 @@ mod tests {
         let mut b = History::new();
         let push = |value| Push { count: 1, value };
         for bit in [1, 1, 0, 1] {
-            a.push_alone(push(bit));
+            a.push(push(bit));
         }
         for turn in 0..70 {
             let bit = u16::from(turn % 3 == 0);
-            a.push_alone(push(bit));
-            b.push_alone(push(bit));
+            a.push(push(bit));
+            b.push(push(bit));
         }
         assert_eq!(a.fold(70), b.fold(70));
         assert_ne!(a.fold(74), b.fold(74));

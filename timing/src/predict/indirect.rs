@@ -2,9 +2,8 @@
 
 use super::config::{IndirectConfig, MAX_TABLES};
 use super::entry::{Key, Keys};
-use super::history::{History, Push};
+use super::history::History;
 use super::lfsr::Lfsr;
-use super::tage::mix;
 
 /// Bound of the confidence of an entry.
 const SURE: u8 = 3;
@@ -26,7 +25,6 @@ pub(crate) struct Indirect {
     keys: Vec<Keys>,
     lengths: Vec<u32>,
     entries: Vec<Entry>,
-    path: History,
     /// Whether the alternate prediction is better where the provider is new, from 0 on.
     trust_alternate: i8,
     ticks: i32,
@@ -40,7 +38,6 @@ impl Indirect {
             keys,
             lengths: config.tables.iter().map(|table| table.history).collect(),
             entries: vec![Entry::default(); entries],
-            path: History::new(),
             trust_alternate: 0,
             ticks: 0,
             random: Lfsr::new(seed),
@@ -54,12 +51,13 @@ impl Indirect {
         address: u64,
         base: Option<u64>,
         target: u64,
+        path: &History,
     ) -> Option<u64> {
         let mut keys = [Key::default(); MAX_TABLES];
         let (mut provider, mut alternate) = (None, None);
         // Indirect branches are rare: their folds are made when they are needed.
         for (table, (maker, &length)) in self.keys.iter().zip(&self.lengths).enumerate() {
-            let key = maker.key(address, self.path.fold(length));
+            let key = maker.key(address, path.fold(length));
             keys[table] = key;
             let first = key.set as usize;
             let set = &self.entries[first..first + maker.ways as usize];
@@ -134,16 +132,5 @@ impl Indirect {
                 entry.useful = false;
             }
         }
-    }
-
-    /// Tells the path of a branch that was taken.
-    pub(crate) fn note(&mut self, address: u64, target: u64) {
-        if self.keys.is_empty() {
-            return;
-        }
-        self.path.push_alone(Push {
-            count: 2,
-            value: mix(address, target),
-        });
     }
 }

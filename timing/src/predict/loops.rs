@@ -1,6 +1,6 @@
 //! The loop part: branches that go one way a fixed number of times, then once the other.
 
-use super::lfsr::Lfsr;
+use super::lfsr::{GOLDEN, Lfsr};
 
 /// Ways of a set.
 const WAYS: usize = 4;
@@ -54,7 +54,7 @@ impl Loops {
 
     fn set_and_tag(&self, address: u64) -> (usize, u16) {
         let sets = self.entries.len() / WAYS;
-        let mixed = address.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = address.wrapping_mul(GOLDEN);
         // A tag of 0 would be that of an unused entry.
         let tag = (mixed >> 32) as u16 | 1;
         ((mixed >> 48) as usize % sets * WAYS, tag)

@@ -30,6 +30,7 @@ mod branch;
 mod catalog;
 mod config;
 mod corrector;
+mod describe;
 mod direction;
 mod entry;
 mod error;
@@ -38,6 +39,7 @@ mod history;
 mod indirect;
 mod lfsr;
 mod loops;
+mod path;
 mod predictor;
 mod return_stack;
 mod tage;
@@ -48,8 +50,8 @@ mod tests;
 pub use branch::{Branch, BranchKind, Prediction};
 pub use catalog::predictors;
 pub use config::{
-    BtbConfig, DirectionConfig, HistoryKind, IndirectConfig, PredictorConfig, ReturnStackConfig,
-    TableConfig, TageConfig, Underflow,
+    BtbConfig, DirectionConfig, HistoryKind, IndirectConfig, PathConfig, PredictorConfig,
+    ReturnStackConfig, TableConfig, TageConfig, Underflow,
 };
 pub use error::PredictorError;
 pub use predictor::Predictor;

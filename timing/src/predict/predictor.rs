@@ -5,6 +5,7 @@ use super::config::PredictorConfig;
 use super::direction::Direction;
 use super::error::PredictorError;
 use super::indirect::Indirect;
+use super::path::Path;
 use super::return_stack::ReturnStack;
 use super::target_buffer::TargetBuffer;
 
@@ -16,6 +17,7 @@ use super::target_buffer::TargetBuffer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Predictor {
     config: PredictorConfig,
+    path: Path,
     direction: Direction,
     indirect: Indirect,
     return_stack: ReturnStack,
@@ -40,6 +42,7 @@ impl Predictor {
     pub fn try_new(config: &PredictorConfig) -> Result<Self, PredictorError> {
         config.check()?;
         Ok(Self {
+            path: Path::new(&config.path),
             direction: Direction::new(&config.direction, config.seed),
             indirect: Indirect::new(&config.indirect, config.seed),
             return_stack: ReturnStack::new(&config.return_stack),
@@ -57,6 +60,7 @@ impl Predictor {
     /// Forgets everything: the state after [`Predictor::new`].
     pub fn flush(&mut self) {
         let config = &self.config;
+        self.path = Path::new(&config.path);
         self.direction = Direction::new(&config.direction, config.seed);
         self.indirect = Indirect::new(&config.indirect, config.seed);
         self.return_stack = ReturnStack::new(&config.return_stack);
@@ -81,6 +85,11 @@ impl Predictor {
                 self.direction.predict_and_update(address, taken) != taken;
         }
         if taken {
+            let mut indirect = |held| {
+                let path = &self.path.history;
+                self.indirect
+                    .predict_and_update(address, held, target, path)
+            };
             let held = self.btb.look_up_and_update(address, target);
             let predicted = match kind {
                 BranchKind::Conditional | BranchKind::Jump | BranchKind::Call => {
@@ -89,22 +98,28 @@ impl Predictor {
                 }
                 BranchKind::IndirectJump | BranchKind::IndirectCall => {
                     prediction.btb_missed = held.is_none();
-                    self.indirect.predict_and_update(address, held, target)
+                    indirect(held)
                 }
                 BranchKind::Return => {
                     prediction.btb_missed = held.is_none();
                     self.return_stack
                         .predict_return()
-                        .or_else(|| self.indirect.predict_and_update(address, held, target))
+                        .or_else(|| indirect(held))
                 }
             };
             prediction.target_missed = predicted != Some(target);
             if kind.is_call() {
                 self.return_stack.call(fallthrough, target);
             }
-            self.indirect.note(address, target);
         }
-        self.direction.note(address, target, conditional, taken);
+        if taken {
+            let push = self.path.push_of(branch);
+            let path = Some((&self.path.history, push));
+            self.direction.note(branch, taken, path);
+            self.path.history.push(push);
+        } else {
+            self.direction.note(branch, taken, None);
+        }
         prediction
     }
 }

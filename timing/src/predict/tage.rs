@@ -1,11 +1,12 @@
 //! A direction predictor of the TAGE class.
 
 use super::bimodal::Bimodal;
-use super::config::{HistoryKind, MAX_TABLES, TageConfig};
+use super::branch::{Branch, BranchKind};
+use super::config::{HistoryKind, TageConfig};
 use super::corrector::Corrector;
-use super::entry::{Key, Keys, folds};
+use super::entry::{Keys, folds};
 use super::history::{Fold, History, Push};
-use super::lfsr::Lfsr;
+use super::lfsr::{GOLDEN, Lfsr};
 use super::loops::Loops;
 
 /// Bounds of a counter of three bits: negative is not taken.
@@ -40,8 +41,8 @@ pub(crate) struct Tage {
     base: Bimodal,
     keys: Vec<Keys>,
     entries: Vec<Entry>,
-    kind: HistoryKind,
-    history: History,
+    /// If that is the history: directions, and two bits of the targets of other branches.
+    outcomes: Option<History>,
     folds: Vec<Fold>,
     loops: Option<Loops>,
     corrector: Option<Corrector>,
@@ -54,7 +55,6 @@ pub(crate) struct Tage {
 /// Where a prediction comes from.
 #[derive(Clone, Copy, Debug)]
 struct Lookup {
-    keys: [Key; MAX_TABLES],
     base: usize,
     /// Table and entry of the longest history that matches, and of the next one.
     provider: Option<(usize, usize)>,
@@ -68,8 +68,7 @@ impl Tage {
             base: Bimodal::new(config.base),
             keys,
             entries: vec![Entry::default(); entries],
-            kind: config.history,
-            history: History::new(),
+            outcomes: (config.history == HistoryKind::Outcome).then(History::new),
             folds: folds(&config.tables),
             loops: (config.loops != 0).then(|| Loops::new(config.loops)),
             corrector: (config.corrector != 0).then(|| Corrector::new(config.corrector)),
@@ -81,15 +80,12 @@ impl Tage {
 
     fn look_up(&self, address: u64) -> Lookup {
         let mut lookup = Lookup {
-            keys: [Key::default(); MAX_TABLES],
             base: self.base.slot(address),
             provider: None,
             alternate: None,
         };
-        let tables = self.keys.iter().zip(&self.folds).zip(&mut lookup.keys);
-        for (table, ((keys, fold), slot)) in tables.enumerate() {
+        for (table, (keys, fold)) in self.keys.iter().zip(&self.folds).enumerate() {
             let key = keys.key(address, fold.value());
-            *slot = key;
             let first = key.set as usize;
             let set = &self.entries[first..first + keys.ways as usize];
             if let Some(way) = set.iter().position(|entry| entry.tag == key.tag) {
@@ -123,7 +119,7 @@ impl Tage {
         };
         let mut predicted = tables;
         if let Some(corrector) = &mut self.corrector {
-            predicted = corrector.predict_and_update(address, &self.history, tables, weak, taken);
+            predicted = corrector.predict_and_update(address, tables, weak, taken);
         }
         if let Some(loops) = &mut self.loops {
             let guess = loops.guess(address);
@@ -133,11 +129,18 @@ impl Tage {
             }
             loops.update(address, guess, before, taken, &mut self.random);
         }
-        self.update(&lookup, alternate, tables, taken);
+        self.update(address, &lookup, alternate, tables, taken);
         predicted
     }
 
-    fn update(&mut self, lookup: &Lookup, alternate: bool, tables: bool, taken: bool) {
+    fn update(
+        &mut self,
+        address: u64,
+        lookup: &Lookup,
+        alternate: bool,
+        tables: bool,
+        taken: bool,
+    ) {
         let mut allocate = tables != taken;
         match lookup.provider {
             None => self.base.update(lookup.base, taken),
@@ -170,12 +173,12 @@ impl Tage {
         }
         if allocate {
             let first = lookup.provider.map_or(0, |(table, _)| table + 1);
-            self.allocate(lookup, first, taken);
+            self.allocate(address, first, taken);
         }
     }
 
     /// Entries for a branch that was mispredicted, in tables from `first` on.
-    fn allocate(&mut self, lookup: &Lookup, first: usize, taken: bool) {
+    fn allocate(&mut self, address: u64, first: usize, taken: bool) {
         let random = self.random.next();
         // Now and then a longer history than the next one is tried at once.
         let skip = usize::from(random & 3 == 0) + usize::from(random & 15 == 0);
@@ -186,8 +189,9 @@ impl Tage {
         };
         let mut allocated = 0;
         while table < self.keys.len() && allocated < ALLOCATED {
-            let key = lookup.keys[table];
-            let ways = self.keys[table].ways as usize;
+            let keys = &self.keys[table];
+            let key = keys.key(address, self.folds[table].value());
+            let ways = keys.ways as usize;
             let set = &mut self.entries[key.set as usize..key.set as usize + ways];
             if let Some(entry) = set.iter_mut().find(|entry| entry.useful == 0) {
                 *entry = Entry {
@@ -212,31 +216,30 @@ impl Tage {
         }
     }
 
-    /// Tells the history of a branch.
-    pub(crate) fn note(&mut self, address: u64, target: u64, conditional: bool, taken: bool) {
-        let push = match self.kind {
-            HistoryKind::Outcome if conditional => Push {
+    /// Tells of a branch, after it was predicted. `path`: what it adds to the path, before it does.
+    #[inline]
+    pub(crate) fn note(&mut self, branch: &Branch, taken: bool, path: Option<(&History, Push)>) {
+        let Some(outcomes) = &mut self.outcomes else {
+            if let Some((path, push)) = path {
+                path.advance(push, &mut self.folds);
+            }
+            return;
+        };
+        let push = if branch.kind == BranchKind::Conditional {
+            Push {
                 count: 1,
                 value: u16::from(taken),
-            },
-            HistoryKind::Outcome => Push {
+            }
+        } else {
+            let mixed = (branch.address ^ branch.target.rotate_left(24)).wrapping_mul(GOLDEN);
+            Push {
                 count: 2,
-                value: mix(address, target) & 3,
-            },
-            HistoryKind::Path if taken => Push {
-                count: 2,
-                value: mix(address, target),
-            },
-            HistoryKind::Path => return,
+                value: (mixed >> 62) as u16,
+            }
         };
-        self.history.push(push, &mut self.folds);
+        outcomes.advance(push, &mut self.folds);
+        outcomes.push(push);
     }
-}
-
-/// Sixteen bits of a branch and its target.
-pub(crate) fn mix(address: u64, target: u64) -> u16 {
-    let mixed = (address ^ target.rotate_left(24)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 48) as u16
 }
 
 fn step(counter: &mut i8, taken: bool) {

@@ -35,6 +35,9 @@ struct Head<'a> {
     group: Vec<&'a str>,
     branch_sample_type: String,
     cpuid: &'a str,
+    /// What cycles and times are of, if a model made them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timing: Option<&'a str>,
     cmdline: &'a [String],
 }
 
@@ -155,6 +158,7 @@ impl<W: Write> JsonSink<W> {
             group: info.group.iter().map(|event| event.name.as_str()).collect(),
             branch_sample_type: format!("{:?}", info.branch_sample_type),
             cpuid: &info.cpuid,
+            timing: info.timing.as_deref(),
             cmdline: &info.cmdline,
         })?;
         Ok(Self {

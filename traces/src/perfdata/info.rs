@@ -85,6 +85,8 @@ pub struct FileInfo {
     pub cpu_desc: String,
     /// Vendor, family, model and stepping, such as `GenuineIntel,6,85,4`.
     pub cpuid: String,
+    /// What cycles and times are of, if a model made them; perf.data has no field for it.
+    pub timing: Option<String>,
     /// Command line.
     pub cmdline: Vec<String>,
     /// The event.
@@ -112,6 +114,7 @@ impl FileInfo {
             nr_cpus: 1,
             cpu_desc: String::new(),
             cpuid: String::new(),
+            timing: None,
             cmdline: Vec::new(),
             event,
             group: Vec::new(),

@@ -2,11 +2,15 @@
 //! `VLBR_FUZZ_ITERATIONS=10000000 cargo test --profile fuzz -p vlbr-traces --test formats fuzz -- \
 //! --nocapture`
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use vlbr_fuzz::{Form, folder, throw};
 use vlbr_traces::assemble::RawBlocks;
+use vlbr_traces::cbp;
 use vlbr_traces::qemulog::{LogCode, LogReader};
 use vlbr_traces::record::{LogOptions, RecordOptions, convert_qemulog};
 use vlbr_traces::symbols::parse_kallsyms;
@@ -50,6 +54,52 @@ fn fuzz_elf() {
     seeds.extend(reference("propeller_sample_1.bin"));
     let tally = throw("ELF", INPUTS, Form::Binary, &seeds, |bytes| {
         ask_elf(bytes).is_some()
+    });
+    assert!(tally.taken > 0 && tally.refused > 0);
+}
+
+#[test]
+fn fuzz_cbp() {
+    let mut writer = cbp::Writer::new(Vec::new());
+    for (number, &class) in (0..).zip(cbp::Class::ALL.iter().cycle().take(40)) {
+        let target = class.is_branch().then_some(0x5000 + number);
+        writer
+            .write(&cbp::Instruction {
+                address: 0x4000 + 4 * number,
+                class,
+                target,
+            })
+            .expect("a vector");
+    }
+    let mut seeds = vec![writer.finish().expect("a vector")];
+    // A load and a store with registers, uncompressed: damage goes through a compressor below.
+    let mut plain = Vec::new();
+    for (class, more) in [(1, 10), (2, 11)] {
+        plain.extend([0; 8]);
+        plain.push(class);
+        plain.extend(vec![0; more]);
+        plain.extend([1, 4, 2, 40, 5]);
+        plain.extend([0; 24]);
+    }
+    seeds.push(plain);
+    let tally = throw("CBP", INPUTS, Form::Binary, &seeds, |bytes| {
+        let packed;
+        let stream = if bytes.starts_with(&cbp::MAGIC) {
+            bytes
+        } else {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+            encoder.write_all(bytes).expect("a vector");
+            packed = encoder.finish().expect("a vector");
+            &packed
+        };
+        let mut reader = cbp::Reader::new(stream);
+        loop {
+            match reader.next_instruction() {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
     });
     assert!(tally.taken > 0 && tally.refused > 0);
 }
