@@ -49,7 +49,7 @@ fn every_branch_that_the_counters_count_is_predicted_but_far_ones() {
     let options = SessionOptions::new(Profile::named("skylake").expect("built in").clone());
     let events = "instructions,branches,br_inst_retired.conditional,br_inst_retired.near_taken,\
                   br_inst_retired.near_return";
-    let stat = stat(&trace, &options, Some(events), false, &mut |_| {}).expect("counted");
+    let stat = stat(&trace, &options, Some(events), false, 0, &mut |_| {}).expect("counted");
     let counts: Vec<u64> = stat.events.iter().map(|event| event.count).collect();
     let kind = |name: &str| {
         let found = report.kinds.iter().find(|kind| kind.kind == name);
