@@ -23,10 +23,13 @@ pub enum Mispredicts {
 /// A step as the clock needs it.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
-    block: u32,
+    /// Its first instruction in the program.
+    start: u32,
     retired: u16,
     leave: Leave,
     recorded: bool,
+    /// It makes a transfer.
+    transfers: bool,
     /// The near branch at its end.
     branch: Option<Branch>,
 }
@@ -34,7 +37,7 @@ struct Prepared {
 /// The steps of a code, made ready for the scoreboard.
 #[derive(Clone, Debug)]
 pub struct StepPrograms {
-    programs: Arc<[Program]>,
+    program: Arc<Program>,
     steps: Arc<[Prepared]>,
     start: Scoreboard,
     predictor: Option<Predictor>,
@@ -51,19 +54,23 @@ impl StepPrograms {
         mispredicts: &Mispredicts,
     ) -> Result<Self, LowerError> {
         let mut programmer = Programmer::new(core);
-        let programs = code.blocks().iter().map(|block| {
+        // One program for all blocks: what the hot loop reads lies together.
+        let mut program = Program::default();
+        let mut starts = Vec::with_capacity(code.blocks().len());
+        for block in code.blocks() {
             let mode = block.mode();
             let address = block.address().wrapping_add(mode.cs_base);
-            programmer.program(block.bytes(), address, mode.code_size.bits())
-        });
-        let programs = programs.collect::<Result<_, _>>()?;
-        let steps = code.steps().iter().map(|step| {
+            starts.push(program.len());
+            programmer.append(block.bytes(), address, mode.code_size.bits(), &mut program)?;
+        }
+        let steps = code.steps().iter().enumerate().map(|(number, step)| {
             let block = code.block(step.block);
             Prepared {
-                block: step.block.0,
+                start: starts[step.block.0 as usize] as u32,
                 retired: step.retired,
                 leave: leave(step, block),
                 recorded: step.exit.is_mispredicted(),
+                transfers: code.transfer(StepId(number as u32)).is_some(),
                 branch: branch(step, block),
             }
         });
@@ -72,7 +79,7 @@ impl StepPrograms {
             Mispredicts::Predicted(config) => Some(Predictor::new(config)),
         };
         Ok(Self {
-            programs,
+            program: Arc::new(program),
             steps: steps.collect(),
             start: Scoreboard::new(core),
             predictor,
@@ -83,7 +90,7 @@ impl StepPrograms {
     #[must_use]
     pub fn clock(&self) -> ScoreboardClock {
         ScoreboardClock {
-            programs: Arc::clone(&self.programs),
+            program: Arc::clone(&self.program),
             steps: Arc::clone(&self.steps),
             board: self.start.clone(),
             predictor: self.predictor.clone(),
@@ -142,7 +149,7 @@ fn branch(step: &Step, block: &Block) -> Option<Branch> {
 /// A thread on the scoreboard.
 #[derive(Clone, Debug)]
 pub struct ScoreboardClock {
-    programs: Arc<[Program]>,
+    program: Arc<Program>,
     steps: Arc<[Prepared]>,
     board: Scoreboard,
     predictor: Option<Predictor>,
@@ -163,16 +170,16 @@ impl ScoreboardClock {
 
 impl StepClock for ScoreboardClock {
     #[inline]
-    fn retire(&mut self, code: &Code, step: StepId) -> StepTime {
+    fn retire(&mut self, _code: &Code, step: StepId) -> StepTime {
         let prepared = &self.steps[step.0 as usize];
-        let program = &self.programs[prepared.block as usize];
+        let start = prepared.start as usize;
+        let range = start..start + usize::from(prepared.retired);
         let done = self
             .board
-            .retire(program, prepared.retired.into(), prepared.leave);
-        let transfers = code.transfer(step).is_some();
+            .retire_range(&self.program, range, prepared.leave);
         self.before = self.end;
         self.end = self.end.max(done.retired);
-        if transfers {
+        if prepared.transfers {
             // An event transfers too, which the scoreboard does not know as a branch.
             self.end = self.end.max(self.transferred + 1);
             self.transferred = self.end;

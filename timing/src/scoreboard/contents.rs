@@ -269,9 +269,9 @@ impl Contents {
         get(base).wrapping_add(scaled).wrapping_add(displacement)
     }
 
-    /// Runs `effect`, whose load delivered `loaded`; what it stores, if it does.
+    /// Runs `effect`, whose load delivered `loaded`; what it stores, if it `stores`.
     #[inline]
-    pub(super) fn run(&mut self, effect: &Effect, loaded: u64) -> u64 {
+    pub(super) fn run(&mut self, effect: &Effect, loaded: u64, stores: bool) -> u64 {
         if effect.kind == Kind::Other {
             let mut left = effect.written;
             while left != 0 {
@@ -282,7 +282,7 @@ impl Contents {
                 }
             }
             self.move_stack(effect);
-            return self.fresh();
+            return if stores { self.fresh() } else { 0 };
         }
         let operand = |contents: &mut Self, number: u8, size: u8| match number {
             0..16 => low(contents.registers[usize::from(number)], size),

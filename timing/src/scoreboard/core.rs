@@ -1,5 +1,7 @@
 //! The state of the core between instructions.
 
+use core::ops::Range;
+
 use vlbr_cpu::Slots;
 
 use crate::dependence::NO_VALUE;
@@ -22,6 +24,8 @@ const STACK: usize = crate::lower::STACK as usize;
 const RING: usize = 1024;
 /// Stores that are remembered.
 const STORES: usize = 256;
+/// Stores of an instruction that are followed: PUSHA has eight.
+const MOST_STORES: usize = 8;
 
 /// How a block was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +75,7 @@ pub struct Scoreboard {
     parameters: Parameters,
     pipeline: Pipeline,
     ports: Ports,
+    latencies: Latencies,
     ready: [u64; VALUES],
     contents: Contents,
     calendar: Calendar,
@@ -80,8 +85,8 @@ pub struct Scoreboard {
     retire: Lane,
     /// Fused micro-operations issued so far.
     issued: u64,
-    issue_ring: Vec<u64>,
-    retire_ring: Vec<u64>,
+    issue_ring: Box<[u64; RING]>,
+    retire_ring: Box<[u64; RING]>,
     stores: u64,
     commit_ring: [u64; STORES],
     committed: u64,
@@ -99,6 +104,16 @@ pub struct Scoreboard {
     recovering: bool,
     slots: Slots,
     times: Vec<InstructionTime>,
+}
+
+/// Latencies of memory, in whole cycles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Latencies {
+    load: u64,
+    load_fast: u64,
+    forward: u64,
+    forward_vector: u64,
+    forward_blocked: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +134,17 @@ impl Scoreboard {
                 any: core.ports.any,
                 store_data: core.ports.store_data,
             },
+            latencies: {
+                let parameters = &core.parameters;
+                let forward = parameters.forward as u64;
+                Latencies {
+                    load: parameters.load as u64,
+                    load_fast: parameters.load_fast as u64,
+                    forward,
+                    forward_vector: forward + u64::from(pipeline.forward_vector),
+                    forward_blocked: parameters.forward_blocked as u64,
+                }
+            },
             ready: [0; VALUES],
             contents: Contents::new(),
             calendar: Calendar::new(),
@@ -127,8 +153,8 @@ impl Scoreboard {
             issue: Lane::default(),
             retire: Lane::default(),
             issued: 0,
-            issue_ring: vec![0; RING],
-            retire_ring: vec![0; RING],
+            issue_ring: Box::new([0; RING]),
+            retire_ring: Box::new([0; RING]),
             stores: 0,
             commit_ring: [0; STORES],
             committed: 0,
@@ -199,9 +225,13 @@ impl Scoreboard {
 
     /// Runs the first `retired` instructions of `program`, which was then left by `leave`.
     pub fn retire(&mut self, program: &Program, retired: usize, leave: Leave) -> Done {
+        self.retire_range(program, 0..retired, leave)
+    }
+
+    /// The same of some instructions of a program of several blocks; ranges outside it have none.
+    pub fn retire_range(&mut self, program: &Program, range: Range<usize>, leave: Leave) -> Done {
         self.times.clear();
-        let run = program.instructions.get(..retired);
-        let run = run.unwrap_or(&program.instructions);
+        let run = program.instructions.get(range).unwrap_or_default();
         let mut executed = self.retire.cycle;
         let last = run.len().wrapping_sub(1);
         for (at, inst) in run.iter().enumerate() {
@@ -321,13 +351,16 @@ impl Scoreboard {
             done = done.max(at);
         }
         // Stores: address and data.
-        let before = if inst.stores > 0 {
-            self.contents.registers
-        } else {
-            [0; 16]
-        };
-        let value = self.contents.run(&inst.effect, loaded);
         let stores = &references[usize::from(inst.loads)..][..usize::from(inst.stores)];
+        let mut addresses = [0; MOST_STORES];
+        if let [only] = stores {
+            addresses[0] = address_of(only, &self.contents.registers);
+        } else if stores.len() > 1 {
+            for (address, reference) in addresses.iter_mut().zip(stores) {
+                *address = address_of(reference, &self.contents.registers);
+            }
+        }
+        let value = self.contents.run(&inst.effect, loaded, inst.stores > 0);
         let mut data = 0;
         for reference in stores {
             let address = self.address_ready(reference, start);
@@ -336,14 +369,14 @@ impl Scoreboard {
             done = done.max(address.max(data) + 1);
         }
         let retired = self.retire_one(inst, done, taken);
-        for reference in stores {
+        for (number, reference) in stores.iter().enumerate().take(MOST_STORES) {
             // One leaves the store buffer per cycle, in order.
             self.committed = retired.max(self.committed + 1);
             self.commit_ring[self.stores as usize % STORES] = self.committed;
             self.stores += 1;
-            let address = address_of(reference, &before);
+            let (size, left) = (reference.size, self.committed);
             self.contents
-                .store(address, reference.size, value, data, self.committed);
+                .store(addresses[number], size, value, data, left);
         }
         self.issued += issued;
         self.loaded = self.loaded & !inst.written | inst.loaded;
@@ -473,26 +506,25 @@ impl Scoreboard {
         let cycle = self.dispatch(reference.ports, address);
         let latency = match reference.latency {
             0 if reference.near && self.loaded >> (reference.base - 1) & 1 != 0 => {
-                self.parameters.load_fast
+                self.latencies.load_fast
             }
-            0 => self.parameters.load,
-            cycles => f32::from(cycles),
+            0 => self.latencies.load,
+            cycles => cycles.into(),
         };
-        let mut data = cycle + latency as u64;
-        let where_ = address_of(reference, &self.contents.registers);
-        let found = self.contents.load(where_, reference.size);
+        let mut data = cycle + latency;
+        let place = address_of(reference, &self.contents.registers);
+        let found = self.contents.load(place, reference.size);
         match found.source {
             Source::Cache => {}
             Source::Store(ready) => {
-                let longer = match reference.latency {
-                    0 => 0,
-                    _ => self.pipeline.forward_vector,
+                let forward = match reference.latency {
+                    0 => self.latencies.forward,
+                    _ => self.latencies.forward_vector,
                 };
-                let forward = self.parameters.forward as u64 + u64::from(longer);
                 data = data.max(ready + forward);
             }
             Source::Blocked(committed) => {
-                data = data.max(committed + self.parameters.forward_blocked as u64);
+                data = data.max(committed + self.latencies.forward_blocked);
             }
         }
         (data, found.value)

@@ -174,7 +174,8 @@ impl FrontEnd {
     }
 
     fn decode(&mut self, inst: &Inst, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
-        for fetch in [inst.opcode_fetch, inst.last_fetch] {
+        let fetch = |behind: u8| (inst.window << 1).wrapping_add(u64::from(behind));
+        for fetch in [fetch(inst.opcode_fetch), fetch(inst.last_fetch)] {
             if fetch != self.fetch {
                 self.predecoded += 1;
                 self.fetch = fetch;

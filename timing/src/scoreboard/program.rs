@@ -91,11 +91,12 @@ pub(super) struct Inst {
     /// 32-byte window that it begins in, and 16-byte windows that it has its opcode and its last
     /// byte in.
     pub(super) window: u64,
-    pub(super) opcode_fetch: u64,
-    pub(super) last_fetch: u64,
+    /// Counted from `window`, in 16 bytes.
+    pub(super) opcode_fetch: u8,
+    pub(super) last_fetch: u8,
 }
 
-/// A block that the scoreboard can run.
+/// A block that the scoreboard can run, or several one behind the other.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     pub(super) instructions: Vec<Inst>,
@@ -157,6 +158,22 @@ impl<'a> Programmer<'a> {
         bits: u32,
     ) -> Result<Program, LowerError> {
         let mut program = Program::default();
+        self.append(bytes, address, bits, &mut program)?;
+        Ok(program)
+    }
+
+    /// Appends the instructions of `bytes` to `program`, which then has several blocks.
+    ///
+    /// # Errors
+    /// As [`Programmer::program`]; some of the instructions may have been appended.
+    pub fn append(
+        &mut self,
+        bytes: &[u8],
+        address: u64,
+        bits: u32,
+        program: &mut Program,
+    ) -> Result<(), LowerError> {
+        let start_length = program.instructions.len();
         let mut decoder = Decoder::with_ip(bits, bytes, address, DecoderOptions::NONE);
         let mut before: Option<Instruction> = None;
         while decoder.can_decode() {
@@ -165,19 +182,20 @@ impl<'a> Programmer<'a> {
             if instruction.is_invalid() {
                 return Err(LowerError::Undecodable(start));
             }
-            if program.instructions.len() == MAX_INSTRUCTIONS {
+            if program.instructions.len() - start_length == MAX_INSTRUCTIONS {
                 return Err(LowerError::TooLong);
             }
             let constants = decoder.get_constant_offsets(&instruction);
             let own = &bytes[start..start + instruction.len()];
             let (before_opcode, length_changing) = prefixes(&instruction, own, &constants);
             let fused = before.is_some_and(|first| macro_fuses(&first, &instruction));
-            let mut inst = self.instruction(&instruction, fused, &mut program);
+            let mut inst = self.instruction(&instruction, fused, program);
             inst.traits.length_changing = length_changing;
             let last = instruction.next_ip().wrapping_sub(1);
             inst.window = instruction.ip() >> 5;
-            inst.opcode_fetch = instruction.ip().wrapping_add(u64::from(before_opcode)) >> 4;
-            inst.last_fetch = last >> 4;
+            let fetch = |address: u64| (address >> 4).wrapping_sub(inst.window << 1) as u8;
+            inst.opcode_fetch = fetch(instruction.ip().wrapping_add(u64::from(before_opcode)));
+            inst.last_fetch = fetch(last);
             let pair = before
                 .filter(|_| fused)
                 .map_or(instruction.ip(), |b| b.ip());
@@ -186,7 +204,7 @@ impl<'a> Programmer<'a> {
             program.instructions.push(inst);
             before = Some(instruction);
         }
-        Ok(program)
+        Ok(())
     }
 
     fn instruction(
