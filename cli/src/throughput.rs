@@ -44,10 +44,14 @@ pub(crate) struct ThroughputArgs {
     /// Core, by its name or a processor's; `list` lists them.
     #[arg(long, default_value = "skylake", value_name = "NAME")]
     pub(crate) cpu: String,
-    /// The block is a loop that the uop cache holds; without it, copies of the block one behind the
-    /// other.
+    /// The block is a hot loop, delivered by uop cache or loop queue where they can hold it; without it,
+    /// copies of the block one behind the other.
     #[arg(long = "loop")]
     pub(crate) hot_loop: bool,
+    /// A loop on a processor whose microcode mends the JCC erratum (Skylake to Cascade Lake): the uop
+    /// cache does not hold branches that touch a boundary of 32 bytes.
+    #[arg(long, requires = "hot_loop")]
+    pub(crate) jcc_erratum: bool,
     /// Registers and memory hold what BHive's profiler puts there, and predictions are what its counter
     /// reads.
     #[arg(long)]
@@ -141,7 +145,10 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
         true => Repetition::Loop,
         false => Repetition::Unrolled,
     };
-    let mut model = BlockModel::new(core, environment);
+    let mut core = core.clone();
+    core.pipeline.jcc_erratum |= args.jcc_erratum;
+    let mut model = BlockModel::new(&core, environment);
+    model.limit_uop_cache();
     match read {
         Input::Blocks { name, codes } => {
             let mut reports = Vec::new();

@@ -151,6 +151,30 @@ fn assembly_text_goes_through_the_assembler() {
 }
 
 #[test]
+fn a_loop_is_delivered_by_what_can_hold_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    // Seven NOPs of four bytes, one of two, and a jump that ends at byte 32.
+    let code = format!("{}6690ebe0", "0f1f4000".repeat(7));
+    let parts = |arguments: &[&str]| -> Vec<String> {
+        let report = json(folder.path(), arguments);
+        let rows = report[0]["bounds"].as_array().expect("rows").clone();
+        rows.iter()
+            .map(|row| row["part"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    let cached = parts(&[&code, "--loop"]);
+    assert!(cached.contains(&"uop-cache".to_owned()), "{cached:?}");
+    let mended = parts(&[&code, "--loop", "--jcc-erratum"]);
+    assert!(!mended.contains(&"uop-cache".to_owned()), "{mended:?}");
+    assert!(mended.contains(&"decode".to_owned()), "{mended:?}");
+    let text = printed(folder.path(), &[&code, "--loop", "--cpu", "haswell"]);
+    assert!(
+        text.contains("9 uops in the loop queue, which holds 3 copies"),
+        "{text}"
+    );
+}
+
+#[test]
 fn measured_blocks_are_scored_and_predictions_written() {
     let folder = tempfile::tempdir().expect("folder");
     let path = |name: &str| folder.path().join(name);

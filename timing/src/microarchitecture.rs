@@ -29,6 +29,14 @@ pub struct Parameters {
     pub sequencer: f32,
     /// Micro-operations per cycle of the uop cache.
     pub uop_cache: u32,
+    /// Bytes of a window of the uop cache, a power of two.
+    pub uop_cache_window: u32,
+    /// Micro-operations of a line of the uop cache.
+    pub uop_cache_line: u32,
+    /// Lines that a window may have.
+    pub uop_cache_lines: u32,
+    /// Micro-operations of a loop that the loop stream detector holds; 0: there is none, or it is off.
+    pub loop_queue: u32,
     /// Fused micro-operations renamed per cycle.
     pub issue: u32,
     /// Ports of loads.
@@ -176,9 +184,9 @@ pub enum MicroarchitectureError {
     /// The table of fitted forms cannot be read.
     #[error("fitted table, {0}")]
     Fitted(TableError),
-    /// A fetch block of another size.
-    #[error("parameters: fetch is {0}, no power of two")]
-    Fetch(u32),
+    /// A window of another size.
+    #[error("parameters: {0} is {1}, no power of two")]
+    Window(&'static str, u32),
     /// A buffer or delay out of range.
     #[error("pipeline: {name} is {value}, {least} to {most}")]
     Pipeline {
@@ -217,13 +225,17 @@ impl Microarchitecture {
             ("uop_cache", p.uop_cache),
             ("issue", p.issue),
             ("commit", p.commit),
+            ("uop_cache_line", p.uop_cache_line),
+            ("uop_cache_lines", p.uop_cache_lines),
         ] {
             if width == 0 {
                 return Err(MicroarchitectureError::Zero(name));
             }
         }
-        if !p.fetch.is_power_of_two() {
-            return Err(MicroarchitectureError::Fetch(p.fetch));
+        for (name, bytes) in [("fetch", p.fetch), ("uop_cache_window", p.uop_cache_window)] {
+            if !bytes.is_power_of_two() {
+                return Err(MicroarchitectureError::Window(name, bytes));
+            }
         }
         check_pipeline(&file.pipeline)?;
         let ports = MemoryPorts {

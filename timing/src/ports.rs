@@ -119,6 +119,12 @@ impl PortUse {
         &self.parts[..usize::from(self.used)]
     }
 
+    /// Whether some go to exactly `ports`.
+    #[must_use]
+    pub fn has(&self, ports: PortSet) -> bool {
+        self.parts().iter().any(|(set, _)| *set == ports)
+    }
+
     /// Number of micro-operations.
     #[must_use]
     pub fn total(&self) -> u16 {

@@ -4,6 +4,7 @@
 //! issue, execution ports, the divider, and cycles of dependences.
 
 mod decode;
+mod loops;
 mod ports;
 mod predecode;
 
@@ -17,6 +18,7 @@ use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
 pub(crate) use decode::Delay;
+pub(crate) use loops::{Delivery, Uncached};
 pub(crate) use predecode::WindowCycles;
 
 /// Cycles per iteration of the renamer. Joining a high byte with its register has a cycle of its
@@ -34,7 +36,7 @@ fn issue(issued: u32, merges: u32, width: u32) -> f32 {
 pub enum Repetition {
     /// Copies of the block one behind the other, too many for the uop cache.
     Unrolled,
-    /// The block is a loop that the uop cache holds.
+    /// The block is a hot loop. The uop cache or the queue behind it delivers it if they can hold it.
     Loop,
 }
 
@@ -56,8 +58,10 @@ pub enum Part {
     Predecode,
     /// Instructions into micro-operations.
     Decode,
-    /// The uop cache.
+    /// The uop cache, or the loop stream detector.
     UopCache,
+    /// Taken branches, of which there is one a cycle at most.
+    Branches,
     /// Renaming.
     Issue,
     /// Execution ports.
@@ -74,10 +78,11 @@ pub enum Part {
 
 impl Part {
     /// Every part, as tables list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Predecode,
         Self::Decode,
         Self::UopCache,
+        Self::Branches,
         Self::Issue,
         Self::Ports,
         Self::Divider,
@@ -93,6 +98,7 @@ impl Part {
             Self::Predecode => "predecode",
             Self::Decode => "decode",
             Self::UopCache => "uop-cache",
+            Self::Branches => "branches",
             Self::Issue => "issue",
             Self::Ports => "ports",
             Self::Divider => "divider",
@@ -150,6 +156,10 @@ pub struct BlockModel<'a> {
     windows: predecode::Windows,
     unions: Vec<PortSet>,
     work: Work,
+    /// Where a loop begins in its window of the uop cache.
+    start: u32,
+    /// Loops that the uop cache cannot hold come from the decoders.
+    limited: bool,
 }
 
 impl<'a> BlockModel<'a> {
@@ -162,7 +172,28 @@ impl<'a> BlockModel<'a> {
             windows: predecode::Windows::default(),
             unions: Vec::new(),
             work: Work::default(),
+            start: 0,
+            limited: false,
         }
+    }
+
+    /// From now on loops that the uop cache cannot hold come from the decoders. Without it every loop is
+    /// taken as held, as the retirement scoreboard takes it.
+    pub fn limit_uop_cache(&mut self) {
+        self.limited = true;
+    }
+
+    fn limits(&self) -> Option<loops::Limits> {
+        self.limited.then_some(loops::Limits {
+            start: self.start,
+            erratum: self.core.pipeline.jcc_erratum,
+        })
+    }
+
+    /// Says where the loops to come lie: which instructions share a window of the uop cache follows from
+    /// it. Without it they begin at a window.
+    pub fn begin_at(&mut self, address: u64) {
+        self.start = (address % u64::from(self.core.parameters.uop_cache_window)) as u32;
     }
 
     /// The bounds of 64-bit code.
@@ -190,9 +221,13 @@ impl<'a> BlockModel<'a> {
             instructions,
             facts,
             worst_ports: ports::worst_group(&lowered.uops, &mut self.unions).0,
-            windows: match repetition {
-                Repetition::Unrolled => self.windows.cycles(parameters),
-                Repetition::Loop => Vec::new(),
+            windows: match bound.of(Part::Predecode) > 0.0 {
+                true => self.windows.cycles(parameters),
+                false => Vec::new(),
+            },
+            delivery: match repetition {
+                Repetition::Unrolled => None,
+                Repetition::Loop => Some(loops::delivery(lowered, self.limits(), parameters)),
             },
             delays: decode::delays(&lowered.layout, parameters),
             slowest: slowest_cycle(
@@ -209,21 +244,29 @@ impl<'a> BlockModel<'a> {
         let parameters = &self.core.parameters;
         let mut bound = Bound::default();
         let mut set = |part: Part, cycles: f32| bound.parts[part as usize] = cycles;
-        match repetition {
-            Repetition::Unrolled => {
-                let predecoded = predecode::predecode(
-                    &lowered.layout,
-                    lowered.bytes,
-                    parameters,
-                    &mut self.windows,
-                );
+        let delivery = match repetition {
+            Repetition::Unrolled => None,
+            Repetition::Loop => Some(loops::delivery(lowered, self.limits(), parameters)),
+        };
+        let branch = lowered.layout.last().is_some_and(|last| last.branch);
+        match delivery {
+            Some(Delivery::Cache(cycles) | Delivery::Queue { cycles, .. }) => {
+                set(Part::UopCache, cycles);
+            }
+            None | Some(Delivery::Decoders(_)) => {
+                // A taken branch leads to the beginning of a window.
+                let bytes = match delivery {
+                    Some(_) if branch => lowered.bytes.next_multiple_of(parameters.fetch),
+                    _ => lowered.bytes,
+                };
+                let predecoded =
+                    predecode::predecode(&lowered.layout, bytes, parameters, &mut self.windows);
                 set(Part::Predecode, predecoded);
                 set(Part::Decode, decode::decode(&lowered.layout, parameters));
             }
-            Repetition::Loop => {
-                let decoded: u32 = lowered.layout.iter().map(|l| u32::from(l.decoded)).sum();
-                set(Part::UopCache, decoded as f32 / parameters.uop_cache as f32);
-            }
+        }
+        if branch && repetition == Repetition::Loop {
+            set(Part::Branches, 1.0);
         }
         set(
             Part::Issue,
@@ -263,7 +306,9 @@ pub(crate) struct Examined<'m> {
     pub(crate) lowered: &'m Lowered,
     /// The ports that take longest.
     pub(crate) worst_ports: PortSet,
-    /// The predecoder's windows, of unrolled code.
+    /// Where the micro-operations of a loop come from.
+    pub(crate) delivery: Option<Delivery>,
+    /// The predecoder's windows, of code that it sees.
     pub(crate) windows: Vec<WindowCycles>,
     /// Instructions that the decoders delay.
     pub(crate) delays: Vec<(usize, Delay)>,

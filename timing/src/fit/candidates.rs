@@ -62,16 +62,22 @@ impl Units {
 }
 
 /// Whether a processor could be made like that, going by what the tables say of the form (`table`):
-/// micro-operations stay on ports that have their unit, one that executes takes a cycle from any source
-/// to any result, instructions of one micro-operation stay so, and only division occupies the divider.
+/// micro-operations stay on ports that have their unit, all or some of those in the table or more; one
+/// that executes takes a cycle from any source to any result; instructions of one micro-operation stay
+/// so; only division occupies the divider.
 fn plausible(variant: &Form, table: &Form, code: Code, any: PortSet) -> bool {
     let units = Units::of(code).ports(any);
-    let in_table = |set: PortSet| table.uops.parts().iter().any(|(own, _)| *own == set);
+    let related = |set: PortSet| {
+        let parts = table.uops.parts();
+        parts
+            .iter()
+            .any(|(own, _)| set.within(*own) || own.within(set))
+    };
     let ports = variant
         .uops
         .parts()
         .iter()
-        .all(|&(set, _)| set.within(units) || in_table(set));
+        .all(|&(set, _)| set.within(units) && related(set) || table.uops.has(set));
     let least = if variant.uops.parts().is_empty() {
         0.0
     } else {
@@ -183,6 +189,8 @@ mod tests {
         for (code, text, wrong) in [
             // Multipliers are behind ports 0 and 1.
             (Code::VEX_Vmulps_xmm_xmm_xmmm128, "01 5", "5 5"),
+            // Conditions are in the units of branches.
+            (Code::Setae_rm8, "06 1", "1 1"),
             // What executes takes a cycle.
             (Code::Test_AL_imm8, "0156 1", "0156 0"),
             (Code::Shl_rm64_CL, "3*06 1", "3*06 1 if=-1"),

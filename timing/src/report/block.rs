@@ -215,6 +215,7 @@ pub fn explain(
 ) -> Result<BlockReport, LowerError> {
     let core = model.core();
     let environment = model.environment();
+    model.begin_at(code.address);
     let examined = model.examine(&code.bytes, repetition)?;
     let texts = disassemble(code);
     let lowered = examined.lowered;

@@ -1,7 +1,7 @@
 //! Where each bound's number comes from, in a sentence.
 
 use super::values;
-use crate::bound::{Delay, Examined, Part};
+use crate::bound::{Delay, Delivery, Examined, Part, Uncached};
 use crate::lower::Facts;
 use crate::microarchitecture::{Microarchitecture, Parameters};
 
@@ -18,20 +18,11 @@ pub(super) fn reason(
     let parameters = &core.parameters;
     match part {
         Part::Predecode => predecode(examined, texts, parameters),
-        Part::Decode => decode(examined, texts, parameters),
-        Part::UopCache => {
-            let uops: u32 = examined
-                .lowered
-                .layout
-                .iter()
-                .map(|l| u32::from(l.decoded))
-                .sum();
-            format!(
-                "{} from the uop cache, {} a cycle",
-                uops_text(uops),
-                parameters.uop_cache
-            )
+        Part::Decode => {
+            uncached(examined, texts, parameters) + &decode(examined, texts, parameters)
         }
+        Part::UopCache => uop_cache(examined, parameters),
+        Part::Branches => "one taken branch a cycle".to_owned(),
         Part::Issue => issue(examined, texts, parameters),
         Part::Ports => ports(examined, texts),
         Part::Divider => {
@@ -92,10 +83,48 @@ fn list(numbers: &[usize], texts: &[String]) -> String {
     text
 }
 
+fn uop_cache(examined: &Examined<'_>, parameters: &Parameters) -> String {
+    let layout = &examined.lowered.layout;
+    let uops: u32 = layout.iter().map(|l| u32::from(l.decoded)).sum();
+    match examined.delivery {
+        Some(Delivery::Queue { copies, .. }) => format!(
+            "{} in the loop queue, which holds {copies} cop{} and gives {} a cycle",
+            uops_text(uops),
+            if copies == 1 { "y" } else { "ies" },
+            parameters.issue
+        ),
+        _ => format!(
+            "{} from the uop cache, {} a cycle{}",
+            uops_text(uops),
+            parameters.uop_cache,
+            match layout.last() {
+                Some(last) if last.branch => ", none behind the taken branch in its cycle",
+                _ => "",
+            }
+        ),
+    }
+}
+
+/// Why the decoders work for a loop.
+fn uncached(examined: &Examined<'_>, texts: &[String], parameters: &Parameters) -> String {
+    match examined.delivery {
+        Some(Delivery::Decoders(Uncached::Lines { window, lines })) => format!(
+            "the uop cache does not hold the loop (the window at byte {window} needs {lines} lines, {} \
+             are there); ",
+            parameters.uop_cache_lines
+        ),
+        Some(Delivery::Decoders(Uncached::Branch(at))) => format!(
+            "the uop cache does not hold the loop ({} touches a boundary of 32 bytes: JCC erratum); ",
+            list(&[at], texts)
+        ),
+        _ => String::new(),
+    }
+}
+
 fn predecode(examined: &Examined<'_>, texts: &[String], parameters: &Parameters) -> String {
     let windows = &examined.windows;
     let bytes = examined.lowered.bytes;
-    let iterations = windows.len() as u32 * parameters.fetch / bytes.max(1);
+    let iterations = (windows.len() as u32 * parameters.fetch / bytes.max(1)).max(1);
     let cycles: u32 = windows.iter().map(|w| w.cycles).sum();
     let slow = windows.iter().filter(|w| w.cycles > 1).count();
     let mut text = format!(

@@ -226,6 +226,7 @@ proptest! {
         for core in microarchitectures().all() {
             for environment in [Environment::Unknown, Environment::Bhive] {
                 let mut model = BlockModel::new(core, environment);
+                model.limit_uop_cache();
                 let bound = model.bound(&bytes, repetition);
                 let report = explain(&mut model, &Code::new(bytes.clone()), repetition);
                 let (Ok(bound), Ok(report)) = (&bound, &report) else {
