@@ -1,5 +1,6 @@
 //! Recorded cycle fields of a Skylake-SP against the scoreboard: samples with odd numbers, none of which the delays
-//! were fitted to.
+//! were fitted to (`judge-lbr --fit`). Which predictor stands in for branches of which nothing is recorded was
+//! chosen by the even samples too.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,7 @@ fn compared() -> Option<Comparison> {
         bytes: &image,
     };
     let core = microarchitectures().named("skylake").unwrap();
-    let predictor = Unrecorded::new(predictors().named("skylake").unwrap());
+    let predictor = Unrecorded::new(predictors().named("ice-lake").unwrap());
     let mut mispredictions = Mispredictions::Unrecorded(Box::new(predictor));
     let mut comparison = Comparison::default();
     let odd = stacks.iter().skip(1).step_by(2);

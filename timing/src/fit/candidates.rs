@@ -64,7 +64,7 @@ impl Units {
 /// Whether a processor could be made like that, going by what the tables say of the form (`table`):
 /// micro-operations stay on ports that have their unit, all or some of those in the table or more; one
 /// that executes takes a cycle from any source to any result; instructions of one micro-operation stay
-/// so; only division occupies the divider.
+/// so; there are no more issue slots than micro-operations; only division occupies the divider.
 fn plausible(variant: &Form, table: &Form, code: Code, any: PortSet) -> bool {
     let units = Units::of(code).ports(any);
     let related = |set: PortSet| {
@@ -85,8 +85,9 @@ fn plausible(variant: &Form, table: &Form, code: Code, any: PortSet) -> bool {
     };
     let count = table.uops.total() > 1
         || (variant.uops.total() == table.uops.total() && variant.slots == table.slots);
+    let slots = variant.slots <= variant.uops.total().max(table.slots);
     let divider = table.divider > 0.0 || variant.divider == 0.0;
-    ports && variant.shortest() >= least && count && divider
+    ports && variant.shortest() >= least && count && slots && divider
 }
 
 /// Plausible variants of `form`, which the tables give as `table`: another latency, number or ports of
@@ -197,6 +198,12 @@ mod tests {
             // One micro-operation stays one.
             (Code::Setb_rm8, "06 1", "06 1 slots=2"),
             (Code::Sete_rm8, "06 1", "06+1 1"),
+            // As many issue slots as micro-operations at most.
+            (
+                Code::Idiv_rm32,
+                "10*0156 26 divider=6",
+                "10*0156 26 slots=16 divider=6",
+            ),
             // Nothing here divides.
             (
                 Code::VEX_Vzeroall,
