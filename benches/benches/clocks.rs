@@ -10,14 +10,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vlbr_cpu::{StepClock, StepId};
 use vlbr_timing::predict::predictors;
 use vlbr_timing::{Mispredicts, StepBounds, StepPrograms, microarchitectures};
-use vlbr_traces::vlt::{ChunkBuffer, Trace};
+use vlbr_traces::vlt::{ChunkBuffer, OpenOptions, Trace};
 
 /// Steps that are timed.
 const STEPS: usize = 400_000;
 
 fn clocks(criterion: &mut Criterion) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/sqlite.vlt");
-    let trace = Trace::open(&path).expect("a trace of the corpus");
+    let trace = Trace::open(&path, OpenOptions::default()).expect("a trace of the corpus");
     let code = trace.code();
     let mut buffer = ChunkBuffer::default();
     let mut steps: Vec<StepId> = Vec::new();
@@ -61,7 +61,7 @@ fn clocks(criterion: &mut Criterion) {
 fn run(mut clock: impl StepClock, code: &vlbr_cpu::Code, steps: &[StepId]) -> u64 {
     let mut end = 0;
     for &step in steps {
-        end = clock.retire(code, step).end.get();
+        end = clock.retire(code, step).end.value();
     }
     end
 }
