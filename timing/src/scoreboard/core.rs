@@ -12,7 +12,6 @@ use crate::scoreboard::calendar::{Calendar, Divider};
 use crate::scoreboard::contents::{Contents, Source};
 use crate::scoreboard::frontend::FrontEnd;
 use crate::scoreboard::program::{Inst, Program, Reference};
-use crate::scoreboard::scheduler::Scheduler;
 use crate::scoreboard::slots::{Stall, lose};
 
 /// Values that are followed: registers, groups of flags, what the current instruction loads and stores.
@@ -79,7 +78,6 @@ pub struct Scoreboard {
     ready: [u64; VALUES],
     contents: Contents,
     calendar: Calendar,
-    scheduler: Scheduler,
     front: FrontEnd,
     issue: Lane,
     retire: Lane,
@@ -147,8 +145,7 @@ impl Scoreboard {
             },
             ready: [0; VALUES],
             contents: Contents::new(),
-            calendar: Calendar::new(),
-            scheduler: Scheduler::new(pipeline.scheduler),
+            calendar: Calendar::new(pipeline.scheduler),
             front: FrontEnd::new(&pipeline),
             issue: Lane::default(),
             retire: Lane::default(),
@@ -269,7 +266,7 @@ impl Scoreboard {
     /// Runs one instruction; when it was executed.
     #[inline]
     fn instruction(&mut self, program: &Program, inst: &Inst, taken: bool) -> InstructionTime {
-        let traits = inst.traits;
+        let traits = &inst.traits;
         let issued = u64::from(inst.issued);
         let start = if traits.fused {
             self.issue.cycle
@@ -319,7 +316,7 @@ impl Scoreboard {
         }
         let parts = &program.parts[inst.parts as usize..][..usize::from(inst.part_count)];
         if let Some((&(first, count), rest)) = parts.split_first() {
-            let at = self.dispatch(first, begin);
+            let at = self.calendar.dispatch(first, begin);
             // The operations of microcode follow one another.
             let spread = match inst.issued {
                 0..=4 => 0,
@@ -332,7 +329,7 @@ impl Scoreboard {
             for (ports, count) in first.chain(rest.iter().copied()) {
                 for _ in 0..count {
                     let behind = begin + number.min(all) * spread / all;
-                    last = last.max(self.dispatch(ports, behind));
+                    last = last.max(self.calendar.dispatch(ports, behind));
                     number += 1;
                 }
             }
@@ -364,8 +361,10 @@ impl Scoreboard {
         let mut data = 0;
         for reference in stores {
             let address = self.address_ready(reference, start);
-            let address = self.dispatch(reference.ports, address);
-            data = self.dispatch(self.ports.store_data, self.ready[STORED].max(start + 1));
+            let address = self.calendar.dispatch(reference.ports, address);
+            data = self
+                .calendar
+                .dispatch(self.ports.store_data, self.ready[STORED].max(start + 1));
             done = done.max(address.max(data) + 1);
         }
         let retired = self.retire_one(inst, done, taken);
@@ -418,9 +417,9 @@ impl Scoreboard {
             room = room.max(self.commit_ring[at as usize % STORES]);
         }
         let entries = u32::from(inst.part_count.min(4)) + u32::from(inst.loads + inst.stores);
-        self.scheduler
+        self.calendar
             .advance(self.issue.cycle.max(delivered).max(room));
-        room = room.max(self.scheduler.room(entries));
+        room = room.max(self.calendar.room(entries));
         let stall = if room > delivered {
             Stall::Backend
         } else if self.recovering {
@@ -453,7 +452,6 @@ impl Scoreboard {
         }
         self.slots.retiring += u64::from(inst.issued);
         self.calendar.advance(start);
-        self.scheduler.advance(start);
         start
     }
 
@@ -467,17 +465,10 @@ impl Scoreboard {
         }
     }
 
-    #[inline]
-    fn dispatch(&mut self, ports: PortSet, from: u64) -> u64 {
-        let cycle = self.calendar.reserve(ports, from);
-        self.scheduler.wait(cycle);
-        cycle
-    }
-
     /// RSP takes the offset of the stack engine: one micro-operation.
     fn synchronize_stack(&mut self) {
         let begin = self.ready[STACK].max(self.issue.cycle + 1);
-        let cycle = self.dispatch(self.ports.any, begin);
+        let cycle = self.calendar.dispatch(self.ports.any, begin);
         self.ready[STACK] = cycle + 1;
         self.stack_offset = false;
         // It takes a slot, but none of the buffers.
@@ -503,7 +494,7 @@ impl Scoreboard {
     #[inline]
     fn load(&mut self, reference: &Reference, start: u64) -> (u64, u64) {
         let address = self.address_ready(reference, start);
-        let cycle = self.dispatch(reference.ports, address);
+        let cycle = self.calendar.dispatch(reference.ports, address);
         let latency = match reference.latency {
             0 if reference.near && self.loaded >> (reference.base - 1) & 1 != 0 => {
                 self.latencies.load_fast

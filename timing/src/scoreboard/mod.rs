@@ -11,7 +11,6 @@ mod contents;
 mod core;
 mod frontend;
 mod program;
-mod scheduler;
 mod slots;
 #[cfg(test)]
 mod tests;
