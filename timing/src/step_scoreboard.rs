@@ -118,15 +118,7 @@ fn leave(step: &Step, block: &Block) -> Leave {
 /// knows.
 fn branch(step: &Step, block: &Block) -> Option<Branch> {
     let own = block.branch().filter(|_| step.retires_branch(block))?;
-    let kind = match own.class {
-        BranchClass::Jcc => BranchKind::Conditional,
-        BranchClass::NearRelJmp => BranchKind::Jump,
-        BranchClass::NearIndJmp => BranchKind::IndirectJump,
-        BranchClass::NearRelCall | BranchClass::NearRelCallZero => BranchKind::Call,
-        BranchClass::NearIndCall => BranchKind::IndirectCall,
-        BranchClass::NearRet => BranchKind::Return,
-        BranchClass::Far(_) => return None,
-    };
+    let kind = BranchKind::of(own.class)?;
     let base = block.mode().cs_base;
     let (taken, target) = match step.exit {
         Exit::Taken { target, .. } => (true, target.address.wrapping_add(target.cs_base)),

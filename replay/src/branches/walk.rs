@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use rustc_hash::FxHashMap;
-use vlbr_arch::BranchClass;
 use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_timing::predict::{Branch, BranchKind};
 use vlbr_traces::cbp::Class;
@@ -177,7 +176,7 @@ fn retired(code: &Code, step: StepId, sites: &mut Sites) -> Retired {
         Exit::Sequential | Exit::Event { .. } => None,
         Exit::Gap => return retired,
     };
-    let Some(kind) = kind_of(instruction.class) else {
+    let Some(kind) = BranchKind::of(instruction.class) else {
         retired.far |= target.is_some();
         return retired;
     };
@@ -198,18 +197,6 @@ fn retired(code: &Code, step: StepId, sites: &mut Sites) -> Retired {
         kind,
     });
     retired
-}
-
-fn kind_of(class: BranchClass) -> Option<BranchKind> {
-    Some(match class {
-        BranchClass::Jcc => BranchKind::Conditional,
-        BranchClass::NearRelJmp => BranchKind::Jump,
-        BranchClass::NearIndJmp => BranchKind::IndirectJump,
-        BranchClass::NearRelCall | BranchClass::NearRelCallZero => BranchKind::Call,
-        BranchClass::NearIndCall => BranchKind::IndirectCall,
-        BranchClass::NearRet => BranchKind::Return,
-        BranchClass::Far(_) => return None,
-    })
 }
 
 fn kind_of_class(class: Class) -> Option<BranchKind> {

@@ -1,5 +1,7 @@
 //! A branch as a predictor sees it, and what it would have guessed.
 
+use vlbr_arch::BranchClass;
+
 /// Class of a branch as a predictor sees it. Far transfers are not predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BranchKind {
@@ -27,6 +29,20 @@ impl BranchKind {
         Self::IndirectCall,
         Self::Return,
     ];
+
+    /// That of a class of branches as an LBR tells them apart; `None` for far transfers.
+    #[must_use]
+    pub const fn of(class: BranchClass) -> Option<Self> {
+        Some(match class {
+            BranchClass::Jcc => Self::Conditional,
+            BranchClass::NearRelJmp => Self::Jump,
+            BranchClass::NearIndJmp => Self::IndirectJump,
+            BranchClass::NearRelCall | BranchClass::NearRelCallZero => Self::Call,
+            BranchClass::NearIndCall => Self::IndirectCall,
+            BranchClass::NearRet => Self::Return,
+            BranchClass::Far(_) => return None,
+        })
+    }
 
     /// Whether it pushes a return address.
     #[must_use]

@@ -5,6 +5,8 @@ use iced_x86::{
     Mnemonic, OpKind, Register, UsedMemory,
 };
 
+use vlbr_arch::BranchClass;
+
 use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
@@ -384,25 +386,8 @@ fn traits(
 
 /// Transfers that change privilege or code segment, which no predictor foresees.
 fn is_far(instruction: &Instruction) -> bool {
-    use Mnemonic as M;
-    instruction.is_call_far()
-        || instruction.is_call_far_indirect()
-        || instruction.is_jmp_far()
-        || instruction.is_jmp_far_indirect()
-        || matches!(
-            instruction.mnemonic(),
-            M::Syscall
-                | M::Sysret
-                | M::Sysretq
-                | M::Sysenter
-                | M::Sysexit
-                | M::Sysexitq
-                | M::Iret
-                | M::Iretd
-                | M::Iretq
-                | M::Retf
-                | M::Rsm
-        )
+    let branch = vlbr_cpu::classify(instruction);
+    matches!(branch.map(|branch| branch.class), Some(BranchClass::Far(_)))
 }
 
 fn reference(
