@@ -207,13 +207,5 @@ fn way(
 
 /// The class of a near branch.
 fn kind(instruction: &Instruction) -> Option<BranchKind> {
-    Some(match instruction.flow_control() {
-        FlowControl::ConditionalBranch => BranchKind::Conditional,
-        FlowControl::UnconditionalBranch => BranchKind::Jump,
-        FlowControl::IndirectBranch => BranchKind::IndirectJump,
-        FlowControl::Call => BranchKind::Call,
-        FlowControl::IndirectCall => BranchKind::IndirectCall,
-        FlowControl::Return => BranchKind::Return,
-        _ => return None,
-    })
+    BranchKind::of(vlbr_cpu::classify(instruction)?.class)
 }
