@@ -196,7 +196,7 @@ impl StepClock for ScoreboardClock {
 
     fn retired_at(&self, index: u16) -> Cycles {
         let time = self.board.times().get(usize::from(index));
-        let retired = time.map_or(self.end, |time| time.retired);
+        let retired = time.copied().unwrap_or(self.end);
         Cycles::new(retired.clamp(self.before, self.end))
     }
 

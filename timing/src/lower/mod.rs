@@ -17,7 +17,7 @@ use crate::dependence::{Dependences, NO_VALUE};
 use crate::environment::Environment;
 use crate::forms::{FormId, Role};
 use crate::lower::memory::Memory;
-use crate::lower::values::{BLOCKED, SINK};
+use crate::lower::values::BLOCKED;
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
@@ -28,7 +28,7 @@ pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
     HighBytes, Operation, is_slow_lea, loads_whole, vector_load_latency, written,
 };
-pub(crate) use values::{LOADED, STACK, STORED, value_of};
+pub(crate) use values::{LOADED, SINK, STACK, STORED, value_of};
 
 /// What may be lowered at once.
 pub(crate) const MAX_INSTRUCTIONS: usize = 4096;

@@ -236,6 +236,11 @@ impl HighBytes {
         masks
     }
 
+    /// Whether it writes the high byte of a register.
+    pub(crate) fn writes_apart(self) -> bool {
+        self.apart != 0
+    }
+
     /// Which registers have a high byte that is renamed apart (`high`, one bit each): how many must be joined
     /// before the instruction can read them, and which remain.
     #[inline]

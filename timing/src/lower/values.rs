@@ -15,7 +15,7 @@ pub(crate) const STORED: Value = 60;
 /// A load that waited for a store to leave the store buffer.
 pub(crate) const BLOCKED: Value = 61;
 /// Takes outputs that nothing reads.
-pub(super) const SINK: Value = 62;
+pub(crate) const SINK: Value = 62;
 /// The latest store leaving the store buffer, in order.
 pub(crate) const COMMITTED: Value = 63;
 /// The first store of the block.

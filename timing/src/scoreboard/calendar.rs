@@ -27,19 +27,26 @@ struct Cycle {
     leaving: u16,
 }
 
+/// Bits of ports.
+const PORTS: u16 = (1 << PortSet::MAX) - 1;
+/// More than any port is used.
+const NEVER: u32 = u32::MAX;
+/// Ports, and one that is never taken.
+const LANES: usize = 16;
+
 /// Reservations by cycle. Operations come in program order but execute when their operands are ready, so an
 /// older one may leave a port free in earlier cycles, which a younger one takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Calendar {
-    cycles: Vec<Cycle>,
+    cycles: Box<[Cycle; REACH as usize]>,
     /// Nothing is reserved before it.
     now: u64,
     /// Entries of the scheduler, and how many are taken.
     size: u32,
     waiting: u32,
-    /// Operations of each port of late.
-    used: [u32; PortSet::MAX],
-    aged: u64,
+    /// Operations of each port of late times 16, and 15 less its number: the least is the port that was used
+    /// least, of equals the highest.
+    used: [u32; LANES],
     /// A run of cycles, from and up to, in which the port is taken: what finds it full looks behind it.
     full: [(u64, u64); PortSet::MAX],
 }
@@ -48,12 +55,14 @@ impl Calendar {
     /// Nothing is reserved, and `size` entries of the scheduler are free.
     pub(super) fn new(size: u32) -> Self {
         Self {
-            cycles: vec![Cycle::default(); REACH as usize],
+            cycles: Box::new([Cycle::default(); REACH as usize]),
             now: 0,
             size,
             waiting: 0,
-            used: [0; PortSet::MAX],
-            aged: 0,
+            used: core::array::from_fn(|port| match port {
+                0..PortSet::MAX => (LANES - 1 - port) as u32,
+                _ => NEVER,
+            }),
             full: [(0, 0); PortSet::MAX],
         }
     }
@@ -67,9 +76,7 @@ impl Calendar {
     #[inline]
     pub(super) fn advance(&mut self, cycle: u64) {
         if cycle >= self.now + REACH {
-            self.cycles.fill(Cycle::default());
-            self.waiting = 0;
-            self.now = cycle;
+            self.forget(cycle);
         }
         while self.now < cycle {
             let passed = self.now;
@@ -78,12 +85,27 @@ impl Calendar {
             let now = self.now;
             let leaving = core::mem::take(&mut self.at(now).leaving);
             self.waiting -= u32::from(leaving);
-        }
-        if self.now >= self.aged + AGE {
-            self.aged = self.now;
-            for used in &mut self.used {
-                *used /= 2;
+            if now % AGE == 0 {
+                self.age();
             }
+        }
+    }
+
+    /// All reservations are of the past at `cycle`.
+    #[cold]
+    fn forget(&mut self, cycle: u64) {
+        self.cycles.fill(Cycle::default());
+        self.waiting = 0;
+        self.age();
+        self.now = cycle;
+    }
+
+    /// Half of what the ports were used is forgotten.
+    #[cold]
+    #[inline(never)]
+    fn age(&mut self) {
+        for used in &mut self.used[..PortSet::MAX] {
+            *used = *used >> 5 << 4 | *used & 15;
         }
     }
 
@@ -101,70 +123,79 @@ impl Calendar {
         cycle
     }
 
-    /// Reserves one cycle of any of `ports`, at `from` or as soon after as one is free; until then the operation
-    /// is in the scheduler.
-    #[inline]
-    pub(super) fn dispatch(&mut self, ports: PortSet, from: u64) -> u64 {
-        let bits = ports.bits();
+    /// Reserves one cycle of any of `ports`, one bit each, at `from` or as soon after as one is free; until then
+    /// the operation is in the scheduler. As a rule there are up to `MOST` of them.
+    #[inline(never)]
+    pub(super) fn dispatch<const MOST: u32>(&mut self, ports: u16, from: u64) -> u64 {
         let mut cycle = from.max(self.now);
-        let single = bits & bits.wrapping_sub(1) == 0;
-        let first = bits.trailing_zeros() as usize;
-        if single
-            && let Some(&(start, end)) = self.full.get(first)
-            && start <= cycle
-            && cycle < end
-        {
-            cycle = end;
+        let mut free = ports & !self.at(cycle).busy;
+        if free == 0 {
+            cycle = self.search(ports, cycle);
+            free = ports & !self.at(cycle).busy;
         }
+        if cycle < self.now + REACH {
+            let port = self.least::<MOST>(free & PORTS);
+            self.used[port % LANES] += 1 << 4;
+            let waits = cycle > self.now;
+            let at = self.at(cycle);
+            at.busy |= 1 << port;
+            at.leaving += u16::from(waits);
+            self.waiting += u32::from(waits);
+        } else {
+            // Nothing is reserved so far ahead.
+            let last = self.now + REACH - 1;
+            self.at(last).leaving += 1;
+            self.waiting += 1;
+        }
+        cycle
+    }
+
+    /// The first cycle behind `from`, in which all of `ports` are taken, that has one of them free.
+    #[inline(never)]
+    fn search(&mut self, ports: u16, from: u64) -> u64 {
         let end = self.now + REACH;
-        while cycle < end {
-            let free = bits & !self.at(cycle).busy;
-            if free == 0 {
-                cycle += 1;
-                continue;
-            }
-            let port = if single { first } else { self.least(free) };
-            self.at(cycle).busy |= 1 << port;
-            if let Some(used) = self.used.get_mut(port) {
-                *used += 1;
-            }
-            if let Some((start, end)) = self.full.get_mut(port) {
-                if cycle == *end {
-                    *end += 1;
-                } else if cycle < *start || cycle > *end {
-                    (*start, *end) = (cycle, cycle + 1);
-                }
-            }
-            break;
+        let single = ports.is_power_of_two();
+        let port = ports.trailing_zeros() as usize;
+        let mut cycle = from;
+        if single
+            && let Some(&(start, behind)) = self.full.get(port)
+            && start <= cycle
+            && cycle < behind
+        {
+            cycle = behind;
         }
-        self.wait(cycle);
+        while cycle < end && ports & !self.at(cycle).busy == 0 {
+            cycle += 1;
+        }
+        if single && let Some(full) = self.full.get_mut(port) {
+            // The cycle that was found is taken from now on.
+            let behind = (cycle + 1).min(end);
+            *full = match *full {
+                (start, old) if start <= from && from <= old => (start, behind),
+                _ => (from, behind),
+            };
+        }
         cycle
     }
 
     /// The port among `free` that was used least of late; of equals the highest.
-    #[inline]
-    fn least(&self, free: u16) -> usize {
-        let (mut best, mut least) = (0, u32::MAX);
-        let mut left = free;
+    #[inline(always)]
+    fn least<const MOST: u32>(&self, free: u16) -> usize {
+        // All at once and without a branch: no processor foresees how many are free. One lane stands for
+        // those that are not there.
+        let mut left = u32::from(free);
+        let mut best = NEVER;
+        for _ in 0..MOST {
+            let port = (left | 1 << (LANES - 1)).trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            best = best.min(self.used[port % LANES]);
+        }
         while left != 0 {
             let port = left.trailing_zeros() as usize;
             left &= left - 1;
-            let used = self.used.get(port).copied().unwrap_or_default();
-            if used <= least {
-                (best, least) = (port, used);
-            }
+            best = best.min(self.used[port % LANES]);
         }
-        best
-    }
-
-    /// An operation is in the scheduler until `cycle`.
-    #[inline]
-    fn wait(&mut self, cycle: u64) {
-        if cycle > self.now {
-            let cycle = cycle.min(self.now + REACH - 1);
-            self.waiting += 1;
-            self.at(cycle).leaving += 1;
-        }
+        LANES - 1 - (best & 15) as usize
     }
 
     /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
@@ -197,19 +228,19 @@ mod tests {
     #[test]
     fn the_first_free_cycle_of_any_port_is_taken() {
         let mut calendar = Calendar::new(97);
-        let two = PortSet::of(&[0, 5]);
-        let taken: Vec<_> = (0..5).map(|_| calendar.dispatch(two, 10)).collect();
+        let two = PortSet::of(&[0, 5]).bits();
+        let taken: Vec<_> = (0..5).map(|_| calendar.dispatch::<4>(two, 10)).collect();
         assert_eq!(taken, [10, 10, 11, 11, 12]);
-        assert_eq!(calendar.dispatch(two, 10), 12);
-        assert_eq!(calendar.dispatch(PortSet::of(&[0]), 10), 13);
+        assert_eq!(calendar.dispatch::<4>(two, 10), 12);
+        assert_eq!(calendar.dispatch::<4>(1, 10), 13);
     }
 
     #[test]
     fn a_younger_operation_goes_before_an_older_one_that_waits() {
         let mut calendar = Calendar::new(97);
-        let one = PortSet::of(&[1]);
-        assert_eq!(calendar.dispatch(one, 100), 100);
-        assert_eq!(calendar.dispatch(one, 7), 7);
+        let one = 1 << 1;
+        assert_eq!(calendar.dispatch::<4>(one, 100), 100);
+        assert_eq!(calendar.dispatch::<4>(one, 7), 7);
         let mut divide = |from, cycles| calendar.divide(Divider::Float, from, cycles);
         assert_eq!(divide(100, 20), 100);
         assert_eq!(divide(50, 20), 50);
@@ -222,36 +253,37 @@ mod tests {
     #[test]
     fn a_port_that_is_full_for_long_is_taken_behind_that() {
         let mut calendar = Calendar::new(97);
-        let one = PortSet::of(&[3]);
+        let one = 1 << 3;
         for cycle in 0..200 {
-            assert_eq!(calendar.dispatch(one, 0), cycle);
+            assert_eq!(calendar.dispatch::<4>(one, 0), cycle);
         }
-        assert_eq!(calendar.dispatch(one, 300), 300);
-        assert_eq!(calendar.dispatch(one, 0), 200);
-        assert_eq!(calendar.dispatch(one, 299), 299);
-        assert_eq!(calendar.dispatch(one, 299), 301);
+        assert_eq!(calendar.dispatch::<4>(one, 300), 300);
+        assert_eq!(calendar.dispatch::<4>(one, 0), 200);
+        assert_eq!(calendar.dispatch::<4>(one, 299), 299);
+        assert_eq!(calendar.dispatch::<4>(one, 299), 301);
     }
 
     #[test]
     fn what_has_passed_is_forgotten() {
         let mut calendar = Calendar::new(97);
-        let one = PortSet::of(&[2]);
-        calendar.dispatch(one, 5);
+        let one = 1 << 2;
+        calendar.dispatch::<4>(one, 5);
         calendar.advance(1 << 40);
-        assert_eq!(calendar.dispatch(one, (1 << 40) + 5), (1 << 40) + 5);
+        assert_eq!(calendar.dispatch::<4>(one, (1 << 40) + 5), (1 << 40) + 5);
         // Beyond its reach nothing is reserved.
         let far = (1 << 40) + 5000;
-        assert_eq!(calendar.dispatch(one, far), far);
-        assert_eq!(calendar.dispatch(one, far), far);
+        assert_eq!(calendar.dispatch::<4>(one, far), far);
+        assert_eq!(calendar.dispatch::<4>(one, far), far);
         assert_eq!(calendar.divide(Divider::Integer, far, 10), far);
     }
 
     #[test]
     fn a_full_scheduler_has_room_when_the_next_one_leaves() {
         let mut calendar = Calendar::new(2);
-        calendar.wait(10);
+        let wait = |calendar: &mut Calendar, cycle| calendar.dispatch::<4>(PORTS, cycle);
+        wait(&mut calendar, 10);
         assert_eq!(calendar.room(1), 0);
-        calendar.wait(7);
+        wait(&mut calendar, 7);
         assert_eq!(calendar.room(1), 7);
         assert_eq!(calendar.room(2), 10);
         calendar.advance(8);
@@ -259,8 +291,8 @@ mod tests {
         assert_eq!(calendar.room(2), 10);
         calendar.advance(1 << 30);
         assert_eq!(calendar.room(2), 1 << 30);
-        calendar.wait(1 << 40);
-        calendar.wait(1 << 40);
+        wait(&mut calendar, 1 << 40);
+        wait(&mut calendar, 1 << 40);
         assert_eq!(calendar.room(1), (1 << 30) + REACH - 1);
     }
 }

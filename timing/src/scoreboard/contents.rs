@@ -8,147 +8,201 @@
 use iced_x86::{Instruction, InstructionInfo, Mnemonic, OpKind, Register};
 
 use crate::lower::written;
+use crate::scoreboard::inst::Address;
 
-/// No operand, or one that nothing is known of.
-const UNKNOWN: u8 = 0xff;
-/// What the instruction loads.
-const LOADED: u8 = 16;
-/// Its immediate.
-const IMMEDIATE: u8 = 17;
-/// RSP.
-const STACK: usize = 4;
+/// Values beside those of the general-purpose registers, which have 1 to 16: always 0, what the instruction
+/// loads, the address of its operand in memory, something that nothing is known of; the last one takes what
+/// nobody reads.
+const ZERO: u8 = 0;
+const LOADED: u8 = 17;
+const ADDRESS: u8 = 18;
+const UNKNOWN: u8 = 19;
+const NOBODY: u8 = 20;
+/// RSP and RBP.
+const STACK: usize = 5;
+const FRAME: usize = 6;
+/// Values that are kept, a power of two.
+const VALUES: usize = 32;
 
 /// What an instruction computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// Something that is not followed.
+    /// The sum of both operands and the immediate.
     #[default]
-    Other,
-    /// The second operand.
-    Move,
-    /// The same with its sign.
+    Sum,
+    /// The first operand less the second, and the immediate.
+    Difference,
+    /// The second operand with its sign.
     Extend,
-    Add,
-    Subtract,
     And,
     Or,
     Xor,
-    Not,
-    Negate,
-    /// An address: base, index and scale, displacement.
-    Address,
     /// RSP from RBP, RBP from memory.
     Leave,
+    /// Nobody knows; all registers that it writes.
+    Several,
 }
 
 /// What an instruction does to general-purpose registers and to what it stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
+    /// Added to the second operand.
+    immediate: i32,
+    /// General-purpose registers written, one bit each.
+    pub(super) written: u16,
     kind: Kind,
-    /// Register that takes the result; [`UNKNOWN`] if it is stored or dropped.
+    /// Value that takes the result.
     to: u8,
     first: u8,
     second: u8,
-    /// Bytes of the result and of the second operand.
-    size: u8,
-    from_size: u8,
-    scale: u8,
-    /// Registers written, one bit each.
-    written: u16,
+    /// Bytes of the result and the first operand (low 4 bits), and of the second operand (high).
+    sizes: u8,
     /// Added to RSP.
-    stack: i32,
-    immediate: u64,
+    stack: i8,
 }
 
-/// What `instruction` does.
-pub(super) fn effect(instruction: &Instruction, info: &InstructionInfo) -> Effect {
-    use Mnemonic as M;
+impl Effect {
+    /// Whether it needs the address of its operand.
+    pub(super) fn takes_address(&self) -> bool {
+        self.second == ADDRESS
+    }
+
+    /// Whether registers hold something else behind it.
+    pub(super) fn changes(&self) -> bool {
+        self.to != NOBODY || self.written != 0 || self.stack != 0
+    }
+}
+
+/// What `instruction` does, and the operand in memory, if it only computes with it: that of LEA, or a large
+/// immediate.
+pub(super) fn effect(
+    instruction: &Instruction,
+    info: &InstructionInfo,
+) -> (Effect, Option<Address>) {
+    let written = written(info);
     let mut effect = Effect {
-        to: UNKNOWN,
-        first: UNKNOWN,
+        to: NOBODY,
+        first: ZERO,
         second: UNKNOWN,
-        size: 8,
-        from_size: 8,
-        written: written(info),
+        sizes: 8 | 8 << 4,
+        written,
         ..Effect::default()
     };
     if instruction.is_stack_instruction() {
-        effect.stack = instruction.stack_pointer_increment();
+        // ENTER and RET can move it further: what RSP holds then is not known.
+        effect.stack = i8::try_from(instruction.stack_pointer_increment()).unwrap_or_default();
     }
-    let count = instruction.op_count();
-    let same = count == 2
-        && instruction.op0_kind() == OpKind::Register
-        && instruction.op1_kind() == OpKind::Register
-        && instruction.op0_register() == instruction.op1_register();
-    let kind = match instruction.mnemonic() {
-        M::Mov | M::Movzx | M::Push | M::Pop => Kind::Move,
-        M::Movsx | M::Movsxd => Kind::Extend,
-        M::Xor | M::Sub if same => {
-            effect.first = IMMEDIATE;
-            Kind::Move
-        }
-        M::Add | M::Inc => Kind::Add,
-        M::Sub | M::Dec => Kind::Subtract,
-        M::And => Kind::And,
-        M::Or => Kind::Or,
-        M::Xor => Kind::Xor,
-        M::Not => Kind::Not,
-        M::Neg => Kind::Negate,
-        M::Lea => Kind::Address,
-        M::Leave => Kind::Leave,
-        _ => Kind::Other,
+    if let Some(address) = known(instruction, &mut effect) {
+        return (effect, address);
+    }
+    // Something that is not followed, into one register or several.
+    let rsp = 1 << (STACK - 1);
+    let unknown = if effect.stack == 0 {
+        written
+    } else {
+        written & !rsp
     };
-    if kind == Kind::Other || count == 0 && kind != Kind::Leave {
-        return effect;
+    match unknown.count_ones() {
+        0 => {}
+        1 => effect.to = unknown.trailing_zeros() as u8 + 1,
+        _ => effect.kind = Kind::Several,
     }
-    effect.kind = kind;
-    if kind == Kind::Leave {
-        return effect;
+    (effect, None)
+}
+
+/// Fills in an effect that is followed; the address that it needs.
+fn known(instruction: &Instruction, effect: &mut Effect) -> Option<Option<Address>> {
+    use Mnemonic as M;
+    let mnemonic = instruction.mnemonic();
+    let count = instruction.op_count();
+    if mnemonic == M::Leave {
+        (effect.kind, effect.stack) = (Kind::Leave, 0);
+        return Some(None);
     }
+    let register_of = |op: u32| match op < count && instruction.op_kind(op) == OpKind::Register {
+        true => Some(instruction.op_register(op)),
+        false => None,
+    };
+    let same = count == 2 && register_of(0).is_some() && register_of(0) == register_of(1);
+    let nothing = matches!(mnemonic, M::Xor | M::Sub) && same;
+    let (kind, first, second) = match mnemonic {
+        _ if nothing => (Kind::Sum, None, None),
+        M::Mov | M::Movzx => (Kind::Sum, None, Some(1)),
+        M::Movsx | M::Movsxd => (Kind::Extend, None, Some(1)),
+        M::Push => (Kind::Sum, None, Some(0)),
+        M::Pop | M::Lea => (Kind::Sum, None, None),
+        M::Add => (Kind::Sum, Some(0), Some(1)),
+        M::Sub => (Kind::Difference, Some(0), Some(1)),
+        M::Inc => (Kind::Sum, Some(0), None),
+        M::Dec => (Kind::Difference, Some(0), None),
+        M::And => (Kind::And, Some(0), Some(1)),
+        M::Or => (Kind::Or, Some(0), Some(1)),
+        M::Xor => (Kind::Xor, Some(0), Some(1)),
+        M::Not | M::Neg => (Kind::Difference, None, Some(0)),
+        _ => return None,
+    };
     let size = |op: u32| match instruction.op_kind(op) {
-        OpKind::Register => instruction.op_register(op).size() as u8,
+        OpKind::Register => instruction.op_register(op).size().min(8) as u8,
         OpKind::Memory => instruction.memory_size().size().min(8) as u8,
         _ => 8,
     };
-    let mut operand = |op: u32| match instruction.op_kind(op) {
+    let operand = |op: u32| match instruction.op_kind(op) {
         OpKind::Register => register(instruction.op_register(op)),
         OpKind::Memory => LOADED,
-        kind if kind >= OpKind::Immediate8 && kind <= OpKind::Immediate32to64 => {
-            effect.immediate = instruction.immediate(op);
-            IMMEDIATE
-        }
+        kind if kind >= OpKind::Immediate8 && kind <= OpKind::Immediate32to64 => ZERO,
         _ => UNKNOWN,
     };
-    let first = operand(0);
-    let second = if count > 1 { operand(1) } else { UNKNOWN };
-    effect.size = size(0);
-    effect.from_size = if count > 1 { size(1) } else { effect.size };
-    match instruction.mnemonic() {
-        M::Push => {
-            (effect.second, effect.from_size) = (first, effect.size);
-            return effect;
-        }
-        M::Pop => (effect.second, effect.from_size) = (LOADED, effect.size),
-        M::Inc | M::Dec => {
-            (effect.first, effect.second, effect.immediate) = (first, IMMEDIATE, 1);
-        }
-        M::Xor | M::Sub if same => (effect.second, effect.immediate) = (IMMEDIATE, 0),
+    let own = size(0);
+    effect.kind = kind;
+    effect.first = first.map_or(ZERO, operand);
+    effect.second = second.map_or(ZERO, operand);
+    effect.sizes = own | second.map_or(own, size) << 4;
+    let mut address = None;
+    match mnemonic {
+        M::Inc | M::Dec | M::Not => effect.immediate = 1,
+        M::Pop => effect.second = LOADED,
         M::Lea => {
-            effect.first = register(instruction.memory_base());
-            effect.second = register(instruction.memory_index());
-            effect.scale = instruction.memory_index_scale() as u8;
-            effect.immediate = instruction.memory_displacement64();
+            let memory = |register: Register| match self::register(register) {
+                UNKNOWN => ZERO,
+                value => value,
+            };
+            effect.second = ADDRESS;
+            address = Some(Address::new(
+                memory(instruction.memory_base()),
+                memory(instruction.memory_index()),
+                instruction.memory_index_scale() as u8,
+                instruction.memory_displacement64(),
+                0,
+            ));
         }
-        M::Not | M::Neg => effect.first = first,
-        _ => (effect.first, effect.second) = (first, second),
+        _ => {}
     }
-    if instruction.op0_kind() == OpKind::Register {
-        effect.to = first;
+    if let Some(op) = second
+        && operand(op) == ZERO
+    {
+        let immediate = instruction.immediate(op);
+        match i32::try_from(immediate as i64) {
+            Ok(small) => effect.immediate = small,
+            // The upper half goes with the result.
+            Err(_) if own <= 4 => effect.immediate = immediate as i32,
+            Err(_) => {
+                effect.second = ADDRESS;
+                address = Some(Address::new(ZERO, ZERO, 0, immediate, 0));
+            }
+        }
     }
-    effect
+    if mnemonic != M::Push
+        && let Some(to) = register_of(0)
+    {
+        effect.to = match register(to) {
+            UNKNOWN => NOBODY,
+            value => value,
+        };
+    }
+    Some(address)
 }
 
-/// The number of a general-purpose register; the high bytes are not followed.
+/// The value of a general-purpose register; the high bytes are not followed.
 fn register(register: Register) -> u8 {
     let full = register.full_register();
     let high = matches!(
@@ -156,40 +210,42 @@ fn register(register: Register) -> u8 {
         Register::AH | Register::BH | Register::CH | Register::DH
     );
     if full.is_gpr64() && !high {
-        full.number() as u8
+        full.number() as u8 + 1
     } else {
         UNKNOWN
     }
 }
 
-/// The lowest `size` bytes.
-fn low(value: u64, size: u8) -> u64 {
-    match size {
-        0..8 => value & ((1 << (u32::from(size) * 8)) - 1),
-        _ => value,
+/// The lowest bytes of a value, by how many they are.
+const LOW: [u64; 16] = {
+    let mut low = [u64::MAX; 16];
+    let mut size = 0;
+    while size < 8 {
+        low[size] = (1 << (size * 8)) - 1;
+        size += 1;
     }
-}
+    low
+};
 
-/// What a store wrote.
+/// What a store wrote, or a load found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     address: u64,
-    size: u8,
     value: u64,
-    /// When its data could be forwarded, and when it left the store buffer.
-    ready: u64,
-    committed: u64,
+    /// Number of the store from 1 on, 0 for a load, times 256, and the number of bytes.
+    store: u64,
 }
 
 /// Sets of cells that are remembered, by their place in memory.
 const SETS: usize = 128;
-/// Cells of a set. Those that left the store buffer first are forgotten first.
+/// Cells of a set. Those of loads are forgotten first, then those of the oldest stores.
 const WAYS: usize = 4;
 /// No place.
 const NOWHERE: u64 = u64::MAX;
 
 /// Cells by the 8 bytes they are about, one more than any address shifted right has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 struct CellSet {
     places: [u64; WAYS],
     cells: [Cell; WAYS],
@@ -200,12 +256,28 @@ impl CellSet {
         places: [NOWHERE; WAYS],
         cells: [Cell {
             address: 0,
-            size: 0,
             value: 0,
-            ready: 0,
-            committed: 0,
+            store: 0,
         }; WAYS],
     };
+
+    /// The way that has `place`, or [`WAYS`].
+    #[inline]
+    fn way(&self, place: u64) -> usize {
+        let mut way = WAYS;
+        for (number, &at) in self.places.iter().enumerate() {
+            way = if at == place { number } else { way };
+        }
+        way
+    }
+
+    /// The way whose store is the oldest.
+    #[inline]
+    fn oldest(&self) -> usize {
+        let store = |way: usize| self.cells[way].store >> 8;
+        let older = |a: usize, b: usize| if store(b) < store(a) { b } else { a };
+        older(older(0, 1), older(2, 3))
+    }
 }
 
 /// What a load finds.
@@ -220,29 +292,29 @@ pub(super) struct Found {
 pub(super) enum Source {
     /// The cache.
     Cache,
-    /// A store that had its data at that time.
+    /// A store, by number.
     Store(u64),
-    /// A store of only some of the bytes, which has to leave the store buffer, at that time.
+    /// A store of only some of the bytes, which has to leave the store buffer.
     Blocked(u64),
 }
 
 /// Stand-ins for what registers and memory hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contents {
-    pub(super) registers: [u64; 16],
+    values: [u64; VALUES],
     fresh: u64,
-    sets: Vec<CellSet>,
+    sets: Box<[CellSet; SETS]>,
 }
 
 impl Contents {
     pub(super) fn new() -> Self {
         let mut contents = Self {
-            registers: [0; 16],
+            values: [0; VALUES],
             fresh: 0x1234_5678_9abc_def1,
-            sets: vec![CellSet::EMPTY; SETS],
+            sets: Box::new([CellSet::EMPTY; SETS]),
         };
-        for number in 0..16 {
-            contents.registers[number] = contents.fresh();
+        for number in 1..=16 {
+            contents.values[number] = contents.fresh();
         }
         contents
     }
@@ -258,115 +330,94 @@ impl Contents {
         (self.fresh ^ self.fresh >> 29) & !63
     }
 
-    /// The sum of base, index times scale and displacement; registers by number, others are none.
     #[inline]
-    pub(super) fn address(&self, base: u8, index: u8, scale: u8, displacement: u64) -> u64 {
-        let get = |number: u8| {
-            let at = usize::from(number);
-            self.registers.get(at).copied().unwrap_or_default()
-        };
-        let scaled = get(index).wrapping_mul(u64::from(scale));
-        get(base).wrapping_add(scaled).wrapping_add(displacement)
+    fn get(&self, value: u8) -> u64 {
+        self.values[usize::from(value) % VALUES]
     }
 
-    /// Runs `effect`, whose load delivered `loaded`; what it stores, if it `stores`.
+    /// The sum of base, index times scale and displacement.
     #[inline]
-    pub(super) fn run(&mut self, effect: &Effect, loaded: u64, stores: bool) -> u64 {
-        if effect.kind == Kind::Other {
-            let mut left = effect.written;
-            while left != 0 {
-                let number = left.trailing_zeros() as usize;
-                left &= left - 1;
-                if number != STACK || effect.stack == 0 {
-                    self.registers[number] = self.fresh();
-                }
-            }
-            self.move_stack(effect);
-            return if stores { self.fresh() } else { 0 };
+    pub(super) fn address(&self, address: Address) -> u64 {
+        let scaled = self.get(address.index).wrapping_mul(address.scale.into());
+        self.get(address.base)
+            .wrapping_add(scaled)
+            .wrapping_add(address.displacement())
+    }
+
+    /// Runs `effect` of an instruction whose operand in memory is at `address` and whose load delivered
+    /// `loaded`; what it stores, if it does.
+    #[inline(always)]
+    pub(super) fn run(&mut self, effect: &Effect, address: u64, loaded: u64) -> u64 {
+        let unknown = self.fresh();
+        self.values[usize::from(LOADED)] = loaded;
+        self.values[usize::from(ADDRESS)] = address;
+        self.values[usize::from(UNKNOWN)] = unknown;
+        let size = usize::from(effect.sizes & 15);
+        let from = usize::from(effect.sizes >> 4);
+        let first = self.get(effect.first) & LOW[size];
+        let second = self.get(effect.second) & LOW[from];
+        let second = second.wrapping_add(effect.immediate as i64 as u64);
+        // Sum or difference without a branch.
+        let minus = u64::from(effect.kind == Kind::Difference).wrapping_neg();
+        let mut value = first.wrapping_add(second ^ minus).wrapping_sub(minus);
+        if effect.kind > Kind::Difference {
+            value = self.rare(effect, first, second);
         }
-        let operand = |contents: &mut Self, number: u8, size: u8| match number {
-            0..16 => low(contents.registers[usize::from(number)], size),
-            LOADED => low(loaded, size),
-            IMMEDIATE => effect.immediate,
-            _ => contents.fresh(),
-        };
-        let size = effect.size;
-        let value = match effect.kind {
-            Kind::Address => {
-                self.address(effect.first, effect.second, effect.scale, effect.immediate)
-            }
-            Kind::Leave => {
-                self.registers[STACK] = self.registers[5].wrapping_add(8);
-                self.registers[5] = loaded;
-                return loaded;
-            }
-            kind => {
-                let second = operand(self, effect.second, effect.from_size);
-                let unused = 64 - 8 * u32::from(effect.from_size.clamp(1, 8));
-                match kind {
-                    Kind::Move => second,
-                    Kind::Extend => ((second << unused) as i64 >> unused) as u64,
-                    _ => {
-                        let first = operand(self, effect.first, size);
-                        match kind {
-                            Kind::Add => first.wrapping_add(second),
-                            Kind::Subtract => first.wrapping_sub(second),
-                            Kind::And => first & second,
-                            Kind::Or => first | second,
-                            Kind::Xor => first ^ second,
-                            Kind::Not => !first,
-                            _ => first.wrapping_neg(),
-                        }
-                    }
-                }
-            }
-        };
-        let value = low(value, size);
-        self.move_stack(effect);
-        if let Some(register) = self.registers.get_mut(usize::from(effect.to)) {
-            // A write of 32 bits clears the rest, smaller ones keep it.
-            *register = match size {
-                4.. => value,
-                _ => *register & !low(u64::MAX, size) | value,
-            };
-        }
+        self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
+        value &= LOW[size];
+        let to = &mut self.values[usize::from(effect.to) % VALUES];
+        // A write of 32 bits clears the rest, smaller ones keep it.
+        let keep = if size < 4 { !LOW[size] } else { 0 };
+        *to = *to & keep | value;
         value
     }
 
-    fn move_stack(&mut self, effect: &Effect) {
-        let stack = &mut self.registers[STACK];
-        *stack = stack.wrapping_add(effect.stack as i64 as u64);
+    /// The value of what is neither sum nor difference.
+    #[inline(never)]
+    fn rare(&mut self, effect: &Effect, first: u64, second: u64) -> u64 {
+        match effect.kind {
+            Kind::Extend => {
+                let unused = 64 - 8 * u32::from((effect.sizes >> 4).clamp(1, 8));
+                ((second << unused) as i64 >> unused) as u64
+            }
+            Kind::And => first & second,
+            Kind::Or => first | second,
+            Kind::Xor => first ^ second,
+            Kind::Leave => {
+                let loaded = self.get(LOADED);
+                self.values[STACK] = self.values[FRAME].wrapping_add(8);
+                self.values[FRAME] = loaded;
+                loaded
+            }
+            Kind::Sum | Kind::Difference | Kind::Several => {
+                let mut left = effect.written;
+                if effect.stack != 0 {
+                    left &= !(1 << (STACK - 1));
+                }
+                while left != 0 {
+                    let number = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    self.values[number + 1] = self.fresh();
+                }
+                self.fresh()
+            }
+        }
     }
 
     #[inline]
     fn set(place: u64) -> usize {
-        (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize
-    }
-
-    /// The cell that wrote last to the 8 bytes at `place`.
-    #[inline]
-    fn cell(&self, place: u64) -> Option<&Cell> {
-        let set = &self.sets[Self::set(place)];
-        (0..WAYS)
-            .find(|&way| set.places[way] == place)
-            .map(|way| &set.cells[way])
+        (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SETS
     }
 
     #[inline]
     fn keep(&mut self, place: u64, cell: Cell) {
         let set = &mut self.sets[Self::set(place)];
-        let mut victim = 0;
-        for way in 0..WAYS {
-            if set.places[way] == place {
-                victim = way;
-                break;
-            }
-            if set.cells[way].committed < set.cells[victim].committed {
-                victim = way;
-            }
+        let mut way = set.way(place);
+        if way == WAYS {
+            way = set.oldest();
         }
-        set.places[victim] = place;
-        set.cells[victim] = cell;
+        set.places[way % WAYS] = place;
+        set.cells[way % WAYS] = cell;
     }
 
     /// A load of `size` bytes.
@@ -374,43 +425,45 @@ impl Contents {
     pub(super) fn load(&mut self, address: u64, size: u8) -> Found {
         let last = address.wrapping_add(u64::from(size.max(1)) - 1);
         let mut source = Source::Cache;
-        if let Some(cell) = self.cell(address >> 3) {
+        let place = address >> 3;
+        let set = &self.sets[Self::set(place)];
+        let way = set.way(place);
+        if way < WAYS {
+            let cell = &set.cells[way];
             source = cell.serves(address, size);
-            if cell.address == address && cell.size == size {
+            if cell.address == address && cell.size() == size {
                 let value = cell.value;
                 return Found { value, source };
             }
         }
-        if source == Source::Cache
-            && last >> 3 != address >> 3
-            && let Some(cell) = self.cell(last >> 3)
-        {
-            source = cell.serves(address, size);
+        if source == Source::Cache && last >> 3 != place {
+            let set = &self.sets[Self::set(last >> 3)];
+            if let Some(cell) = set.cells.get(set.way(last >> 3)) {
+                source = cell.serves(address, size);
+            }
         }
         let value = self.fresh();
         if source == Source::Cache && size <= 8 {
             // The same load again gives the same value.
+            let store = u64::from(size);
             let cell = Cell {
                 address,
-                size,
                 value,
-                ready: 0,
-                committed: 0,
+                store,
             };
-            self.keep(address >> 3, cell);
+            self.keep(place, cell);
         }
         Found { value, source }
     }
 
-    /// A store of `size` bytes of `value`.
+    /// Store `number`, from 1 on, writes `size` bytes of `value`.
     #[inline]
-    pub(super) fn store(&mut self, address: u64, size: u8, value: u64, ready: u64, committed: u64) {
+    pub(super) fn store(&mut self, address: u64, size: u8, value: u64, number: u64) {
+        let store = number << 8 | u64::from(size);
         let cell = Cell {
             address,
-            size,
             value,
-            ready,
-            committed,
+            store,
         };
         let granules = ((address & 7) + u64::from(size.max(1))).div_ceil(8);
         for granule in 0..granules {
@@ -420,17 +473,26 @@ impl Contents {
 }
 
 impl Cell {
+    #[inline]
+    fn size(&self) -> u8 {
+        self.store as u8
+    }
+
     /// What a load of `size` bytes at `address` has from this store.
     #[inline]
     fn serves(&self, address: u64, size: u8) -> Source {
+        let number = self.store >> 8;
+        let own = u64::from(self.size());
+        if number == 0 {
+            return Source::Cache;
+        }
         let from = address.wrapping_sub(self.address);
-        let within = from.wrapping_add(u64::from(size)) <= u64::from(self.size);
-        if from < u64::from(self.size) && within {
-            return Source::Store(self.ready);
+        if from < own && from.wrapping_add(u64::from(size)) <= own {
+            return Source::Store(number);
         }
         let before = self.address.wrapping_sub(address) < u64::from(size);
-        if self.size > 0 && (from < u64::from(self.size) || before) {
-            return Source::Blocked(self.committed);
+        if own > 0 && (from < own || before) {
+            return Source::Blocked(number);
         }
         Source::Cache
     }

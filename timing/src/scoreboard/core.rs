@@ -4,17 +4,19 @@ use core::ops::Range;
 
 use vlbr_cpu::Slots;
 
-use crate::dependence::NO_VALUE;
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::pipeline::Pipeline;
-use crate::ports::PortSet;
 use crate::scoreboard::calendar::{Calendar, Divider};
 use crate::scoreboard::contents::{Contents, Source};
 use crate::scoreboard::frontend::FrontEnd;
-use crate::scoreboard::program::{Inst, Program, Reference};
+use crate::scoreboard::inst::{
+    Address, Extra, Flags, INPUTS, Inst, MANY, OUTPUTS, Reference, Shape,
+};
+use crate::scoreboard::program::Program;
 use crate::scoreboard::slots::{Stall, lose};
 
-/// Values that are followed: registers, groups of flags, what the current instruction loads and stores.
+/// Values that are followed: registers, groups of flags, what the current instruction loads and stores. Value 0 is
+/// always ready.
 const VALUES: usize = 64;
 const LOADED: usize = crate::lower::LOADED as usize;
 const STORED: usize = crate::lower::STORED as usize;
@@ -48,24 +50,22 @@ pub struct Done {
     pub executed: u64,
 }
 
-/// When one instruction passed the stages of the core, in cycles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InstructionTime {
-    /// The renamer took it.
-    pub issued: u64,
-    /// Its operation, or what comes last of it, began to execute.
-    pub dispatched: u64,
-    /// All of it was executed.
-    pub executed: u64,
-    /// It retired.
-    pub retired: u64,
-}
-
 /// Micro-operations of one cycle, at most as many as the width.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Lane {
     cycle: u64,
     used: u32,
+}
+
+impl Lane {
+    /// Takes a place in this cycle, or in the next one if it has `width` already. Without a branch, which a
+    /// processor could not foresee.
+    #[inline(always)]
+    fn take(&mut self, width: u32) {
+        let full = u32::from(self.used >= width);
+        self.cycle += u64::from(full);
+        self.used = self.used * (1 - full) + 1;
+    }
 }
 
 /// One thread on one core.
@@ -75,7 +75,7 @@ pub struct Scoreboard {
     pipeline: Pipeline,
     ports: Ports,
     latencies: Latencies,
-    ready: [u64; VALUES],
+    ready: [i64; VALUES],
     contents: Contents,
     calendar: Calendar,
     front: FrontEnd,
@@ -85,7 +85,9 @@ pub struct Scoreboard {
     issued: u64,
     issue_ring: Box<[u64; RING]>,
     retire_ring: Box<[u64; RING]>,
+    /// Stores so far; when each of the latest had its data and when it left the store buffer.
     stores: u64,
+    data_ring: [u64; STORES],
     commit_ring: [u64; STORES],
     committed: u64,
     /// What serializes has executed.
@@ -94,14 +96,18 @@ pub struct Scoreboard {
     taken: u64,
     /// The stack engine holds an offset that RSP does not have yet.
     stack_offset: bool,
-    /// General-purpose registers whose last writer was a load, one bit each.
-    loaded: u16,
+    /// General-purpose registers whose last writer was a load, one bit each, by their values.
+    loaded: u32,
     /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
     high: u16,
     /// The front end was sent elsewhere by a misprediction and nothing has been issued since.
     recovering: bool,
     slots: Slots,
-    times: Vec<InstructionTime>,
+    times: Vec<u64>,
+    /// Instructions of the last step.
+    retired: usize,
+    /// Place, size and time of the data of stores beyond the first one of an instruction.
+    later: [(u64, u8, u64); MOST_STORES],
 }
 
 /// Latencies of memory, in whole cycles.
@@ -116,8 +122,11 @@ struct Latencies {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ports {
-    any: PortSet,
-    store_data: PortSet,
+    any: u16,
+    load: u16,
+    store_address: u16,
+    store_index: u16,
+    store_data: u16,
 }
 
 impl Scoreboard {
@@ -129,8 +138,11 @@ impl Scoreboard {
             parameters: core.parameters.clone(),
             pipeline,
             ports: Ports {
-                any: core.ports.any,
-                store_data: core.ports.store_data,
+                any: core.ports.any.bits(),
+                load: core.ports.load.bits(),
+                store_address: core.ports.store_address.bits(),
+                store_index: core.ports.store_index.bits(),
+                store_data: core.ports.store_data.bits(),
             },
             latencies: {
                 let parameters = &core.parameters;
@@ -153,6 +165,7 @@ impl Scoreboard {
             issue_ring: Box::new([0; RING]),
             retire_ring: Box::new([0; RING]),
             stores: 0,
+            data_ring: [0; STORES],
             commit_ring: [0; STORES],
             committed: 0,
             serial: 0,
@@ -163,6 +176,8 @@ impl Scoreboard {
             recovering: false,
             slots: Slots::default(),
             times: Vec::new(),
+            retired: 0,
+            later: [(0, 0, 0); MOST_STORES],
         }
     }
 
@@ -172,10 +187,10 @@ impl Scoreboard {
         self.retire.cycle
     }
 
-    /// The instructions of the last step.
+    /// When the instructions of the last step retired.
     #[must_use]
-    pub fn times(&self) -> &[InstructionTime] {
-        &self.times
+    pub fn times(&self) -> &[u64] {
+        self.times.get(..self.retired).unwrap_or_default()
     }
 
     /// Slots of the renamer until now.
@@ -227,15 +242,22 @@ impl Scoreboard {
 
     /// The same of some instructions of a program of several blocks; ranges outside it have none.
     pub fn retire_range(&mut self, program: &Program, range: Range<usize>, leave: Leave) -> Done {
-        self.times.clear();
+        let base = range.start;
         let run = program.instructions.get(range).unwrap_or_default();
+        if self.times.len() < run.len() {
+            self.times.resize(run.len(), 0);
+        }
+        self.retired = run.len();
+        let last = match leave {
+            Leave::Taken => run.len().wrapping_sub(1),
+            _ => usize::MAX,
+        };
         let mut executed = self.retire.cycle;
-        let last = run.len().wrapping_sub(1);
         for (at, inst) in run.iter().enumerate() {
-            let taken = at == last && leave == Leave::Taken;
-            let time = self.instruction(program, inst, taken);
-            executed = time.executed;
-            self.times.push(time);
+            executed = self.instruction(program, base + at, inst, at == last);
+            if let Some(time) = self.times.get_mut(at) {
+                *time = self.retire.cycle;
+            }
         }
         match leave {
             Leave::Sequential => {}
@@ -263,196 +285,337 @@ impl Scoreboard {
         self.front.hold(cycle);
     }
 
-    /// Runs one instruction; when it was executed.
+    /// Runs one instruction, number `at` of the program; when it was executed.
     #[inline]
-    fn instruction(&mut self, program: &Program, inst: &Inst, taken: bool) -> InstructionTime {
-        let traits = &inst.traits;
-        let issued = u64::from(inst.issued);
-        let start = if traits.fused {
-            self.issue.cycle
-        } else {
-            self.deliver_and_issue(inst)
-        };
-        if traits.reads_rsp && self.stack_offset {
+    fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, taken: bool) -> u64 {
+        const L: u8 = Shape::LOADS;
+        const S: u8 = Shape::STORES;
+        const O: u8 = Shape::OPERATES;
+        const W: u8 = Shape::WRITES;
+        const WO: u8 = W | O;
+        const WL: u8 = W | L;
+        const WLO: u8 = W | L | O;
+        const WS: u8 = W | S;
+        const WA: u8 = W | Shape::ADDRESS;
+        const WOA: u8 = WO | Shape::ADDRESS;
+        if inst.flags.any(Flags::FUSED) {
+            return self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, taken);
+        }
+        let start = self.deliver_and_issue(program, at, inst);
+        if self.stack_offset && inst.flags.any(Flags::READS_RSP) {
             self.synchronize_stack();
         }
-        // Loads.
-        let references = &program.references[inst.references as usize..];
+        // What most instructions are. A memory operand always counts as something written.
+        match inst.shape {
+            0 => self.execute::<0>(program, inst, start, taken),
+            O => self.execute::<O>(program, inst, start, taken),
+            W => self.execute::<W>(program, inst, start, taken),
+            WO => self.execute::<WO>(program, inst, start, taken),
+            WL => self.execute::<WL>(program, inst, start, taken),
+            WLO => self.execute::<WLO>(program, inst, start, taken),
+            WS => self.execute::<WS>(program, inst, start, taken),
+            WA => self.execute::<WA>(program, inst, start, taken),
+            WOA => self.execute::<WOA>(program, inst, start, taken),
+            _ => self.execute::<{ Shape::OTHER }>(program, inst, start, taken),
+        }
+    }
+
+    /// What the back end makes of an instruction that is renamed at `start`; when it was executed.
+    #[inline(always)]
+    fn execute<const SHAPE: u8>(
+        &mut self,
+        program: &Program,
+        inst: &Inst,
+        start: u64,
+        taken: bool,
+    ) -> u64 {
+        let other = SHAPE == Shape::OTHER;
+        let is = |shape: u8, dynamic: bool| SHAPE & shape != 0 || other && dynamic;
+        let loads = is(Shape::LOADS, inst.flags.any(Flags::LOADS));
+        let stores = is(Shape::STORES, inst.flags.any(Flags::STORES));
+        let operates = is(Shape::OPERATES, inst.ports != 0);
+        let writes = is(Shape::WRITES, true);
+        let extra = match other {
+            true => program.extras.get(inst.extra as usize),
+            false => None,
+        };
+        // Loads. Addresses are of before the operation.
+        let mut address = 0;
+        if loads || stores || is(Shape::ADDRESS, true) {
+            address = self.contents.address(inst.address);
+        }
         let mut loaded = 0;
         let mut done = start;
-        if inst.loads > 0 {
-            let mut data = 0;
-            for reference in &references[..usize::from(inst.loads)] {
-                let (ready, value) = self.load(reference, start);
-                data = data.max(ready);
-                loaded = value;
-            }
-            self.ready[LOADED] = data;
+        if loads {
+            let data;
+            (data, loaded) = self.load(inst.address, inst.flags, inst.load, address, start);
+            self.ready[LOADED] = data as i64;
             done = done.max(data);
         }
-        // The operation.
-        let links = &program.links[inst.links as usize..];
-        let (inputs, links) = links.split_at(usize::from(inst.inputs));
-        let latency = i64::from(inst.latency);
-        let mut begin = start as i64 + 1;
-        if inst.part_count == 0 {
-            begin -= 1;
+        if let Some(extra) = extra {
+            (done, loaded) = self.more_references(extra, start, (done, loaded));
         }
-        for link in inputs {
-            let ready = self.ready[usize::from(link.value)] as i64;
-            begin = begin.max(ready + i64::from(link.cycles) - latency);
+        // The operation.
+        let mut begin = (start + u64::from(operates)) as i64;
+        for number in 0..INPUTS {
+            let (value, cycles) = inst.inputs.get(number);
+            begin = begin.max(self.ready[value % VALUES] + cycles);
         }
         let mut begin = begin as u64;
-        if inst.divider > 0 {
-            let unit = if inst.traits.float {
-                Divider::Float
-            } else {
-                Divider::Integer
-            };
-            begin = self.calendar.divide(unit, begin, inst.divider.into());
+        if let Some(extra) = extra {
+            begin = self.begin(inst, extra, begin);
         }
-        if inst.floor > 0 {
-            begin = begin.max(self.serial);
-        }
-        let parts = &program.parts[inst.parts as usize..][..usize::from(inst.part_count)];
-        if let Some((&(first, count), rest)) = parts.split_first() {
-            let at = self.calendar.dispatch(first, begin);
-            // The operations of microcode follow one another.
-            let spread = match inst.issued {
-                0..=4 => 0,
-                _ => u64::from(inst.latency.max(1).unsigned_abs() - 1),
-            };
-            let all = u64::from(inst.issued.max(1));
-            let mut last = at;
-            let mut number = 1;
-            let first = core::iter::once((first, count - 1));
-            for (ports, count) in first.chain(rest.iter().copied()) {
-                for _ in 0..count {
-                    let behind = begin + number.min(all) * spread / all;
-                    last = last.max(self.calendar.dispatch(ports, behind));
-                    number += 1;
-                }
+        if operates {
+            let earliest = begin;
+            begin = self.calendar.dispatch::<4>(inst.ports, earliest);
+            done = done.max(begin + 1);
+            if let Some(extra) = extra {
+                done = done.max(self.more_operations(inst, extra, earliest));
             }
-            begin = at;
-            done = done.max(last + 1);
         }
-        let end = (begin as i64 + latency).max(0) as u64;
-        if inst.floor > 0 {
-            self.serial = begin + u64::from(inst.floor);
-            done = done.max(self.serial);
+        let end = begin as i64 + i64::from(inst.latency);
+        let mut ended = end;
+        if SHAPE != Shape::FUSED {
+            for number in 0..OUTPUTS {
+                let (value, cycles) = inst.outputs.get(number);
+                self.ready[value % VALUES] = end + cycles;
+                ended = ended.max(end + cycles);
+            }
         }
-        done = done.max(end);
-        for link in &links[..usize::from(inst.outputs)] {
-            let at = (end as i64 + i64::from(link.cycles)).max(0) as u64;
-            self.ready[usize::from(link.value)] = at;
-            done = done.max(at);
+        done = done.max(ended.max(0) as u64);
+        if let Some(extra) = extra {
+            for link in &extra.outputs {
+                let at = end + i64::from(link.cycles);
+                self.ready[usize::from(link.value) % VALUES] = at;
+                done = done.max(at.max(0) as u64);
+            }
+            if extra.floor > 0 {
+                self.serial = begin + u64::from(extra.floor);
+                done = done.max(self.serial);
+            }
+        }
+        let mut value = 0;
+        if writes {
+            value = self.contents.run(&inst.effect, address, loaded);
         }
         // Stores: address and data.
-        let stores = &references[usize::from(inst.loads)..][..usize::from(inst.stores)];
-        let mut addresses = [0; MOST_STORES];
-        if let [only] = stores {
-            addresses[0] = address_of(only, &self.contents.registers);
-        } else if stores.len() > 1 {
-            for (address, reference) in addresses.iter_mut().zip(stores) {
-                *address = address_of(reference, &self.contents.registers);
+        let mut data = 0;
+        if stores {
+            let ready;
+            (data, ready) = self.dispatch_store(inst.address, inst.flags, start);
+            done = done.max(ready);
+        }
+        if let Some(extra) = extra {
+            done = done.max(self.dispatch_more_stores(extra, start));
+        }
+        let issued = match SHAPE {
+            Shape::FUSED => 0,
+            _ => issued(inst, extra),
+        };
+        self.retire_one(issued, done, taken);
+        if stores {
+            self.store(address, inst.address.size, value, data);
+        }
+        if let Some(extra) = extra {
+            for number in 0..self::stores(extra).count().min(MOST_STORES) {
+                let (place, size, data) = self.later[number];
+                self.store(place, size, value, data);
             }
         }
-        let value = self.contents.run(&inst.effect, loaded, inst.stores > 0);
-        let mut data = 0;
-        for reference in stores {
-            let address = self.address_ready(reference, start);
-            let address = self.calendar.dispatch(reference.ports, address);
-            data = self
-                .calendar
-                .dispatch(self.ports.store_data, self.ready[STORED].max(start + 1));
-            done = done.max(address.max(data) + 1);
+        if writes {
+            let written = u32::from(inst.effect.written) << 1;
+            self.loaded &= !written;
+            if loads && !operates {
+                self.loaded |= 1 << inst.fills & !1;
+            }
+            // What reads RSP has taken the offset by now.
+            let stays = self.stack_offset && !inst.flags.any(Flags::WRITES_RSP);
+            self.stack_offset = stays || inst.flags.any(Flags::STACK);
         }
-        let retired = self.retire_one(inst, done, taken);
-        for (number, reference) in stores.iter().enumerate().take(MOST_STORES) {
-            // One leaves the store buffer per cycle, in order.
-            self.committed = retired.max(self.committed + 1);
-            self.commit_ring[self.stores as usize % STORES] = self.committed;
-            self.stores += 1;
-            let (size, left) = (reference.size, self.committed);
-            self.contents
-                .store(addresses[number], size, value, data, left);
+        if other && inst.flags.any(Flags::SERIALIZES) {
+            self.drain(self.retire.cycle);
         }
-        self.issued += issued;
-        self.loaded = self.loaded & !inst.written | inst.loaded;
-        if traits.stack {
-            self.stack_offset = true;
-        } else if traits.writes_rsp || traits.reads_rsp {
-            self.stack_offset = false;
+        done
+    }
+
+    /// Loads beyond the first operand in memory, and where stores beyond it go to; when all loads have their data,
+    /// and what the last one loaded.
+    #[cold]
+    fn more_references(
+        &mut self,
+        extra: &Extra,
+        start: u64,
+        (mut done, mut loaded): (u64, u64),
+    ) -> (u64, u64) {
+        let loads = |reference: &&Reference| reference.flags.any(Flags::LOADS);
+        for reference in extra.references.iter().filter(loads) {
+            let place = self.contents.address(reference.address);
+            let Reference {
+                address,
+                flags,
+                latency,
+            } = *reference;
+            let (data, value) = self.load(address, flags, latency, place, start);
+            self.ready[LOADED] = self.ready[LOADED].max(data as i64);
+            (done, loaded) = (done.max(data), value);
         }
-        if traits.serializes {
-            self.drain(retired);
+        for (later, reference) in self.later.iter_mut().zip(stores(extra)) {
+            let place = self.contents.address(reference.address);
+            *later = (place, reference.address.size, 0);
         }
-        InstructionTime {
-            issued: start,
-            dispatched: begin,
-            executed: done,
-            retired,
+        (done, loaded)
+    }
+
+    /// Dispatches stores beyond the first operand in memory; when the last one is done.
+    #[cold]
+    fn dispatch_more_stores(&mut self, extra: &Extra, start: u64) -> u64 {
+        let mut done = 0;
+        for (number, reference) in stores(extra).enumerate() {
+            let (data, ready) = self.dispatch_store(reference.address, reference.flags, start);
+            if let Some(later) = self.later.get_mut(number) {
+                later.2 = data;
+            }
+            done = done.max(ready);
         }
+        done
+    }
+
+    /// When an operation can begin whose inputs in `inst` are ready at `begin`.
+    #[cold]
+    fn begin(&mut self, inst: &Inst, extra: &Extra, begin: u64) -> u64 {
+        let mut begin = begin;
+        for link in &extra.inputs {
+            let ready = self.ready[usize::from(link.value) % VALUES];
+            begin = begin.max((ready + i64::from(link.cycles)).max(0) as u64);
+        }
+        if extra.divider > 0 {
+            let unit = match inst.flags.any(Flags::FLOAT) {
+                true => Divider::Float,
+                false => Divider::Integer,
+            };
+            begin = self.calendar.divide(unit, begin, extra.divider.into());
+        }
+        if extra.floor > 0 {
+            begin = begin.max(self.serial);
+        }
+        begin
+    }
+
+    /// Dispatches the operations behind the first one, which could begin at `begin`; when the last one is done.
+    #[cold]
+    fn more_operations(&mut self, inst: &Inst, extra: &Extra, begin: u64) -> u64 {
+        // The operations of microcode follow one another.
+        let spread = match extra.issued {
+            0..=4 => 0,
+            _ => u64::from(inst.latency.max(1).unsigned_abs() - 1),
+        };
+        let all = u64::from(extra.issued.max(1));
+        let mut last = 0;
+        let mut number = 1;
+        for &(ports, count) in &extra.parts {
+            for _ in 0..count {
+                let behind = begin + number.min(all) * spread / all;
+                last = last.max(self.calendar.dispatch::<4>(ports, behind) + 1);
+                number += 1;
+            }
+        }
+        last
+    }
+
+    /// Dispatches address and data of a store; when it has its data, and when it has both.
+    #[inline]
+    fn dispatch_store(&mut self, address: Address, flags: Flags, start: u64) -> (u64, u64) {
+        let ports = match flags.any(Flags::INDEXED) {
+            true => self.ports.store_index,
+            false => self.ports.store_address,
+        };
+        let ready = self.address_ready(address, start);
+        let at = self.calendar.dispatch::<3>(ports, ready);
+        let from = self.ready[STORED].max(start as i64 + 1) as u64;
+        let data = self.calendar.dispatch::<1>(self.ports.store_data, from);
+        (data, at.max(data) + 1)
+    }
+
+    /// A store retired.
+    #[inline]
+    fn store(&mut self, place: u64, size: u8, value: u64, data: u64) {
+        // One leaves the store buffer per cycle, in order.
+        self.committed = self.retire.cycle.max(self.committed + 1);
+        let slot = self.stores as usize % STORES;
+        self.data_ring[slot] = data;
+        self.commit_ring[slot] = self.committed;
+        self.stores += 1;
+        self.contents.store(place, size, value, self.stores);
     }
 
     /// The front end delivers `inst` and the renamer takes it; the cycle of the latter.
     #[inline]
-    fn deliver_and_issue(&mut self, inst: &Inst) -> u64 {
+    fn deliver_and_issue(&mut self, program: &Program, at: usize, inst: &Inst) -> u64 {
         let n = self.issued;
+        // What no micro-operation has used yet is 0.
         let queue = u64::from(self.pipeline.idq);
-        if n >= queue {
-            self.front
-                .hold(self.issue_ring[(n - queue) as usize % RING]);
+        let slot = n.wrapping_sub(queue) as usize % RING;
+        self.front.hold(self.issue_ring[slot]);
+        let stores = inst.flags.any(Flags::STORES);
+        let (mut decoded, mut issued) = (u32::from(inst.decoded), u32::from(inst.issued));
+        if inst.decoded == MANY || inst.issued == MANY {
+            let extra = program.extras.get(inst.extra as usize);
+            (decoded, issued) = extra.map_or((0, 0), |e| (e.decoded.into(), e.issued.into()));
         }
-        let delivered = self.front.deliver(inst, &self.parameters, &self.pipeline);
-        let last = n + u64::from(inst.issued.max(1)) - 1;
-        let rob = u64::from(self.pipeline.rob);
-        let mut room = 0;
-        if last >= rob {
-            room = self.retire_ring[(last - rob) as usize % RING];
-        }
+        let delivered = self
+            .front
+            .deliver(inst, decoded, &self.parameters, &self.pipeline);
+        let last = n + u64::from(issued.max(1)) - 1;
+        let slot = last.wrapping_sub(self.pipeline.rob.into()) as usize % RING;
+        let mut room = self.retire_ring[slot];
         let buffer = u64::from(self.pipeline.store_buffer);
-        if inst.stores > 0 && self.stores >= buffer {
-            let at = self.stores - buffer;
-            room = room.max(self.commit_ring[at as usize % STORES]);
+        let slot = self.stores.wrapping_sub(buffer) as usize % STORES;
+        let commit = self.commit_ring[slot];
+        room = room.max(if stores { commit } else { 0 });
+        room = room.max(self.calendar.room(inst.entries.into()));
+        let cycle = delivered.max(room);
+        if cycle > self.issue.cycle {
+            let stall = if room > delivered {
+                Stall::Backend
+            } else if self.recovering {
+                Stall::BadSpeculation
+            } else {
+                Stall::Frontend
+            };
+            self.issue_not_before(cycle, stall);
         }
-        let entries = u32::from(inst.part_count.min(4)) + u32::from(inst.loads + inst.stores);
-        self.calendar
-            .advance(self.issue.cycle.max(delivered).max(room));
-        room = room.max(self.calendar.room(entries));
-        let stall = if room > delivered {
-            Stall::Backend
-        } else if self.recovering {
-            Stall::BadSpeculation
-        } else {
-            Stall::Frontend
-        };
         self.recovering = false;
-        self.issue_not_before(delivered.max(room), stall);
-        let (merges, high) = inst.high.follow(self.high);
+        if self.high != 0 || inst.flags.any(Flags::HIGH_BYTE) {
+            self.join_high_bytes(program, at);
+        }
+        let width = self.parameters.issue;
+        self.issue.take(width);
+        let start = self.issue.cycle;
+        self.issue_ring[n as usize % RING] = start;
+        if issued > 1 {
+            for number in 1..issued as usize {
+                self.issue.take(width);
+                self.issue_ring[(n as usize + number) % RING] = self.issue.cycle;
+            }
+        }
+        self.slots.retiring += u64::from(issued);
+        self.calendar.advance(start);
+        start
+    }
+
+    /// Joins high bytes that are renamed apart where the instruction reads the whole.
+    #[cold]
+    fn join_high_bytes(&mut self, program: &Program, at: usize) {
+        let Some(high) = program.high.get(at) else {
+            return;
+        };
+        let (merges, high) = high.follow(self.high);
         self.high = high;
         if merges > 0 {
             // Joining a high byte has cycles of its own.
             let cycle = self.issue.cycle + u64::from(self.issue.used > 0) + u64::from(merges);
             self.issue_not_before(cycle, Stall::Backend);
         }
-        let width = self.parameters.issue;
-        if self.issue.used >= width {
-            self.issue.cycle += 1;
-            self.issue.used = 0;
-        }
-        let start = self.issue.cycle;
-        for number in n..n + u64::from(inst.issued) {
-            if self.issue.used == width {
-                self.issue.cycle += 1;
-                self.issue.used = 0;
-            }
-            self.issue.used += 1;
-            self.issue_ring[number as usize % RING] = self.issue.cycle;
-        }
-        self.slots.retiring += u64::from(inst.issued);
-        self.calendar.advance(start);
-        start
     }
 
     /// The renamer stands still until `cycle`.
@@ -467,9 +630,9 @@ impl Scoreboard {
 
     /// RSP takes the offset of the stack engine: one micro-operation.
     fn synchronize_stack(&mut self) {
-        let begin = self.ready[STACK].max(self.issue.cycle + 1);
-        let cycle = self.calendar.dispatch(self.ports.any, begin);
-        self.ready[STACK] = cycle + 1;
+        let begin = self.ready[STACK].max(self.issue.cycle as i64 + 1) as u64;
+        let cycle = self.calendar.dispatch::<4>(self.ports.any, begin);
+        self.ready[STACK] = cycle as i64 + 1;
         self.stack_offset = false;
         // It takes a slot, but none of the buffers.
         self.slots.retiring += 1;
@@ -480,50 +643,64 @@ impl Scoreboard {
         }
     }
 
-    fn address_ready(&self, reference: &Reference, start: u64) -> u64 {
-        let mut ready = start + 1;
-        for value in [reference.base, reference.index] {
-            if value != NO_VALUE as u8 {
-                ready = ready.max(self.ready[usize::from(value)]);
-            }
-        }
-        ready
+    #[inline(always)]
+    fn address_ready(&self, address: Address, start: u64) -> u64 {
+        let ready = |value: u8| self.ready[usize::from(value) % VALUES];
+        (start as i64 + 1)
+            .max(ready(address.base))
+            .max(ready(address.index)) as u64
     }
 
-    /// When a load has its data, and what it is.
+    /// When a load from `place` has its data, and what it is.
     #[inline]
-    fn load(&mut self, reference: &Reference, start: u64) -> (u64, u64) {
-        let address = self.address_ready(reference, start);
-        let cycle = self.calendar.dispatch(reference.ports, address);
-        let latency = match reference.latency {
-            0 if reference.near && self.loaded >> (reference.base - 1) & 1 != 0 => {
-                self.latencies.load_fast
-            }
+    fn load(
+        &mut self,
+        address: Address,
+        flags: Flags,
+        latency: u8,
+        place: u64,
+        start: u64,
+    ) -> (u64, u64) {
+        let ready = self.address_ready(address, start);
+        let cycle = self.calendar.dispatch::<2>(self.ports.load, ready);
+        let fast = flags.any(Flags::NEAR) && self.loaded >> (address.base & 31) & 1 != 0;
+        let own = match latency {
+            0 if fast => self.latencies.load_fast,
             0 => self.latencies.load,
             cycles => cycles.into(),
         };
-        let mut data = cycle + latency;
-        let place = address_of(reference, &self.contents.registers);
-        let found = self.contents.load(place, reference.size);
+        let mut data = cycle + own;
+        let found = self.contents.load(place, address.size);
         match found.source {
             Source::Cache => {}
-            Source::Store(ready) => {
-                let forward = match reference.latency {
+            Source::Store(number) => {
+                let forward = match latency {
                     0 => self.latencies.forward,
                     _ => self.latencies.forward_vector,
                 };
-                data = data.max(ready + forward);
+                if let Some(ready) = self.of_store(number, &self.data_ring) {
+                    data = data.max(ready + forward);
+                }
             }
-            Source::Blocked(committed) => {
-                data = data.max(committed + self.latencies.forward_blocked);
+            Source::Blocked(number) => {
+                if let Some(committed) = self.of_store(number, &self.commit_ring) {
+                    data = data.max(committed + self.latencies.forward_blocked);
+                }
             }
         }
         (data, found.value)
     }
 
-    /// In order, so many a cycle, at most one taken branch.
+    /// What `ring` has of store `number`, from 1 on; nothing of those that left the store buffer long ago.
     #[inline]
-    fn retire_one(&mut self, inst: &Inst, done: u64, taken: bool) -> u64 {
+    fn of_store(&self, number: u64, ring: &[u64; STORES]) -> Option<u64> {
+        let remembered = number + STORES as u64 > self.stores;
+        remembered.then(|| ring[(number - 1) as usize % STORES])
+    }
+
+    /// In order, so many a cycle, at most one taken branch.
+    #[inline(always)]
+    fn retire_one(&mut self, issued: usize, done: u64, taken: bool) {
         let mut least = done;
         if taken {
             least = least.max(self.taken + 1);
@@ -535,27 +712,34 @@ impl Scoreboard {
             };
         }
         let width = self.pipeline.retire;
-        for number in self.issued..self.issued + u64::from(inst.issued) {
-            if self.retire.used == width {
-                self.retire.cycle += 1;
-                self.retire.used = 0;
-            }
-            self.retire.used += 1;
-            self.retire_ring[number as usize % RING] = self.retire.cycle;
+        if issued > 0 {
+            self.retire.take(width);
+            self.retire_ring[self.issued as usize % RING] = self.retire.cycle;
         }
+        if issued > 1 {
+            for number in 1..issued {
+                self.retire.take(width);
+                self.retire_ring[(self.issued as usize + number) % RING] = self.retire.cycle;
+            }
+        }
+        self.issued += issued as u64;
         if taken {
             self.taken = self.retire.cycle;
         }
-        self.retire.cycle
     }
 }
 
-fn address_of(reference: &Reference, registers: &[u64; 16]) -> u64 {
-    let get = |value: u8| match value {
-        0 => 0,
-        _ => registers[usize::from(value - 1) & 15],
-    };
-    get(reference.base)
-        .wrapping_add(get(reference.index).wrapping_mul(u64::from(reference.scale)))
-        .wrapping_add(reference.displacement)
+/// Fused micro-operations of an instruction as it is renamed.
+#[inline(always)]
+fn issued(inst: &Inst, extra: Option<&Extra>) -> usize {
+    match (inst.issued, extra) {
+        (MANY, Some(extra)) => extra.issued.into(),
+        (issued, _) => issued.into(),
+    }
+}
+
+/// Stores of what an [`Inst`] has no room for.
+fn stores(extra: &Extra) -> impl Iterator<Item = &Reference> {
+    let stores = |reference: &&Reference| reference.flags.any(Flags::STORES);
+    extra.references.iter().filter(stores)
 }

@@ -2,10 +2,10 @@
 
 use crate::microarchitecture::Parameters;
 use crate::pipeline::Pipeline;
-use crate::scoreboard::program::Inst;
+use crate::scoreboard::inst::{Flags, Inst};
 
-/// No window.
-const NOWHERE: u64 = u64::MAX;
+/// No window: that of the last address folds to another number.
+const NOWHERE: u32 = u32::MAX;
 /// Micro-operations that a decoder group or line takes until a new one begins.
 const FULL: u32 = u32::MAX / 2;
 
@@ -24,7 +24,7 @@ pub(super) struct FrontEnd {
     /// Cycle in which the last micro-operations were delivered.
     pub(super) cycle: u64,
     path: Path,
-    window: u64,
+    window: u32,
     /// Micro-operations delivered in this cycle, and from how many lines of the uop cache.
     delivered: u32,
     lines: u32,
@@ -33,11 +33,11 @@ pub(super) struct FrontEnd {
     /// Cycle in which the predecoder handed over its last instructions, its window of 16 bytes,
     /// and instructions of that cycle.
     predecoded: u64,
-    fetch: u64,
+    fetch: u32,
     fetched: u32,
-    cache: Vec<u64>,
+    cache: Vec<u32>,
     victim: Vec<u8>,
-    sets: u64,
+    sets: u32,
     ways: usize,
 }
 
@@ -56,7 +56,7 @@ impl FrontEnd {
             fetched: 0,
             cache: vec![NOWHERE; sets * ways],
             victim: vec![0; sets],
-            sets: sets as u64,
+            sets: pipeline.dsb_sets,
             ways,
         }
     }
@@ -78,13 +78,22 @@ impl FrontEnd {
     }
 
     /// Whether the uop cache has a window; if not it will.
-    fn look_up(&mut self, window: u64) -> bool {
+    fn look_up(&mut self, window: u32) -> bool {
         if self.sets == 0 {
             return false;
         }
-        let set = (window % self.sets) as usize;
+        let set = if self.sets.is_power_of_two() {
+            window & (self.sets - 1)
+        } else {
+            window % self.sets
+        };
+        let set = set as usize;
         let ways = &mut self.cache[set * self.ways..][..self.ways];
-        if ways.contains(&window) {
+        // Without a way out: a vector compares them all.
+        if ways
+            .iter()
+            .fold(false, |found, &way| found | (way == window))
+        {
             return true;
         }
         let victim = &mut self.victim[set];
@@ -102,14 +111,14 @@ impl FrontEnd {
     pub(super) fn deliver(
         &mut self,
         inst: &Inst,
+        uops: u32,
         parameters: &Parameters,
         pipeline: &Pipeline,
     ) -> u64 {
         if inst.window != self.window {
             self.enter(inst.window, pipeline);
         }
-        let uops = u32::from(inst.decoded);
-        let erratum = pipeline.jcc_erratum && inst.traits.touches_window_end;
+        let erratum = pipeline.jcc_erratum && inst.flags.any(Flags::TOUCHES_WINDOW_END);
         if self.path == Path::Cached && !erratum {
             self.cached(uops, parameters, pipeline);
         } else {
@@ -126,7 +135,7 @@ impl FrontEnd {
         self.cycle
     }
 
-    fn enter(&mut self, window: u64, pipeline: &Pipeline) {
+    fn enter(&mut self, window: u32, pipeline: &Pipeline) {
         let known = self.look_up(window);
         // From the decoders back to the uop cache only where fetching goes on elsewhere.
         let stays = self.path == Path::Decoded && self.window != NOWHERE;
@@ -174,8 +183,8 @@ impl FrontEnd {
     }
 
     fn decode(&mut self, inst: &Inst, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
-        let fetch = |behind: u8| (inst.window << 1).wrapping_add(u64::from(behind));
-        for fetch in [fetch(inst.opcode_fetch), fetch(inst.last_fetch)] {
+        let fetch = |behind: u8| (inst.window << 1).wrapping_add(u32::from(behind));
+        for fetch in [fetch(inst.fetches & 15), fetch(inst.fetches >> 4)] {
             if fetch != self.fetch {
                 self.predecoded += 1;
                 self.fetch = fetch;
@@ -187,7 +196,7 @@ impl FrontEnd {
             self.fetched = 0;
         }
         self.fetched += 1;
-        if inst.traits.length_changing {
+        if inst.flags.any(Flags::LENGTH_CHANGING) {
             self.predecoded += u64::from(parameters.lcp);
         }
         if uops > 4 {
@@ -196,7 +205,7 @@ impl FrontEnd {
             return;
         }
         let full = self.used >= parameters.decoders || self.delivered + uops > parameters.decoded;
-        if full || (inst.traits.complex && self.used > 0) {
+        if full || (inst.flags.any(Flags::COMPLEX) && self.used > 0) {
             self.cycle += 1;
             self.used = 0;
             self.delivered = 0;

@@ -10,10 +10,11 @@ mod calendar;
 mod contents;
 mod core;
 mod frontend;
+mod inst;
 mod program;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{Done, InstructionTime, Leave, Scoreboard};
+pub use self::core::{Done, Leave, Scoreboard};
 pub use program::{Program, Programmer};

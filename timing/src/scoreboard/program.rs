@@ -10,101 +10,24 @@ use vlbr_arch::BranchClass;
 use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
-    HighBytes, Idiom, LowerError, MAX_INSTRUCTIONS, Operation, explicit_memory, fuse, idiom,
+    HighBytes, Idiom, LowerError, MAX_INSTRUCTIONS, Operation, SINK, explicit_memory, fuse, idiom,
     is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of,
-    vector_load_latency, writes, written,
+    vector_load_latency, writes,
 };
 use crate::microarchitecture::Microarchitecture;
-use crate::ports::PortSet;
-use crate::scoreboard::contents::{Effect, effect};
-
-/// An input with the cycles that lie between it and the beginning of the operation, or an output
-/// with those behind its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) value: u8,
-    pub(super) cycles: i16,
-}
-
-/// An access to memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reference {
-    /// Values of base and index; [`NO_VALUE`] for none.
-    pub(super) base: u8,
-    pub(super) index: u8,
-    pub(super) scale: u8,
-    /// Bytes; 0 where the instruction does not say.
-    pub(super) size: u8,
-    pub(super) displacement: u64,
-    /// Ports of the load, or of the store's address.
-    pub(super) ports: PortSet,
-    /// Load to use; 0 if that depends on what the base was loaded by.
-    pub(super) latency: u16,
-    /// The displacement lets a load be a cycle faster.
-    pub(super) near: bool,
-}
-
-/// Flags of an [`Inst`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Traits {
-    /// Changes the offset that the stack engine holds.
-    pub(super) stack: bool,
-    /// Reads RSP as an ordinary operand.
-    pub(super) reads_rsp: bool,
-    /// Writes RSP as an ordinary operand.
-    pub(super) writes_rsp: bool,
-    /// Needs the first decoder.
-    pub(super) complex: bool,
-    /// Has a length-changing prefix.
-    pub(super) length_changing: bool,
-    /// Fused with the instruction before it.
-    pub(super) fused: bool,
-    /// Nothing behind it is fetched before it has retired.
-    pub(super) serializes: bool,
-    /// Divides floating-point numbers.
-    pub(super) float: bool,
-    /// A branch that crosses a 32-byte boundary or ends at one.
-    pub(super) touches_window_end: bool,
-}
-
-/// An instruction.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inst {
-    pub(super) links: u32,
-    pub(super) inputs: u8,
-    pub(super) outputs: u8,
-    pub(super) loads: u8,
-    pub(super) stores: u8,
-    pub(super) references: u32,
-    pub(super) parts: u32,
-    pub(super) part_count: u8,
-    pub(super) high: HighBytes,
-    /// Fused micro-operations as they are decoded and as they are renamed.
-    pub(super) decoded: u16,
-    pub(super) issued: u16,
-    pub(super) latency: i16,
-    pub(super) divider: u16,
-    pub(super) floor: u16,
-    /// General-purpose registers written, and filled by a load, one bit each.
-    pub(super) written: u16,
-    pub(super) loaded: u16,
-    pub(super) traits: Traits,
-    pub(super) effect: Effect,
-    /// 32-byte window that it begins in, and 16-byte windows that it has its opcode and its last
-    /// byte in.
-    pub(super) window: u64,
-    /// Counted from `window`, in 16 bytes.
-    pub(super) opcode_fetch: u8,
-    pub(super) last_fetch: u8,
-}
+use crate::scoreboard::contents::effect;
+use crate::scoreboard::inst::{
+    Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, Shape,
+    window_of,
+};
 
 /// A block that the scoreboard can run, or several one behind the other.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     pub(super) instructions: Vec<Inst>,
-    pub(super) links: Vec<Link>,
-    pub(super) references: Vec<Reference>,
-    pub(super) parts: Vec<(PortSet, u16)>,
+    /// High bytes of each of them, which few ask for.
+    pub(super) high: Vec<HighBytes>,
+    pub(super) extras: Vec<Extra>,
 }
 
 impl Program {
@@ -192,17 +115,21 @@ impl<'a> Programmer<'a> {
             let (before_opcode, length_changing) = prefixes(&instruction, own, &constants);
             let fused = before.is_some_and(|first| macro_fuses(&first, &instruction));
             let mut inst = self.instruction(&instruction, fused, program);
-            inst.traits.length_changing = length_changing;
+            let window = instruction.ip() >> 5;
+            let fetch = |address: u64| (address >> 4).wrapping_sub(window << 1) as u8;
+            let opcode = instruction.ip().wrapping_add(u64::from(before_opcode));
             let last = instruction.next_ip().wrapping_sub(1);
-            inst.window = instruction.ip() >> 5;
-            let fetch = |address: u64| (address >> 4).wrapping_sub(inst.window << 1) as u8;
-            inst.opcode_fetch = fetch(instruction.ip().wrapping_add(u64::from(before_opcode)));
-            inst.last_fetch = fetch(last);
+            inst.window = window_of(instruction.ip());
+            inst.fetches = fetch(opcode) & 15 | fetch(last) << 4;
             let pair = before
                 .filter(|_| fused)
                 .map_or(instruction.ip(), |b| b.ip());
-            inst.traits.touches_window_end = instruction.flow_control() != FlowControl::Next
+            let crosses = instruction.flow_control() != FlowControl::Next
                 && pair >> 5 != instruction.next_ip() >> 5;
+            inst.flags = inst
+                .flags
+                .when(Flags::LENGTH_CHANGING, length_changing)
+                .when(Flags::TOUCHES_WINDOW_END, crosses);
             program.instructions.push(inst);
             before = Some(instruction);
         }
@@ -241,25 +168,39 @@ impl<'a> Programmer<'a> {
             &core.parameters,
         );
 
-        let parts = program.parts.len() as u32;
+        let mut extra = Extra::default();
+        let (mut ports, mut entries) = (0, 0);
         if matches!(idiom, Idiom::None | Idiom::Ones) && !fused {
             let slow = is_slow_lea(instruction);
-            program
-                .parts
-                .extend(form.uops.parts().iter().map(|&(ports, count)| {
-                    let ports = if slow { core.ports.slow_lea } else { ports };
-                    (ports, count)
-                }));
+            for &(own, count) in form.uops.parts() {
+                let own = if slow { core.ports.slow_lea } else { own }.bits();
+                let mut count = count;
+                if ports == 0 {
+                    ports = own;
+                    count = count.saturating_sub(1);
+                }
+                entries += 1;
+                if count > 0 {
+                    extra.parts.push((own, count));
+                }
+            }
         }
+        let entries = entries.min(4) + loads + stores;
 
-        let references = program.references.len() as u32;
-        for (load, wanted) in [
-            (true, reads as fn(iced_x86::OpAccess) -> bool),
-            (false, writes),
-        ] {
-            for memory in used.iter().filter(|m| wanted(m.access())) {
-                let reference = self::reference(core, instruction, memory, load);
-                program.references.push(reference);
+        let (effect, mut address) = effect(instruction, info);
+        let load = vector_load_latency(instruction, &core.parameters).map_or(0, whole);
+        let load = load.clamp(0, 255) as u8;
+        let mut memory = Flags::default();
+        for (number, memory_use) in used.iter().enumerate() {
+            let (own, flags) = reference(memory_use);
+            if number == 0 {
+                (address, memory) = (Some(own), flags);
+            } else {
+                extra.references.push(Reference {
+                    address: own,
+                    flags,
+                    latency: load,
+                });
             }
         }
 
@@ -283,105 +224,121 @@ impl<'a> Programmer<'a> {
             Idiom::None | Idiom::Ones => operation.slow_lea.map_or(form.latency, |l| l) as i16,
             Idiom::Zero | Idiom::Move => 0,
         };
-        let links = program.links.len() as u32;
-        let link = |edge: &Edge, cycles: i16| Link {
-            value: edge.value as u8,
-            cycles,
+        let links = |edges: &[Edge], cycles: &dyn Fn(f32) -> i16| -> Vec<Link> {
+            edges
+                .iter()
+                .filter(|edge| edge.value != NO_VALUE)
+                .map(|edge| Link {
+                    value: edge.value as u8,
+                    cycles: cycles(edge.latency),
+                })
+                .collect()
         };
-        let known = |edge: &&Edge| edge.value != NO_VALUE;
-        for edge in inputs.iter().filter(known) {
-            // A fused branch ends with the operation that it is fused with.
-            let cycles = if fused { 0 } else { whole(edge.latency) };
-            program.links.push(link(edge, cycles));
-        }
-        let inputs = (program.links.len() as u32 - links) as u8;
-        for edge in outputs.iter().filter(known) {
-            program.links.push(link(edge, whole(edge.latency)));
-        }
-        let outputs = (program.links.len() as u32 - links) as u8 - inputs;
+        // A fused branch ends with the operation that it is fused with.
+        let inputs = links(inputs, &|cycles| {
+            let cycles = if fused { 0 } else { whole(cycles) };
+            cycles - latency
+        });
+        let outputs = links(outputs, &whole);
+        extra.inputs = inputs.get(INPUTS..).unwrap_or_default().to_vec();
+        extra.outputs = outputs.get(OUTPUTS..).unwrap_or_default().to_vec();
 
         let pure_load = form.uops.parts().is_empty() && stores == 0 && loads > 0;
-        let fills = if pure_load
+        let mut fills = 0;
+        if pure_load
             && instruction.op_count() > 0
             && instruction.op0_kind() == OpKind::Register
+            && loads_whole(instruction.op0_register()) != 0
         {
-            loads_whole(instruction.op0_register())
-        } else {
-            0
-        };
+            fills = value_of(instruction.op0_register()) as u8;
+        }
         let mut floor = form.floor;
         if instruction.has_lock_prefix() || (stores > 0 && instruction.mnemonic() == Mnemonic::Xchg)
         {
             floor += core.parameters.lock;
         }
-        Inst {
-            links,
-            inputs,
-            outputs,
-            loads,
-            stores,
-            references,
-            parts,
-            part_count: (program.parts.len() as u32 - parts) as u8,
-            high: HighBytes::of(info),
-            decoded: if fused { 0 } else { counts.decoded },
-            issued: if fused { 0 } else { counts.issued },
-            latency,
-            divider: positive(form.divider),
-            floor: positive(floor),
-            written: written(info),
-            loaded: fills,
-            traits: self::traits(
-                instruction,
-                info,
-                stack,
-                fused,
-                counts.decoded,
-                form.complex,
-            ),
-            effect: effect(instruction, info),
+        extra.divider = positive(form.divider);
+        extra.floor = positive(floor);
+        (extra.decoded, extra.issued) = match fused {
+            true => (0, 0),
+            false => (counts.decoded, counts.issued),
+        };
+        let high = HighBytes::of(info);
+        let flags = self::flags(instruction, info, stack)
+            .or(memory)
+            .when(Flags::FUSED, fused)
+            .when(Flags::COMPLEX, counts.decoded > 1 || form.complex.is_some())
+            .when(Flags::HIGH_BYTE, high.writes_apart());
+        let bit = |bit: u8, condition: bool| if condition { bit } else { 0 };
+        let shape = if extra.is_needed() || flags.any(Flags::SERIALIZES) {
+            Shape::OTHER
+        } else if fused {
+            Shape::FUSED
+        } else {
+            bit(Shape::LOADS, loads > 0)
+                | bit(Shape::STORES, stores > 0)
+                | bit(Shape::OPERATES, ports != 0)
+                | bit(Shape::ADDRESS, effect.takes_address())
+                | bit(Shape::WRITES, loads + stores > 0 || effect.changes())
+        };
+        let small = |count: u16| u8::try_from(count).unwrap_or(MANY);
+        let inst = Inst {
+            address: address.unwrap_or_default(),
+            effect,
+            extra: if extra.is_needed() {
+                program.extras.len() as u32
+            } else {
+                NOTHING
+            },
             window: 0,
-            opcode_fetch: 0,
-            last_fetch: 0,
+            fetches: 0,
+            inputs: Links::of(&inputs, NO_VALUE as u8),
+            outputs: Links::of(&outputs, SINK as u8),
+            ports,
+            latency,
+            flags,
+            decoded: small(extra.decoded),
+            issued: small(extra.issued),
+            load,
+            fills,
+            shape,
+            entries,
+        };
+        if extra.is_needed() {
+            program.extras.push(extra);
         }
+        program.high.push(high);
+        inst
     }
 }
 
-fn traits(
-    instruction: &Instruction,
-    info: &InstructionInfo,
-    stack: bool,
-    fused: bool,
-    decoded: u16,
-    complex: Option<u8>,
-) -> Traits {
-    let mut traits = Traits {
-        stack,
-        fused,
-        float: is_float(instruction),
-        complex: decoded > 1 || complex.is_some(),
-        serializes: matches!(
-            instruction.flow_control(),
-            FlowControl::Interrupt | FlowControl::Exception
-        ) || is_far(instruction),
-        ..Traits::default()
-    };
+fn flags(instruction: &Instruction, info: &InstructionInfo, stack: bool) -> Flags {
+    let serializes = matches!(
+        instruction.flow_control(),
+        FlowControl::Interrupt | FlowControl::Exception
+    ) || is_far(instruction);
+    let (mut reads_rsp, mut writes_rsp) = (false, false);
     if stack {
         let explicit = (0..instruction.op_count()).any(|op| {
             instruction.op_kind(op) == OpKind::Register
                 && instruction.op_register(op).full_register() == Register::RSP
         });
-        traits.reads_rsp = explicit
+        reads_rsp = explicit
             || (explicit_memory(instruction) && instruction.memory_base() == Register::RSP);
     } else {
         for register in info.used_registers() {
             if register.register().full_register() == Register::RSP {
-                traits.reads_rsp |= reads(register.access());
-                traits.writes_rsp |= writes(register.access());
+                reads_rsp |= reads(register.access());
+                writes_rsp |= writes(register.access());
             }
         }
     }
-    traits
+    Flags::default()
+        .when(Flags::STACK, stack)
+        .when(Flags::FLOAT, is_float(instruction))
+        .when(Flags::SERIALIZES, serializes)
+        .when(Flags::READS_RSP, reads_rsp)
+        .when(Flags::WRITES_RSP, writes_rsp)
 }
 
 /// Transfers that change privilege or code segment, which no predictor foresees.
@@ -390,37 +347,32 @@ fn is_far(instruction: &Instruction) -> bool {
     matches!(branch.map(|branch| branch.class), Some(BranchClass::Far(_)))
 }
 
-fn reference(
-    core: &Microarchitecture,
-    instruction: &Instruction,
-    memory: &UsedMemory,
-    load: bool,
-) -> Reference {
+/// An access to memory, and its flags.
+fn reference(memory: &UsedMemory) -> (Address, Flags) {
     let value = |register: Register| match register.full_register() {
         full if full.is_gpr64() => value_of(full) as u8,
         _ => NO_VALUE as u8,
     };
     let (base, index) = (value(memory.base()), value(memory.index()));
-    let ports = match (load, index != NO_VALUE as u8) {
-        (true, _) => core.ports.load,
-        (false, true) => core.ports.store_index,
-        (false, false) => core.ports.store_address,
-    };
-    let latency = vector_load_latency(instruction, &core.parameters).map_or(0, whole);
     // FS and GS have bases of their own.
     let segment = match memory.segment() {
         Register::FS => 0x5f3a_91c4_0000_0000,
         Register::GS => 0xa6c1_37e2_0000_0000,
         _ => 0,
     };
-    Reference {
+    let address = Address::new(
         base,
         index,
-        scale: memory.scale() as u8,
-        size: memory.memory_size().size().min(64) as u8,
-        displacement: memory.displacement().wrapping_add(segment),
-        ports,
-        latency: latency.max(0) as u16,
-        near: index == NO_VALUE as u8 && base != NO_VALUE as u8 && memory.displacement() < 2048,
-    }
+        memory.scale() as u8,
+        memory.displacement().wrapping_add(segment),
+        memory.memory_size().size().min(64) as u8,
+    );
+    let indexed = index != NO_VALUE as u8;
+    let near = !indexed && base != NO_VALUE as u8 && memory.displacement() < 2048;
+    let flags = Flags::default()
+        .when(Flags::LOADS, reads(memory.access()))
+        .when(Flags::STORES, writes(memory.access()))
+        .when(Flags::INDEXED, indexed)
+        .when(Flags::NEAR, near);
+    (address, flags)
 }
