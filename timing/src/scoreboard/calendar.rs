@@ -6,6 +6,8 @@ use crate::ports::PortSet;
 /// end of them.
 const REACH: u64 = 2048;
 const MASK: u64 = REACH - 1;
+/// Cycles that have passed are forgotten this many at a time, or when the scheduler looks full.
+const SWEEP: u64 = 16;
 /// Cycles after which the use of ports is forgotten by half.
 const AGE: u64 = 64;
 
@@ -41,7 +43,9 @@ pub(super) struct Calendar {
     cycles: Box<[Cycle; REACH as usize]>,
     /// Nothing is reserved before it.
     now: u64,
-    /// Entries of the scheduler, and how many are taken.
+    /// What was reserved before it is forgotten.
+    swept: u64,
+    /// Entries of the scheduler, and how many are taken; of those that left it since `swept` too.
     size: u32,
     waiting: u32,
     /// Operations of each port of late times 16, and 15 less its number: the least is the port that was used
@@ -57,6 +61,7 @@ impl Calendar {
         Self {
             cycles: Box::new([Cycle::default(); REACH as usize]),
             now: 0,
+            swept: 0,
             size,
             waiting: 0,
             used: core::array::from_fn(|port| match port {
@@ -73,16 +78,25 @@ impl Calendar {
     }
 
     /// Time goes on to `cycle`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance(&mut self, cycle: u64) {
-        if cycle >= self.now + REACH {
-            self.forget(cycle);
+        self.now = self.now.max(cycle);
+        if self.now >= self.swept + SWEEP {
+            self.sweep();
         }
-        while self.now < cycle {
-            let passed = self.now;
+    }
+
+    /// Forgets the cycles that have passed.
+    #[inline(never)]
+    fn sweep(&mut self) {
+        if self.now >= self.swept + REACH {
+            self.forget(self.now);
+        }
+        while self.swept < self.now {
+            let passed = self.swept;
             self.at(passed).busy = 0;
-            self.now += 1;
-            let now = self.now;
+            self.swept += 1;
+            let now = self.swept;
             let leaving = core::mem::take(&mut self.at(now).leaving);
             self.waiting -= u32::from(leaving);
             if now % AGE == 0 {
@@ -97,7 +111,7 @@ impl Calendar {
         self.cycles.fill(Cycle::default());
         self.waiting = 0;
         self.age();
-        self.now = cycle;
+        self.swept = cycle;
     }
 
     /// Half of what the ports were used is forgotten.
@@ -110,12 +124,22 @@ impl Calendar {
     }
 
     /// The first cycle, from now on, in which the scheduler has `count` entries free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn room(&mut self, count: u32) -> u64 {
-        let mut waiting = self.waiting;
-        let mut cycle = self.now;
         // More than there are have to wait until all are free.
         let most = self.size.saturating_sub(count);
+        match self.waiting > most {
+            true => self.later_room(most),
+            false => self.now,
+        }
+    }
+
+    /// The first cycle in which at most `most` entries are taken.
+    #[inline(never)]
+    fn later_room(&mut self, most: u32) -> u64 {
+        self.sweep();
+        let mut waiting = self.waiting;
+        let mut cycle = self.now;
         while waiting > most {
             cycle += 1;
             waiting -= u32::from(self.at(cycle).leaving);
@@ -133,7 +157,7 @@ impl Calendar {
             cycle = self.search(ports, cycle);
             free = ports & !self.at(cycle).busy;
         }
-        if cycle < self.now + REACH {
+        if cycle < self.swept + REACH {
             let port = self.least::<MOST>(free & PORTS);
             self.used[port % LANES] += 1 << 4;
             let waits = cycle > self.now;
@@ -143,7 +167,7 @@ impl Calendar {
             self.waiting += u32::from(waits);
         } else {
             // Nothing is reserved so far ahead.
-            let last = self.now + REACH - 1;
+            let last = self.swept + REACH - 1;
             self.at(last).leaving += 1;
             self.waiting += 1;
         }
@@ -153,7 +177,7 @@ impl Calendar {
     /// The first cycle behind `from`, in which all of `ports` are taken, that has one of them free.
     #[inline(never)]
     fn search(&mut self, ports: u16, from: u64) -> u64 {
-        let end = self.now + REACH;
+        let end = self.swept + REACH;
         let single = ports.is_power_of_two();
         let port = ports.trailing_zeros() as usize;
         let mut cycle = from;
@@ -203,7 +227,7 @@ impl Calendar {
         let unit = unit as u16;
         let mut start = from.max(self.now);
         let mut end = start;
-        let last = self.now + REACH;
+        let last = self.swept + REACH;
         while end < start + cycles {
             if end >= last {
                 return start;

@@ -348,17 +348,19 @@ impl Contents {
     /// `loaded`; what it stores, if it does.
     #[inline(always)]
     pub(super) fn run(&mut self, effect: &Effect, address: u64, loaded: u64) -> u64 {
-        let unknown = self.fresh();
         self.values[usize::from(LOADED)] = loaded;
         self.values[usize::from(ADDRESS)] = address;
-        self.values[usize::from(UNKNOWN)] = unknown;
+        if effect.second == UNKNOWN {
+            self.values[usize::from(UNKNOWN)] = self.fresh();
+        }
         let size = usize::from(effect.sizes & 15);
         let from = usize::from(effect.sizes >> 4);
-        let first = self.get(effect.first) & LOW[size];
+        let first = self.get(effect.first);
         let second = self.get(effect.second) & LOW[from];
         let second = second.wrapping_add(effect.immediate as i64 as u64);
         // Sum or difference without a branch.
         let minus = u64::from(effect.kind == Kind::Difference).wrapping_neg();
+        // Its upper bytes do not count: the result is cut off.
         let mut value = first.wrapping_add(second ^ minus).wrapping_sub(minus);
         if effect.kind > Kind::Difference {
             value = self.rare(effect, first, second);
