@@ -75,6 +75,8 @@ struct Decoders {
     sequencer: f32,
     fusible_last: bool,
     cycle: u32,
+    /// Instructions decoded in this cycle so far, which is the decoder that takes the next one.
+    taken: u32,
     /// Decoders and micro-operations of this cycle so far.
     used: u32,
     delivered: u32,
@@ -88,6 +90,7 @@ impl Decoders {
             sequencer: parameters.sequencer,
             fusible_last: parameters.fusible_waits,
             cycle: 0,
+            taken: 0,
             used: parameters.decoders,
             delivered: 0,
         }
@@ -95,6 +98,7 @@ impl Decoders {
 
     fn next(&mut self) {
         self.cycle += 1;
+        self.taken = 0;
         self.used = 0;
         self.delivered = 0;
     }
@@ -105,7 +109,7 @@ impl Decoders {
         let microcoded = uops > 4;
         let full = self.used >= self.width || self.delivered + uops.min(4) > self.output;
         // It could fuse with what the next cycle decodes.
-        let waits = self.fusible_last && instruction.fusible && self.used + 1 == self.width;
+        let waits = self.fusible_last && instruction.fusible && self.taken + 1 == self.width;
         let first = instruction.complex && self.used > 0;
         if full || waits || first {
             delayed(match (full, first) {
@@ -115,6 +119,7 @@ impl Decoders {
             });
             self.next();
         }
+        self.taken += 1;
         self.used += 1;
         if instruction.complex {
             let left = (self.width - 1).saturating_sub(u32::from(instruction.leaves));

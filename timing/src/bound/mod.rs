@@ -201,7 +201,8 @@ impl<'a> BlockModel<'a> {
     /// # Errors
     /// Bytes that are no instructions, none, or too many.
     pub fn bound(&mut self, bytes: &[u8], repetition: Repetition) -> Result<Bound, LowerError> {
-        self.lowering.lower(bytes, 64, self.core)?;
+        let looped = repetition == Repetition::Loop;
+        self.lowering.lower(bytes, 64, looped, self.core)?;
         Ok(self.bound_lowered(repetition))
     }
 
@@ -211,7 +212,9 @@ impl<'a> BlockModel<'a> {
         bytes: &[u8],
         repetition: Repetition,
     ) -> Result<Examined<'_>, LowerError> {
-        let (instructions, facts) = self.lowering.lower_with_facts(bytes, self.core)?;
+        let (instructions, facts) =
+            self.lowering
+                .lower_with_facts(bytes, repetition == Repetition::Loop, self.core)?;
         let instructions = instructions.to_vec();
         let bound = self.bound_lowered(repetition);
         let lowered = &self.lowering.lowered;

@@ -244,6 +244,112 @@ fn bytes_that_are_no_block_are_refused() {
     assert_eq!(bound(&[0x90; 5000]), Err(LowerError::TooLong));
 }
 
+#[test]
+fn a_move_to_itself_executes() {
+    // mov eax, eax: uops.info gives a latency of 1 where a move between two registers has 0.
+    let same = skylake(&[0x89, 0xc0]);
+    assert_eq!(same.of(Part::Dependence), 1.0);
+    assert_eq!(same.of(Part::Ports), 0.25);
+}
+
+#[test]
+fn a_bit_count_waits_for_the_register_it_overwrites() {
+    // popcnt, lzcnt, tzcnt eax, ecx. Intel's errata HSD146, SKL029; LZCNT and TZCNT are mended on Skylake, all
+    // of them on Ice Lake.
+    for (opcode, cores) in [
+        (0xb8, &["ivy-bridge", "haswell", "skylake"][..]),
+        (0xbd, &["haswell"]),
+        (0xbc, &["haswell"]),
+    ] {
+        for core in ["ivy-bridge", "haswell", "skylake", "ice-lake"] {
+            let bytes = [0xf3, 0x0f, opcode, 0xc1];
+            let bound = bound_in(core, Environment::Unknown, &bytes, Repetition::Unrolled);
+            let waits = cores.contains(&core);
+            // LZCNT on Ivy Bridge is BSR.
+            if core != "ivy-bridge" || opcode == 0xb8 {
+                assert_eq!(bound.of(Part::Dependence), if waits { 3.0 } else { 0.0 });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_condition_byte_on_haswell_takes_two_decoders() {
+    // sete al; nop; nop; nop: the third NOP waits; of Skylake the first decoder alone.
+    let bytes = [0x0f, 0x94, 0xc0, 0x90, 0x90, 0x90];
+    assert_eq!(haswell(&bytes).of(Part::Decode), 2.0);
+    assert_eq!(skylake(&bytes).of(Part::Decode), 1.0);
+    // sete al; nop; add bl, dl: the third decoder takes what may fuse, as only the last one does not.
+    let bytes = [0x0f, 0x94, 0xc0, 0x90, 0x00, 0xd3];
+    assert_eq!(haswell(&bytes).of(Part::Decode), 1.0);
+}
+
+#[test]
+fn comparisons_of_floats_need_the_first_decoder() {
+    // ucomiss xmm0, xmm1 twice; with a load on Skylake.
+    let register = [0x0f, 0x2e, 0xc1, 0x0f, 0x2e, 0xc1];
+    assert_eq!(haswell(&register).of(Part::Decode), 2.0);
+    assert_eq!(skylake(&register).of(Part::Decode), 0.5);
+    for bytes in [&[0x0f, 0x2e, 0x03][..], &[0xc5, 0xf8, 0x2f, 0x03]] {
+        assert_eq!(skylake(bytes).of(Part::Decode), 1.0, "{bytes:x?}");
+    }
+}
+
+#[test]
+fn a_fused_compare_and_branch_goes_where_branches_go() {
+    // cmp eax, ebx; jne: seven of them not taken, six and one that is taken back.
+    let pairs = [0x39, 0xd8, 0x75, 0x20].repeat(7);
+    let of = |core, repetition| {
+        let bound = bound_in(core, Environment::Unknown, &pairs, repetition);
+        bound.of(Part::Ports)
+    };
+    // Ports 0 and 6; Ivy Bridge has port 5 alone.
+    assert_eq!(of("skylake", Repetition::Loop), 3.5);
+    assert_eq!(of("haswell", Repetition::Unrolled), 3.5);
+    assert_eq!(of("ivy-bridge", Repetition::Loop), 7.0);
+    // inc rax; jne back, and JNE alone: a taken branch has port 6.
+    for bytes in [&[0x48, 0xff, 0xc0, 0x75, 0xfb][..], &[0x75, 0xfe]] {
+        for (repetition, cycles) in [(Repetition::Loop, 1.0), (Repetition::Unrolled, 0.5)] {
+            let bound = bound_in("skylake", Environment::Unknown, bytes, repetition);
+            assert_eq!(bound.of(Part::Ports), cycles, "{bytes:x?}");
+        }
+    }
+}
+
+#[test]
+fn a_masked_store_loads_nothing() {
+    // vmovdqu32 [rdi]{k1}, xmm0
+    let masked = [0x62, 0xf1, 0x7e, 0x09, 0x7f, 0x07];
+    let bound = bound_in(
+        "ice-lake",
+        Environment::Unknown,
+        &masked,
+        Repetition::Unrolled,
+    );
+    assert_eq!(bound.of(Part::Dependence), 0.0);
+    let plain = [0xc5, 0xfa, 0x7f, 0x07];
+    let plain = bound_in(
+        "ice-lake",
+        Environment::Unknown,
+        &plain,
+        Repetition::Unrolled,
+    );
+    assert_eq!(bound.of(Part::Ports), plain.of(Part::Ports));
+}
+
+#[test]
+fn addresses_go_round_at_the_end() {
+    // mov [0x7ffffffffffffff8], rax; mov rax, [0x7ffffffffffffff8]
+    let high = [0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    let bytes = [&[0x48, 0xa3], &high[..], &[0x48, 0xa1], &high[..]].concat();
+    assert!(skylake(&bytes).of(Part::Dependence) >= 4.0);
+    // mov [-4], eax; mov rax, [-4]: in part before the end and in part behind it.
+    let bytes = [
+        0x89, 0x04, 0x25, 0xfc, 0xff, 0xff, 0xff, 0x48, 0x8b, 0x04, 0x25, 0xfc, 0xff, 0xff, 0xff,
+    ];
+    assert!(skylake(&bytes).of(Part::Dependence) > 12.0);
+}
+
 proptest! {
     #[test]
     fn any_bytes_have_an_answer_that_does_not_depend_on_the_block_before(

@@ -77,9 +77,13 @@ fn is_eliminated_move(instruction: &Instruction, parameters: &Parameters) -> boo
         return false;
     }
     let (to, from) = (instruction.op0_register(), instruction.op1_register());
+    // A move of a register to itself executes.
+    if to.full_register() == from.full_register() {
+        return false;
+    }
     match instruction.mnemonic() {
         M::Mov => parameters.eliminate && (to.is_gpr32() || to.is_gpr64()) && from.is_gpr(),
-        // Only from the low byte, and only if the registers differ.
+        // Only from the low byte.
         M::Movzx => {
             parameters.eliminate
                 && matches!(
@@ -87,7 +91,6 @@ fn is_eliminated_move(instruction: &Instruction, parameters: &Parameters) -> boo
                     Code::Movzx_r32_rm8 | Code::Movzx_r64_rm8
                 )
                 && !is_high_byte(from)
-                && to.full_register() != from.full_register()
         }
         M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu => {
             parameters.eliminate_vector
@@ -127,6 +130,11 @@ mod tests {
             (&[0x0f, 0xb6, 0xc7], Idiom::None),       // movzx eax, bh
             (&[0x0f, 0xb7, 0xc3], Idiom::None),       // movzx eax, bx
             (&[0x0f, 0x28, 0xc1], Idiom::Move),       // movaps xmm0, xmm1
+            // uops.info, MOV and MOVAPS with one register: a port is used.
+            (&[0x89, 0xc0], Idiom::None),             // mov eax, eax
+            (&[0x48, 0x89, 0xc0], Idiom::None),       // mov rax, rax
+            (&[0x0f, 0x28, 0xc0], Idiom::None),       // movaps xmm0, xmm0
+            (&[0xc5, 0xfc, 0x28, 0xc0], Idiom::None), // vmovaps ymm0, ymm0
         ] {
             let instruction = decode(bytes);
             let found = idiom(&instruction, &skylake().parameters);

@@ -1,5 +1,6 @@
 //! From instructions to micro-operations, dependences and what the front end sees.
 
+mod execution;
 mod facts;
 mod fusion;
 mod idiom;
@@ -21,6 +22,7 @@ use crate::lower::values::BLOCKED;
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
+pub(crate) use execution::{Pairing, execution};
 pub(crate) use facts::Facts;
 pub(crate) use fusion::{fuse, macro_fuses};
 pub(crate) use idiom::{Idiom, idiom};
@@ -167,19 +169,21 @@ impl Lowering {
     pub(crate) fn lower_with_facts(
         &mut self,
         bytes: &[u8],
+        looped: bool,
         core: &Microarchitecture,
     ) -> Result<(&[Instruction], Vec<Facts>), LowerError> {
         self.facts = Some(Vec::new());
-        let lowered = self.lower(bytes, 64, core);
+        let lowered = self.lower(bytes, 64, looped, core);
         let facts = self.facts.take().unwrap_or_default();
         lowered.map(|()| (self.instructions.as_slice(), facts))
     }
 
-    /// Decodes and lowers `bytes`, which are repeated without end.
+    /// Decodes and lowers `bytes`, which are repeated without end. `looped`: a branch at the end is taken.
     pub(crate) fn lower(
         &mut self,
         bytes: &[u8],
         bits: u32,
+        looped: bool,
         core: &Microarchitecture,
     ) -> Result<(), LowerError> {
         self.instructions.clear();
@@ -206,9 +210,9 @@ impl Lowering {
         if self.instructions.is_empty() {
             return Err(LowerError::Empty);
         }
-        let end = self.pass(bytes.len() as u32, Carry::default(), core);
+        let end = self.pass(bytes.len() as u32, looped, Carry::default(), core);
         if end.matters() {
-            self.pass(bytes.len() as u32, end.next(), core);
+            self.pass(bytes.len() as u32, looped, end.next(), core);
         }
         self.memory.resolve(
             &self.instructions,
@@ -221,7 +225,13 @@ impl Lowering {
     }
 
     /// Lowers the instructions once; what runs into the next iteration.
-    fn pass(&mut self, bytes: u32, mut carry: Carry, core: &Microarchitecture) -> Carry {
+    fn pass(
+        &mut self,
+        bytes: u32,
+        looped: bool,
+        mut carry: Carry,
+        core: &Microarchitecture,
+    ) -> Carry {
         self.lowered.clear();
         self.lowered.bytes = bytes;
         self.memory.clear();
@@ -229,13 +239,23 @@ impl Lowering {
             facts.clear();
         }
         let mut start = 0;
+        let mut fused_behind = false;
         for at in 0..self.instructions.len() {
             let instruction = self.instructions[at];
             let (opcode, length_changing) = self.prefixes[at];
-            let fused_before =
-                at > 0 && fusion::macro_fuses(&self.instructions[at - 1], &instruction);
+            let next = self.instructions.get(at + 1).copied();
+            let fused_before = fused_behind;
+            let branch = next.filter(|next| fusion::macro_fuses(&instruction, next));
+            fused_behind = branch.is_some();
+            let pairing = match &branch {
+                _ if fused_before => Pairing::Second,
+                Some(branch) => Pairing::First(branch),
+                None => Pairing::Alone,
+            };
+            // The branch back of a loop is taken.
+            let taken = looped && at + 1 + usize::from(fused_behind) == self.instructions.len();
             let before = self.facts.is_some().then(|| Facts::before(&self.lowered));
-            let decoded = self.instruction(&instruction, fused_before, &mut carry, core);
+            let decoded = self.instruction(&instruction, pairing, taken, &mut carry, core);
             if let (Some(facts), Some(mut own)) = (&mut self.facts, before) {
                 own.complete(&instruction, fused_before, &self.lowered, core);
                 facts.push(own);
@@ -261,10 +281,12 @@ impl Lowering {
     fn instruction(
         &mut self,
         instruction: &Instruction,
-        fused_before: bool,
+        pairing: Pairing<'_>,
+        taken: bool,
         carry: &mut Carry,
         core: &Microarchitecture,
     ) -> (u16, Option<u8>) {
+        let fused_before = matches!(pairing, Pairing::Second);
         let info = self.factory.info(instruction);
         let explicit = explicit_memory(instruction);
         let form = core.forms.get(FormId::new(instruction.code(), explicit));
@@ -274,7 +296,7 @@ impl Lowering {
         } else {
             info.used_memory()
         };
-        let loads = used.iter().filter(|m| reads(m.access())).count() as u16;
+        let loads = used.iter().filter(|m| loads(m)).count() as u16;
         let stores = used.iter().filter(|m| writes(m.access())).count() as u16;
         let idiom = idiom(instruction, &core.parameters);
 
@@ -289,12 +311,9 @@ impl Lowering {
         } else {
             u32::from(fused.issued)
         };
-        if matches!(idiom, Idiom::None | Idiom::Ones) && !fused_before {
-            let slow = operands::is_slow_lea(instruction);
-            for &(ports, count) in form.uops.parts() {
-                let ports = if slow { core.ports.slow_lea } else { ports };
-                lowered.add(ports, u32::from(count));
-            }
+        let own = execution(instruction, form, idiom, pairing, taken, core);
+        for &(ports, count) in own.parts() {
+            lowered.add(ports, u32::from(count));
         }
         lowered.dividers[usize::from(is_float(instruction))] += form.divider;
         lowered.floor += form.floor;
@@ -323,7 +342,7 @@ impl Lowering {
         if loads > 0 {
             lowered.dependences.begin();
             self.sources.clear();
-            for memory in used.iter().filter(|m| reads(m.access())) {
+            for memory in used.iter().filter(|m| self::loads(m)) {
                 let base = memory.base().full_register();
                 if base.is_gpr64() {
                     carry.asked |= 1 << base.number() & !carry.written;
@@ -339,7 +358,7 @@ impl Lowering {
                 self.sources.push(lowered.dependences.input(NO_VALUE, 0.0));
             }
             lowered.dependences.output(LOADED, 0.0);
-            for (memory, source) in used.iter().filter(|m| reads(m.access())).zip(&self.sources) {
+            for (memory, source) in used.iter().filter(|m| self::loads(m)).zip(&self.sources) {
                 let blocked = lowered.dependences.output(SINK, 0.0);
                 self.memory.load(memory, *source, blocked);
             }
@@ -488,6 +507,11 @@ fn memory_role(instruction: &Instruction) -> Role {
     (0..instruction.op_count())
         .find(|&op| instruction.op_kind(op) == OpKind::Memory)
         .map_or(Role::Implicit, |op| Role::Operand(op as u8))
+}
+
+/// Whether memory is read. A masked store writes some bytes and reads none.
+pub(crate) fn loads(memory: &UsedMemory) -> bool {
+    memory.access() != OpAccess::CondWrite && reads(memory.access())
 }
 
 pub(crate) fn reads(access: OpAccess) -> bool {

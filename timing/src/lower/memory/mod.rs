@@ -42,8 +42,12 @@ struct Span {
 impl Span {
     fn overlaps(&self, other: &Self) -> bool {
         self.address.root == other.address.root
-            && self.address.offset < other.address.offset + other.size
-            && other.address.offset < self.address.offset + self.size
+            && (self.behind(other) < other.size as u64 || other.behind(self) < self.size as u64)
+    }
+
+    /// How far it begins behind `other`. Addresses go round at 2^64.
+    fn behind(&self, other: &Self) -> u64 {
+        self.address.offset.wrapping_sub(other.address.offset) as u64
     }
 
     /// BHive maps every page to the same one.
@@ -55,8 +59,7 @@ impl Span {
     }
 
     fn within(&self, other: &Self) -> bool {
-        other.address.offset <= self.address.offset
-            && self.address.offset + self.size <= other.address.offset + other.size
+        other.size >= self.size && self.behind(other) <= (other.size - self.size) as u64
     }
 }
 
