@@ -69,7 +69,9 @@ fn watched(
     decoders.cycle as f32 / ITERATIONS as f32
 }
 
-struct Decoders {
+/// The decoders of a cycle.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoders {
     width: u32,
     output: u32,
     sequencer: f32,
@@ -83,7 +85,8 @@ struct Decoders {
 }
 
 impl Decoders {
-    fn new(parameters: &Parameters) -> Self {
+    /// The first instruction begins a cycle.
+    pub(crate) fn new(parameters: &Parameters) -> Self {
         Self {
             width: parameters.decoders,
             output: parameters.decoded,
@@ -103,8 +106,9 @@ impl Decoders {
         self.delivered = 0;
     }
 
+    /// Decodes the next instruction; tells what delays it.
     #[inline(always)]
-    fn take(&mut self, instruction: &Layout, mut delayed: impl FnMut(Delay)) {
+    pub(crate) fn take(&mut self, instruction: &Layout, mut delayed: impl FnMut(Delay)) {
         let uops = u32::from(instruction.decoded);
         let microcoded = uops > 4;
         let full = self.used >= self.width || self.delivered + uops.min(4) > self.output;

@@ -17,7 +17,7 @@ use crate::lower::{Facts, LowerError, Lowered, Lowering};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
-pub(crate) use decode::Delay;
+pub(crate) use decode::{Decoders, Delay};
 pub(crate) use loops::{Delivery, Uncached};
 pub(crate) use predecode::WindowCycles;
 

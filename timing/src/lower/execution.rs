@@ -49,11 +49,19 @@ pub(crate) fn execution(
 
 /// The ports of a conditional branch. One that is taken goes where jumps go.
 fn branch_ports(branch: &Instruction, taken: bool, core: &Microarchitecture) -> PortSet {
-    let code = if taken {
-        Code::Jmp_rel8_64
+    if taken {
+        taken_ports(core)
     } else {
-        branch.code()
-    };
+        ports_of(branch.code(), core)
+    }
+}
+
+/// The ports of jumps and of conditional branches that are taken.
+pub(crate) fn taken_ports(core: &Microarchitecture) -> PortSet {
+    ports_of(Code::Jmp_rel8_64, core)
+}
+
+fn ports_of(code: Code, core: &Microarchitecture) -> PortSet {
     let parts = core.forms.get(FormId::new(code, false)).uops;
     parts.parts().first().map_or(core.ports.any, |part| part.0)
 }

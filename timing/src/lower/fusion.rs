@@ -48,7 +48,7 @@ fn keeps_index(instruction: &Instruction, info: &InstructionInfo, parameters: &P
 }
 
 /// Whether some conditional branch would become one micro-operation with `first`.
-pub(super) fn may_fuse(first: &Instruction) -> bool {
+pub(crate) fn may_fuse(first: &Instruction) -> bool {
     let immediate = (0..first.op_count()).any(|op| first.op_kind(op) >= OpKind::Immediate8);
     let memory = (0..first.op_count()).any(|op| first.op_kind(op) == OpKind::Memory);
     let writes_memory = memory && first.op0_kind() == OpKind::Memory;

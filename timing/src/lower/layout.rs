@@ -3,7 +3,7 @@
 use iced_x86::{ConstantOffsets, EncodingKind, Instruction};
 
 /// An instruction as the front end meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Offset in the block.
     pub(crate) start: u32,

@@ -16,15 +16,15 @@ use iced_x86::{
 
 use crate::dependence::{Dependences, NO_VALUE};
 use crate::environment::Environment;
-use crate::forms::{FormId, Role};
+use crate::forms::{Form, FormId, Role};
 use crate::lower::memory::Memory;
 use crate::lower::values::BLOCKED;
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
-pub(crate) use execution::{Pairing, execution};
+pub(crate) use execution::{Pairing, execution, taken_ports};
 pub(crate) use facts::Facts;
-pub(crate) use fusion::{fuse, macro_fuses};
+pub(crate) use fusion::{fuse, macro_fuses, may_fuse};
 pub(crate) use idiom::{Idiom, idiom};
 pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
@@ -406,12 +406,25 @@ impl Lowering {
         carry.loaded |= loaded_register.map_or(0, operands::loads_whole);
         self.memory.instruction(written);
         let decoded = if fused_before { 0 } else { fused.decoded };
-        let several = (decoded > 1).then_some(u8::MAX);
-        let alone = core.parameters.pop_r12_alone
-            && instruction.mnemonic() == Mnemonic::Pop
-            && instruction.op0_register() == Register::R12;
-        let complex = if alone { Some(0) } else { form.complex };
-        (decoded, complex.or(several))
+        (decoded, leaves(instruction, form, decoded, core))
+    }
+}
+
+/// How many of the other decoders an instruction of `decoded` micro-operations leaves to those behind it, if it
+/// needs the first one.
+pub(crate) fn leaves(
+    instruction: &Instruction,
+    form: &Form,
+    decoded: u16,
+    core: &Microarchitecture,
+) -> Option<u8> {
+    let alone = core.parameters.pop_r12_alone
+        && instruction.mnemonic() == Mnemonic::Pop
+        && instruction.op0_register() == Register::R12;
+    match form.complex {
+        _ if alone => Some(0),
+        Some(left) => Some(left),
+        None => (decoded > 1).then_some(u8::MAX),
     }
 }
 

@@ -99,7 +99,7 @@ impl Calendar {
             let now = self.swept;
             let leaving = core::mem::take(&mut self.at(now).leaving);
             self.waiting -= u32::from(leaving);
-            if now % AGE == 0 {
+            if now.is_multiple_of(AGE) {
                 self.age();
             }
         }

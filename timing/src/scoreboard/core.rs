@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use vlbr_cpu::Slots;
 
+use crate::lower::taken_ports;
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::pipeline::Pipeline;
 use crate::scoreboard::calendar::{Calendar, Divider};
@@ -123,6 +124,8 @@ struct Latencies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ports {
     any: u16,
+    /// Of a conditional branch that is taken.
+    taken: u16,
     load: u16,
     store_address: u16,
     store_index: u16,
@@ -139,6 +142,7 @@ impl Scoreboard {
             pipeline,
             ports: Ports {
                 any: core.ports.any.bits(),
+                taken: taken_ports(core).bits(),
                 load: core.ports.load.bits(),
                 store_address: core.ports.store_address.bits(),
                 store_index: core.ports.store_index.bits(),
@@ -249,12 +253,12 @@ impl Scoreboard {
         }
         self.retired = run.len();
         let last = match leave {
-            Leave::Taken => run.len().wrapping_sub(1),
+            Leave::Taken if !run.is_empty() => run.len() - 1,
             _ => usize::MAX,
         };
         let mut executed = self.retire.cycle;
         for (at, inst) in run.iter().enumerate() {
-            executed = self.instruction(program, base + at, inst, at == last);
+            executed = self.instruction(program, base + at, inst, last - at);
             if let Some(time) = self.times.get_mut(at) {
                 *time = self.retire.cycle;
             }
@@ -285,9 +289,9 @@ impl Scoreboard {
         self.front.hold(cycle);
     }
 
-    /// Runs one instruction, number `at` of the program; when it was executed.
+    /// Runs one instruction, number `at` of the program, `left` before a branch that is taken; when it was executed.
     #[inline]
-    fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, taken: bool) -> u64 {
+    fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
         const L: u8 = Shape::LOADS;
         const S: u8 = Shape::STORES;
         const O: u8 = Shape::OPERATES;
@@ -299,7 +303,7 @@ impl Scoreboard {
         const WA: u8 = W | Shape::ADDRESS;
         const WOA: u8 = WO | Shape::ADDRESS;
         if inst.flags.any(Flags::FUSED) {
-            return self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, taken);
+            return self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, left);
         }
         let start = self.deliver_and_issue(program, at, inst);
         if self.stack_offset && inst.flags.any(Flags::READS_RSP) {
@@ -307,16 +311,16 @@ impl Scoreboard {
         }
         // What most instructions are. A memory operand always counts as something written.
         match inst.shape {
-            0 => self.execute::<0>(program, inst, start, taken),
-            O => self.execute::<O>(program, inst, start, taken),
-            W => self.execute::<W>(program, inst, start, taken),
-            WO => self.execute::<WO>(program, inst, start, taken),
-            WL => self.execute::<WL>(program, inst, start, taken),
-            WLO => self.execute::<WLO>(program, inst, start, taken),
-            WS => self.execute::<WS>(program, inst, start, taken),
-            WA => self.execute::<WA>(program, inst, start, taken),
-            WOA => self.execute::<WOA>(program, inst, start, taken),
-            _ => self.execute::<{ Shape::OTHER }>(program, inst, start, taken),
+            0 => self.execute::<0>(program, inst, start, left),
+            O => self.execute::<O>(program, inst, start, left),
+            W => self.execute::<W>(program, inst, start, left),
+            WO => self.execute::<WO>(program, inst, start, left),
+            WL => self.execute::<WL>(program, inst, start, left),
+            WLO => self.execute::<WLO>(program, inst, start, left),
+            WS => self.execute::<WS>(program, inst, start, left),
+            WA => self.execute::<WA>(program, inst, start, left),
+            WOA => self.execute::<WOA>(program, inst, start, left),
+            _ => self.execute::<{ Shape::OTHER }>(program, inst, start, left),
         }
     }
 
@@ -327,7 +331,7 @@ impl Scoreboard {
         program: &Program,
         inst: &Inst,
         start: u64,
-        taken: bool,
+        left: usize,
     ) -> u64 {
         let other = SHAPE == Shape::OTHER;
         let is = |shape: u8, dynamic: bool| SHAPE & shape != 0 || other && dynamic;
@@ -367,7 +371,12 @@ impl Scoreboard {
         }
         if operates {
             let earliest = begin;
-            begin = self.calendar.dispatch::<4>(inst.ports, earliest);
+            // What is fused with the branch goes with it.
+            let ports = match left <= 1 && inst.flags.any(Flags::CONDITIONAL) {
+                true => self.ports.taken,
+                false => inst.ports,
+            };
+            begin = self.calendar.dispatch::<4>(ports, earliest);
             done = done.max(begin + 1);
             if let Some(extra) = extra {
                 done = done.max(self.more_operations(inst, extra, earliest));
@@ -412,7 +421,7 @@ impl Scoreboard {
             Shape::FUSED => 0,
             _ => issued(inst, extra),
         };
-        self.retire_one(issued, done, taken);
+        self.retire_one(issued, done, left == 0);
         if stores {
             self.store(address, inst.address.size, value, data);
         }

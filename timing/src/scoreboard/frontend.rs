@@ -28,13 +28,11 @@ pub(super) struct FrontEnd {
     /// Micro-operations delivered in this cycle, and from how many lines of the uop cache.
     delivered: u32,
     lines: u32,
-    /// Of the decoders: used in this cycle.
-    used: u32,
-    /// Cycle in which the predecoder handed over its last instructions, its window of 16 bytes,
-    /// and instructions of that cycle.
+    /// The decoders take the next instruction in another cycle.
+    breaks: bool,
+    /// Cycle in which the predecoder handed over its last instruction, and whether the next one lies behind it.
     predecoded: u64,
-    fetch: u32,
-    fetched: u32,
+    follows: bool,
     cache: Vec<u32>,
     victim: Vec<u8>,
     sets: u32,
@@ -50,10 +48,9 @@ impl FrontEnd {
             window: NOWHERE,
             delivered: 0,
             lines: 0,
-            used: 0,
+            breaks: true,
             predecoded: 0,
-            fetch: NOWHERE,
-            fetched: 0,
+            follows: false,
             cache: vec![NOWHERE; sets * ways],
             victim: vec![0; sets],
             sets: pipeline.dsb_sets,
@@ -64,7 +61,7 @@ impl FrontEnd {
     /// Fetching goes on elsewhere: after a taken branch, or behind what drained the pipeline.
     pub(super) fn redirect(&mut self) {
         self.window = NOWHERE;
-        self.fetch = NOWHERE;
+        self.follows = false;
         self.predecoded = self.predecoded.max(self.cycle);
     }
 
@@ -73,7 +70,7 @@ impl FrontEnd {
         if cycle > self.cycle {
             self.cycle = cycle;
             self.delivered = FULL;
-            self.used = FULL;
+            self.breaks = true;
         }
     }
 
@@ -126,11 +123,11 @@ impl FrontEnd {
                 // The line was not kept: the decoders take over until the next window.
                 self.path = Path::Decoded;
                 self.cycle += u64::from(pipeline.dsb_switch);
-                self.fetch = NOWHERE;
+                self.follows = false;
                 self.predecoded = self.predecoded.max(self.cycle);
-                self.used = FULL;
+                self.breaks = true;
             }
-            self.decode(inst, uops, parameters, pipeline);
+            self.decode(inst, uops, pipeline);
         }
         self.cycle
     }
@@ -152,11 +149,11 @@ impl FrontEnd {
             (_, Path::Cached) => self.delivered = FULL,
             (Path::Cached, Path::Decoded) => {
                 self.cycle += u64::from(pipeline.dsb_switch);
-                self.fetch = NOWHERE;
+                self.follows = false;
                 self.predecoded = self.predecoded.max(self.cycle);
-                self.used = FULL;
+                self.breaks = true;
             }
-            (Path::Decoded, Path::Decoded) if self.window == NOWHERE => self.used = FULL,
+            (Path::Decoded, Path::Decoded) if self.window == NOWHERE => self.breaks = true,
             (Path::Decoded, Path::Decoded) => {}
         }
         self.path = path;
@@ -179,43 +176,22 @@ impl FrontEnd {
     fn microcode(&mut self, uops: u32, pipeline: &Pipeline) {
         self.cycle += u64::from(pipeline.ms_switch) + u64::from(uops.div_ceil(4));
         self.delivered = FULL;
-        self.used = FULL;
+        self.breaks = true;
     }
 
-    fn decode(&mut self, inst: &Inst, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
-        let fetch = |behind: u8| (inst.window << 1).wrapping_add(u32::from(behind));
-        for fetch in [fetch(inst.fetches & 15), fetch(inst.fetches >> 4)] {
-            if fetch != self.fetch {
-                self.predecoded += 1;
-                self.fetch = fetch;
-                self.fetched = 0;
-            }
-        }
-        if self.fetched == parameters.predecode {
-            self.predecoded += 1;
-            self.fetched = 0;
-        }
-        self.fetched += 1;
-        if inst.flags.any(Flags::LENGTH_CHANGING) {
-            self.predecoded += u64::from(parameters.lcp);
-        }
+    /// Decoders and predecoder: what they take in a cycle follows from the code, from where a block begins on.
+    #[inline(always)]
+    fn decode(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
+        let least = u64::from(!self.follows);
+        self.follows = true;
+        self.predecoded += least.max(inst.predecode.into());
         if uops > 4 {
             self.cycle = self.cycle.max(self.predecoded);
             self.microcode(uops, pipeline);
             return;
         }
-        let full = self.used >= parameters.decoders || self.delivered + uops > parameters.decoded;
-        if full || (inst.flags.any(Flags::COMPLEX) && self.used > 0) {
-            self.cycle += 1;
-            self.used = 0;
-            self.delivered = 0;
-        }
-        if self.predecoded > self.cycle {
-            self.cycle = self.predecoded;
-            self.used = 0;
-            self.delivered = 0;
-        }
-        self.used += 1;
-        self.delivered += uops;
+        let begins = inst.flags.any(Flags::BEGINS_GROUP) | self.breaks;
+        self.breaks = false;
+        self.cycle = (self.cycle + u64::from(begins)).max(self.predecoded);
     }
 }

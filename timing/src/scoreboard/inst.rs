@@ -21,10 +21,10 @@ impl Flags {
     pub(super) const READS_RSP: Self = Self(1 << 1);
     /// Writes RSP as an ordinary operand.
     pub(super) const WRITES_RSP: Self = Self(1 << 2);
-    /// Needs the first decoder.
-    pub(super) const COMPLEX: Self = Self(1 << 3);
-    /// Has a length-changing prefix.
-    pub(super) const LENGTH_CHANGING: Self = Self(1 << 4);
+    /// Is the first one that the decoders take in a cycle, if the block began in another one.
+    pub(super) const BEGINS_GROUP: Self = Self(1 << 3);
+    /// A conditional branch, or what is fused with one.
+    pub(super) const CONDITIONAL: Self = Self(1 << 4);
     /// Fused with the instruction before it.
     pub(super) const FUSED: Self = Self(1 << 5);
     /// Nothing behind it is fetched before it has retired.
@@ -176,8 +176,10 @@ impl Extra {
     /// Whether an [`Inst`] has no room for it.
     pub(super) fn is_needed(&self) -> bool {
         let most = u16::from(MANY) - 1;
-        !(self.inputs.is_empty() && self.outputs.is_empty())
-            || !(self.parts.is_empty() && self.references.is_empty())
+        !self.inputs.is_empty()
+            || !self.outputs.is_empty()
+            || !self.parts.is_empty()
+            || !self.references.is_empty()
             || self.divider > 0
             || self.floor > 0
             || self.decoded.max(self.issued) > most
@@ -192,10 +194,10 @@ pub(super) struct Inst {
     pub(super) effect: Effect,
     /// Index of its [`Extra`], or [`NOTHING`].
     pub(super) extra: u32,
-    /// 32-byte window that it begins in.
+    /// Window of the uop cache that it begins in.
     pub(super) window: u32,
-    /// Windows of 16 bytes that its opcode (low 4 bits) and its last byte (high) are in, counted from `window`.
-    pub(super) fetches: u8,
+    /// Cycles of the predecoder between it and the instruction that lies before it.
+    pub(super) predecode: u8,
     pub(super) inputs: Links<INPUTS>,
     pub(super) outputs: Links<OUTPUTS>,
     /// Ports of its first operation; none if it has no operation.
@@ -215,9 +217,10 @@ pub(super) struct Inst {
     pub(super) entries: u8,
 }
 
-/// A window as it is kept: near windows stay near, and in their sets.
-pub(super) fn window_of(address: u64) -> u32 {
-    let window = address >> 5;
+/// The window of 2 to the power of `shift` bytes that `address` is in, as it is kept: near windows stay near, and
+/// in their sets.
+pub(super) fn window_of(address: u64, shift: u32) -> u32 {
+    let window = address >> shift;
     let high = ((window >> 32) as u32).wrapping_mul(0x9e37_7900);
     (window as u32).wrapping_add(high)
 }
@@ -235,10 +238,16 @@ mod tests {
     fn neighbouring_windows_are_neighbours_and_far_ones_are_not() {
         let (user, kernel) = (0x7fff_f7e0_1020, 0xffff_ffff_8100_1020);
         for address in [0, user, kernel] {
-            assert_eq!(window_of(address + 32), window_of(address).wrapping_add(1));
-            assert_eq!(window_of(address + 31), window_of(address + 31 & !31));
+            assert_eq!(
+                window_of(address + 32, 5),
+                window_of(address, 5).wrapping_add(1)
+            );
+            assert_eq!(
+                window_of(address + 31, 5),
+                window_of((address + 31) & !31, 5)
+            );
         }
-        assert_ne!(window_of(user), window_of(user - (1 << 37)));
-        assert_ne!(window_of(kernel), window_of(kernel & 0xffff_ffff));
+        assert_ne!(window_of(user, 5), window_of(user - (1 << 37), 5));
+        assert_ne!(window_of(kernel, 5), window_of(kernel & 0xffff_ffff, 5));
     }
 }

@@ -11,6 +11,7 @@ mod contents;
 mod core;
 mod frontend;
 mod inst;
+mod predecoder;
 mod program;
 mod slots;
 #[cfg(test)]

@@ -7,12 +7,13 @@ use iced_x86::{
 
 use vlbr_arch::BranchClass;
 
+use crate::bound::{Decoders, Delay};
 use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
-    HighBytes, Idiom, LowerError, MAX_INSTRUCTIONS, Operation, SINK, explicit_memory, fuse, idiom,
-    is_float, is_slow_lea, loads_whole, macro_fuses, prefixes, reads, value_of,
-    vector_load_latency, writes,
+    HighBytes, Idiom, Layout, LowerError, MAX_INSTRUCTIONS, Operation, Pairing, SINK, execution,
+    explicit_memory, fuse, idiom, is_float, is_slow_lea, leaves, loads, loads_whole, macro_fuses,
+    may_fuse, prefixes, reads, value_of, vector_load_latency, writes,
 };
 use crate::microarchitecture::Microarchitecture;
 use crate::scoreboard::contents::effect;
@@ -20,6 +21,7 @@ use crate::scoreboard::inst::{
     Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, Shape,
     window_of,
 };
+use crate::scoreboard::predecoder::Predecoder;
 
 /// A block that the scoreboard can run, or several one behind the other.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +52,8 @@ pub struct Programmer<'a> {
     core: &'a Microarchitecture,
     factory: InstructionInfoFactory,
     dependences: Dependences,
+    /// The block at work: instructions, with the prefix bytes before the opcode and whether one changes the length.
+    block: Vec<(Instruction, u8, bool)>,
 }
 
 fn whole(cycles: f32) -> i16 {
@@ -69,6 +73,7 @@ impl<'a> Programmer<'a> {
             core,
             factory: InstructionInfoFactory::new(),
             dependences: Dependences::default(),
+            block: Vec::new(),
         }
     }
 
@@ -98,40 +103,73 @@ impl<'a> Programmer<'a> {
         bits: u32,
         program: &mut Program,
     ) -> Result<(), LowerError> {
-        let start_length = program.instructions.len();
+        let core = self.core;
+        self.block.clear();
         let mut decoder = Decoder::with_ip(bits, bytes, address, DecoderOptions::NONE);
-        let mut before: Option<Instruction> = None;
         while decoder.can_decode() {
             let start = decoder.position();
             let instruction = decoder.decode();
             if instruction.is_invalid() {
                 return Err(LowerError::Undecodable(start));
             }
-            if program.instructions.len() - start_length == MAX_INSTRUCTIONS {
+            if self.block.len() == MAX_INSTRUCTIONS {
                 return Err(LowerError::TooLong);
             }
             let constants = decoder.get_constant_offsets(&instruction);
             let own = &bytes[start..start + instruction.len()];
             let (before_opcode, length_changing) = prefixes(&instruction, own, &constants);
-            let fused = before.is_some_and(|first| macro_fuses(&first, &instruction));
-            let mut inst = self.instruction(&instruction, fused, program);
-            let window = instruction.ip() >> 5;
-            let fetch = |address: u64| (address >> 4).wrapping_sub(window << 1) as u8;
-            let opcode = instruction.ip().wrapping_add(u64::from(before_opcode));
-            let last = instruction.next_ip().wrapping_sub(1);
-            inst.window = window_of(instruction.ip());
-            inst.fetches = fetch(opcode) & 15 | fetch(last) << 4;
-            let pair = before
-                .filter(|_| fused)
-                .map_or(instruction.ip(), |b| b.ip());
-            let crosses = instruction.flow_control() != FlowControl::Next
-                && pair >> 5 != instruction.next_ip() >> 5;
+            self.block
+                .push((instruction, before_opcode, length_changing));
+        }
+        let mut decoders = Decoders::new(&core.parameters);
+        let mut predecoder = Predecoder::new(address, &core.parameters);
+        let mut fused_behind = false;
+        let windows = core.parameters.uop_cache_window.trailing_zeros();
+        for at in 0..self.block.len() {
+            let (instruction, opcode, length_changing) = self.block[at];
+            let next = self.block.get(at + 1).map(|next| next.0);
+            let fused = fused_behind;
+            let branch = next.filter(|next| macro_fuses(&instruction, next));
+            fused_behind = branch.is_some();
+            let pairing = match &branch {
+                _ if fused => Pairing::Second,
+                Some(branch) => Pairing::First(branch),
+                None => Pairing::Alone,
+            };
+            let (mut inst, leaves) = self.instruction(&instruction, pairing, program);
+            let layout = Layout {
+                start: (instruction.ip() - address) as u32,
+                length: instruction.len() as u8,
+                opcode,
+                length_changing,
+                decoded: inst.decoded.into(),
+                complex: leaves.is_some(),
+                leaves: leaves.unwrap_or(u8::MAX),
+                fusible: may_fuse(&instruction),
+                branch: instruction.flow_control() != FlowControl::Next,
+            };
+            let mut begins = false;
+            if !fused {
+                decoders.take(&layout, |delay| {
+                    begins |= !matches!(delay, Delay::Sequencer(_));
+                });
+            }
+            inst.predecode = predecoder.take(&instruction, &layout);
+            inst.window = window_of(instruction.ip(), windows);
+            // The erratum is about 32 bytes whatever the uop cache has.
+            let pair = match at.checked_sub(1) {
+                Some(before) if fused => self.block[before].0.ip(),
+                _ => instruction.ip(),
+            };
+            let crosses = layout.branch && pair >> 5 != instruction.next_ip() >> 5;
+            let jumps = |instruction: &Instruction| instruction.is_jcc_short_or_near();
+            let conditional = jumps(&instruction) || branch.is_some();
             inst.flags = inst
                 .flags
-                .when(Flags::LENGTH_CHANGING, length_changing)
+                .when(Flags::BEGINS_GROUP, begins)
+                .when(Flags::CONDITIONAL, conditional)
                 .when(Flags::TOUCHES_WINDOW_END, crosses);
             program.instructions.push(inst);
-            before = Some(instruction);
         }
         Ok(())
     }
@@ -139,10 +177,11 @@ impl<'a> Programmer<'a> {
     fn instruction(
         &mut self,
         instruction: &Instruction,
-        fused: bool,
+        pairing: Pairing<'_>,
         program: &mut Program,
-    ) -> Inst {
+    ) -> (Inst, Option<u8>) {
         let core = self.core;
+        let fused = matches!(pairing, Pairing::Second);
         let info = self.factory.info(instruction);
         let form = core.forms.get(FormId::new(
             instruction.code(),
@@ -154,7 +193,7 @@ impl<'a> Programmer<'a> {
         } else {
             info.used_memory()
         };
-        let loads = used.iter().filter(|m| reads(m.access())).count() as u8;
+        let loaded = used.iter().filter(|m| loads(m)).count() as u8;
         let stores = used.iter().filter(|m| writes(m.access())).count() as u8;
         let idiom = idiom(instruction, &core.parameters);
         let stack = instruction.is_stack_instruction()
@@ -163,29 +202,26 @@ impl<'a> Programmer<'a> {
             instruction,
             info,
             form,
-            loads.into(),
+            loaded.into(),
             stores.into(),
             &core.parameters,
         );
 
         let mut extra = Extra::default();
         let (mut ports, mut entries) = (0, 0);
-        if matches!(idiom, Idiom::None | Idiom::Ones) && !fused {
-            let slow = is_slow_lea(instruction);
-            for &(own, count) in form.uops.parts() {
-                let own = if slow { core.ports.slow_lea } else { own }.bits();
-                let mut count = count;
-                if ports == 0 {
-                    ports = own;
-                    count = count.saturating_sub(1);
-                }
-                entries += 1;
-                if count > 0 {
-                    extra.parts.push((own, count));
-                }
+        // Whether a branch is taken is not known here.
+        let own = execution(instruction, form, idiom, pairing, false, core);
+        for &(own, mut count) in own.parts() {
+            if ports == 0 {
+                ports = own.bits();
+                count = count.saturating_sub(1);
+            }
+            entries += 1;
+            if count > 0 {
+                extra.parts.push((own.bits(), count));
             }
         }
-        let entries = entries.min(4) + loads + stores;
+        let entries = entries.min(4) + loaded + stores;
 
         let (effect, mut address) = effect(instruction, info);
         let load = vector_load_latency(instruction, &core.parameters).map_or(0, whole);
@@ -210,7 +246,7 @@ impl<'a> Programmer<'a> {
             form,
             idiom,
             stack,
-            loads: loads > 0,
+            loads: loaded > 0,
             stores: stores > 0,
             slow_lea: is_slow_lea(instruction).then_some(core.parameters.slow_lea),
         };
@@ -243,7 +279,7 @@ impl<'a> Programmer<'a> {
         extra.inputs = inputs.get(INPUTS..).unwrap_or_default().to_vec();
         extra.outputs = outputs.get(OUTPUTS..).unwrap_or_default().to_vec();
 
-        let pure_load = form.uops.parts().is_empty() && stores == 0 && loads > 0;
+        let pure_load = form.uops.parts().is_empty() && stores == 0 && loaded > 0;
         let mut fills = 0;
         if pure_load
             && instruction.op_count() > 0
@@ -267,7 +303,6 @@ impl<'a> Programmer<'a> {
         let flags = self::flags(instruction, info, stack)
             .or(memory)
             .when(Flags::FUSED, fused)
-            .when(Flags::COMPLEX, counts.decoded > 1 || form.complex.is_some())
             .when(Flags::HIGH_BYTE, high.writes_apart());
         let bit = |bit: u8, condition: bool| if condition { bit } else { 0 };
         let shape = if extra.is_needed() || flags.any(Flags::SERIALIZES) {
@@ -275,11 +310,11 @@ impl<'a> Programmer<'a> {
         } else if fused {
             Shape::FUSED
         } else {
-            bit(Shape::LOADS, loads > 0)
+            bit(Shape::LOADS, loaded > 0)
                 | bit(Shape::STORES, stores > 0)
                 | bit(Shape::OPERATES, ports != 0)
                 | bit(Shape::ADDRESS, effect.takes_address())
-                | bit(Shape::WRITES, loads + stores > 0 || effect.changes())
+                | bit(Shape::WRITES, loaded + stores > 0 || effect.changes())
         };
         let small = |count: u16| u8::try_from(count).unwrap_or(MANY);
         let inst = Inst {
@@ -291,7 +326,7 @@ impl<'a> Programmer<'a> {
                 NOTHING
             },
             window: 0,
-            fetches: 0,
+            predecode: 0,
             inputs: Links::of(&inputs, NO_VALUE as u8),
             outputs: Links::of(&outputs, SINK as u8),
             ports,
@@ -304,11 +339,13 @@ impl<'a> Programmer<'a> {
             shape,
             entries,
         };
+        let decoded = extra.decoded;
         if extra.is_needed() {
             program.extras.push(extra);
         }
         program.high.push(high);
-        inst
+        let leaves = leaves(instruction, form, decoded, core);
+        (inst, leaves)
     }
 }
 
@@ -370,7 +407,7 @@ fn reference(memory: &UsedMemory) -> (Address, Flags) {
     let indexed = index != NO_VALUE as u8;
     let near = !indexed && base != NO_VALUE as u8 && memory.displacement() < 2048;
     let flags = Flags::default()
-        .when(Flags::LOADS, reads(memory.access()))
+        .when(Flags::LOADS, loads(memory))
         .when(Flags::STORES, writes(memory.access()))
         .when(Flags::INDEXED, indexed)
         .when(Flags::NEAR, near);
