@@ -44,7 +44,7 @@ pub trait StepClock: Clone + fmt::Debug {
 pub struct Slots {
     /// Took a micro-operation that retired.
     pub retiring: u64,
-    /// Lost to a mispredicted branch.
+    /// Lost to a mispredicted branch, the re-steer of the front end included, which Yasin counts as the front end's.
     pub bad_speculation: u64,
     /// Empty because the front end delivered nothing.
     pub frontend: u64,

@@ -16,6 +16,8 @@ pub struct Pipeline {
     pub idq: u32,
     /// Stores between rename and the cache, at most 256.
     pub store_buffer: u32,
+    /// Loads between rename and retirement, at most 256.
+    pub load_buffer: u32,
     /// Fused micro-operations retired per cycle.
     pub retire: u32,
     /// Cycles from the execution of a mispredicted branch until the front end delivers again.
@@ -49,6 +51,7 @@ pub(crate) fn check_pipeline(pipeline: &Pipeline) -> Result<(), Microarchitectur
         ("scheduler", pipeline.scheduler, 1, 1024),
         ("idq", pipeline.idq, 1, 1024),
         ("store_buffer", pipeline.store_buffer, 1, 256),
+        ("load_buffer", pipeline.load_buffer, 1, 256),
         ("retire", pipeline.retire, 1, 64),
         ("mispredict", pipeline.mispredict, 0, 1000),
         ("resteer", pipeline.resteer, 0, 1000),

@@ -66,20 +66,21 @@ pub(super) fn delivery(
     }
     // What the renamer adds or takes apart is one in the queue.
     let uops: u32 = layout.iter().map(|l| u32::from(l.decoded)).sum();
-    if branch && uops > 0 && uops <= parameters.loop_queue {
-        let copies = (parameters.loop_queue / 2 / uops).clamp(1, COPIES);
-        let cycles = (uops * copies).div_ceil(parameters.issue);
-        return Delivery::Queue {
-            copies,
-            cycles: cycles as f32 / copies as f32,
-        };
-    }
     // Nothing behind a taken branch comes in its cycle.
     let width = parameters.uop_cache;
-    Delivery::Cache(match branch {
+    let cached = match branch {
         true => uops.div_ceil(width) as f32,
         false => uops as f32 / width as f32,
-    })
+    };
+    if branch && uops > 0 && uops <= parameters.loop_queue {
+        let copies = (parameters.loop_queue / 2 / uops).clamp(1, COPIES);
+        let cycles = (uops * copies).div_ceil(parameters.issue) as f32 / copies as f32;
+        // How many copies there are is assumed, so a uop cache that is as fast stays a lower limit.
+        if cycles <= cached {
+            return Delivery::Queue { copies, cycles };
+        }
+    }
+    Delivery::Cache(cached)
 }
 
 fn uncached(layout: &[Layout], limits: Limits, parameters: &Parameters) -> Option<Uncached> {

@@ -26,6 +26,8 @@ const STACK: usize = crate::lower::STACK as usize;
 const RING: usize = 1024;
 /// Stores that are remembered.
 const STORES: usize = 256;
+/// Loads of which it is remembered when they retired.
+const LOADS: usize = 256;
 /// Stores of an instruction that are followed: PUSHA has eight.
 const MOST_STORES: usize = 8;
 
@@ -90,7 +92,10 @@ pub struct Scoreboard {
     stores: u64,
     data_ring: [u64; STORES],
     commit_ring: [u64; STORES],
-    committed: u64,
+    committed: Lane,
+    /// Loads so far, and when the latest retired.
+    loads: u64,
+    load_ring: [u64; LOADS],
     /// What serializes has executed.
     serial: u64,
     /// Retirement of the last taken branch.
@@ -171,7 +176,9 @@ impl Scoreboard {
             stores: 0,
             data_ring: [0; STORES],
             commit_ring: [0; STORES],
-            committed: 0,
+            committed: Lane::default(),
+            loads: 0,
+            load_ring: [0; LOADS],
             serial: 0,
             taken: 0,
             stack_offset: false,
@@ -369,6 +376,10 @@ impl Scoreboard {
         if let Some(extra) = extra {
             begin = self.begin(inst, extra, begin);
         }
+        if other && inst.flags.any(Flags::SERIALIZES) {
+            // All before it is done, and nothing behind it has been fetched.
+            begin = begin.max(self.retire.cycle);
+        }
         if operates {
             let earliest = begin;
             // What is fused with the branch goes with it.
@@ -422,6 +433,10 @@ impl Scoreboard {
             _ => issued(inst, extra),
         };
         self.retire_one(issued, done, left == 0);
+        if loads {
+            self.load_ring[self.loads as usize % LOADS] = self.retire.cycle;
+            self.loads += 1;
+        }
         if stores {
             self.store(address, inst.address.size, value, data);
         }
@@ -548,11 +563,17 @@ impl Scoreboard {
     /// A store retired.
     #[inline]
     fn store(&mut self, place: u64, size: u8, value: u64, data: u64) {
-        // One leaves the store buffer per cycle, in order.
-        self.committed = self.retire.cycle.max(self.committed + 1);
+        // So many leave the store buffer per cycle, in order.
+        if self.retire.cycle > self.committed.cycle {
+            self.committed = Lane {
+                cycle: self.retire.cycle,
+                used: 0,
+            };
+        }
+        self.committed.take(self.parameters.commit);
         let slot = self.stores as usize % STORES;
         self.data_ring[slot] = data;
-        self.commit_ring[slot] = self.committed;
+        self.commit_ring[slot] = self.committed.cycle;
         self.stores += 1;
         self.contents.store(place, size, value, self.stores);
     }
@@ -581,6 +602,11 @@ impl Scoreboard {
         let slot = self.stores.wrapping_sub(buffer) as usize % STORES;
         let commit = self.commit_ring[slot];
         room = room.max(if stores { commit } else { 0 });
+        if inst.flags.any(Flags::LOADS) {
+            let buffer = u64::from(self.pipeline.load_buffer);
+            let slot = self.loads.wrapping_sub(buffer) as usize % LOADS;
+            room = room.max(self.load_ring[slot]);
+        }
         room = room.max(self.calendar.room(inst.entries.into()));
         let cycle = delivered.max(room);
         if cycle > self.issue.cycle {
@@ -692,8 +718,11 @@ impl Scoreboard {
                 }
             }
             Source::Blocked(number) => {
-                if let Some(committed) = self.of_store(number, &self.commit_ring) {
-                    data = data.max(committed + self.latencies.forward_blocked);
+                // One that comes later finds everything in the cache.
+                if let Some(committed) = self.of_store(number, &self.commit_ring)
+                    && cycle < committed
+                {
+                    data = committed + self.latencies.forward_blocked;
                 }
             }
         }

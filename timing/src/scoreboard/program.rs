@@ -212,16 +212,18 @@ impl<'a> Programmer<'a> {
         // Whether a branch is taken is not known here.
         let own = execution(instruction, form, idiom, pairing, false, core);
         for &(own, mut count) in own.parts() {
+            let own_entries = count;
             if ports == 0 {
                 ports = own.bits();
                 count = count.saturating_sub(1);
             }
-            entries += 1;
+            entries += own_entries;
             if count > 0 {
                 extra.parts.push((own.bits(), count));
             }
         }
-        let entries = entries.min(4) + loaded + stores;
+        // Of microcode not all are renamed at once. A store has its address and its data.
+        let entries = entries.min(2 * core.parameters.issue as u16) as u8 + loaded + 2 * stores;
 
         let (effect, mut address) = effect(instruction, info);
         let load = vector_load_latency(instruction, &core.parameters).map_or(0, whole);
