@@ -214,9 +214,9 @@ pub(crate) struct TimingArgs {
     /// The predictor; default: that of the core.
     #[arg(long, value_name = "NAME")]
     pub(crate) predictor: Option<String>,
-    /// Core clocks a microsecond, by which a timing model tells time.
-    #[arg(long, value_name = "N", default_value = "1000")]
-    pub(crate) mhz: NonZeroU32,
+    /// Core clocks a microsecond, by which a timing model tells time [default: 1000].
+    #[arg(long, value_name = "N")]
+    pub(crate) mhz: Option<NonZeroU32>,
     /// Clocks of the TSC (ref-cycles) a microsecond; default: as many as core clocks.
     #[arg(long, value_name = "N")]
     pub(crate) tsc_mhz: Option<NonZeroU32>,
@@ -295,7 +295,7 @@ pub(crate) enum ReplayFormat {
     /// BOLT's pre-aggregated profile, from the samples: perf2bolt --pa makes of it what it makes of
     /// perf-data.
     Bolt,
-    /// BOLT's pre-aggregated profile of the whole trace.
+    /// BOLT's pre-aggregated profile of every branch, without LBR and samples.
     BoltExact,
     /// Folded call stacks for flame graphs (with --call-graph lbr).
     Folded,
@@ -320,7 +320,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) eager: bool,
     /// Edges in the table.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with_all = ["output", "format"])]
     pub(crate) top: usize,
 }
 
@@ -364,7 +364,7 @@ pub(crate) struct StatArgs {
     pub(crate) json_output: bool,
     /// Lines with this separator instead of a table, as perf's: count, unit, event, run time (in ns),
     /// percentage of it.
-    #[arg(short = 'x', long, value_name = "SEP", conflicts_with = "format")]
+    #[arg(short = 'x', long, value_name = "SEP", conflicts_with_all = ["format", "topdown", "branches"])]
     pub(crate) field_separator: Option<String>,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]

@@ -37,8 +37,8 @@ pub(crate) struct BranchesArgs {
     /// Branches in the table of the worst.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub(crate) worst: usize,
-    /// Write the branches for the championship's simulator instead of predicting them.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["predictor", "shared", "warmup", "format"])]
+    /// Write the branches for the championship's simulator instead of predicting them: gzip.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cpu", "predictor", "shared", "warmup", "worst", "format"])]
     pub(crate) cbp: Option<PathBuf>,
     /// Overwrite the output file.
     #[arg(short, long, requires = "cbp")]

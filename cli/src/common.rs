@@ -167,6 +167,19 @@ pub(crate) fn clock(clock: ClockArg) -> Clock {
 
 /// The clock of a replay.
 pub(crate) fn timing(args: &TimingArgs) -> Result<TimingOptions, Box<dyn Error>> {
+    if args.timing == TimingArg::None {
+        for (given, name) in [
+            (args.microarchitecture.is_some(), "--microarchitecture"),
+            (args.mhz.is_some(), "--mhz"),
+            (args.tsc_mhz.is_some(), "--tsc-mhz"),
+        ] {
+            if given {
+                return Err(format!("{name} is of a timing model: --timing chooses one").into());
+            }
+        }
+    }
+    let rates = Rates::default();
+    let core_mhz = args.mhz.unwrap_or(rates.core_mhz);
     Ok(TimingOptions {
         model: match args.timing {
             TimingArg::None => TimingModel::None,
@@ -184,8 +197,8 @@ pub(crate) fn timing(args: &TimingArgs) -> Result<TimingOptions, Box<dyn Error>>
             (None, None) => None,
         },
         rates: Rates {
-            core_mhz: args.mhz,
-            tsc_mhz: args.tsc_mhz.unwrap_or(args.mhz),
+            core_mhz,
+            tsc_mhz: args.tsc_mhz.unwrap_or(core_mhz),
         },
         warmup: args.warmup,
     })

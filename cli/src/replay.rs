@@ -12,11 +12,14 @@ use vlbr_traces::files::is_descriptor;
 use vlbr_traces::perfdata::BranchSampleType;
 use vlbr_traces::vlt::{Scope, Trace};
 
-use crate::args::{DeviceArgs, ReplayArgs, ReplayFormat};
+use crate::args::{DeviceArgs, ReplayArgs, ReplayFormat, TimingArg};
 use crate::common::{self, Outcome, count};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &ReplayArgs) -> Outcome {
+    if args.format == Some(ReplayFormat::BoltExact) {
+        refuse_sampling(&args.device)?;
+    }
     let trace = common::open(&args.file, args.device.salvage)?;
     let mut options = session_options(&trace, &args.device)?;
     options.eager = args.eager;
@@ -79,8 +82,32 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
             vlbr_replay::describe(&session),
             path.display()
         );
+        if let Some(timing) = session.timing() {
+            eprintln!("[ vlbr replay: time by the {timing} ]");
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a profile of every branch leaves out.
+fn refuse_sampling(args: &DeviceArgs) -> Result<(), String> {
+    for (given, name) in [
+        (!args.event.is_empty(), "--event"),
+        (args.count.is_some(), "--count"),
+        (args.freq.is_some(), "--freq"),
+        (args.branch_filter.is_some(), "--branch-filter"),
+        (args.call_graph.is_some(), "--call-graph"),
+        (args.skid.is_some(), "--skid"),
+        (args.timing.timing != TimingArg::None, "--timing"),
+        (args.timing.warmup > 0, "--warmup"),
+    ] {
+        if given {
+            return Err(format!(
+                "bolt-exact has every branch and no samples: without {name}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A BOLT profile is of the first program; names those it leaves out.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use vlbr_cpu::Slots;
 use vlbr_host::perf::parse_branch_filter;
-use vlbr_replay::{BranchMisses, SessionOptions, Stat, ThreadCounts};
+use vlbr_replay::{BranchMisses, SessionOptions, Stat, ThreadCounts, TimingModel};
 use vlbr_traces::perfdata::BranchSampleType;
 
 use crate::args::{StatArgs, TextOrJson};
@@ -20,6 +20,16 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
     options.counters = common::pmu_options(args.pmu.pmu_options.as_deref())?;
     options.clock = common::clock(args.pmu.clock);
     options.timing = common::timing(&args.timing)?;
+    let mut steps = trace.code().steps().iter();
+    if args.branches > 0
+        && options.timing.model != TimingModel::Scoreboard
+        && !steps.any(|step| step.exit.is_mispredicted())
+    {
+        return Err(
+            "--branches: the trace has recorded no misprediction; --timing scoreboard predicts branches"
+                .into(),
+        );
+    }
     options.jobs = args.jobs;
     options.region = region(&trace, args.from.as_deref(), args.to.as_deref())?;
     options.branches = match &args.branch_filter {

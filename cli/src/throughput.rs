@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use vlbr_timing::bound::{BlockModel, Repetition};
-use vlbr_timing::report::{BlockReport, Judged, Row, explain, judge};
+use vlbr_timing::report::{BlockReport, Judged, JudgedRow, Row, explain, judge};
 use vlbr_timing::{Environment, Microarchitecture, microarchitectures};
 use vlbr_traces::export::{ExportError, OutputFile};
 
@@ -62,9 +62,9 @@ pub(crate) struct ThroughputArgs {
     /// Address behind the code; without it the end of the symbol.
     #[arg(long, value_name = "PLACE", requires = "start")]
     pub(crate) stop: Option<String>,
-    /// Rows with the largest errors to show.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    pub(crate) worst: usize,
+    /// Of many measured blocks, rows with the largest errors to show [default: 10].
+    #[arg(long, value_name = "N")]
+    pub(crate) worst: Option<usize>,
     /// Write predictions as hex,cycles.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -85,6 +85,9 @@ struct CoreRow<'c> {
     title: &'c str,
 }
 
+/// Rows with the largest errors, unless asked for.
+const WORST: usize = 10;
+
 /// Predictions of many blocks.
 #[derive(Serialize)]
 struct ManyReport<'r> {
@@ -97,6 +100,9 @@ struct ManyReport<'r> {
     score: Option<ScoreReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     worst: Vec<WorstRow>,
+    /// Without measurements the predictions are the result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    predictions: Vec<PredictedRow>,
 }
 
 /// Agreement with measurements; errors are shares.
@@ -106,7 +112,8 @@ struct ScoreReport {
     mape: f64,
     median: f64,
     signed_median: f64,
-    kendall_tau: f64,
+    /// `None`: no two rows differ in both.
+    kendall_tau: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +121,14 @@ struct WorstRow {
     line: usize,
     measured: f64,
     predicted: f64,
+    binds: &'static str,
+    hex: String,
+}
+
+#[derive(Serialize)]
+struct PredictedRow {
+    line: usize,
+    cycles: f64,
     binds: &'static str,
     hex: String,
 }
@@ -130,7 +145,18 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
         let name = &args.cpu;
         format!("no timing model of {name:?}; vlbr throughput --cpu list shows them")
     })?;
+    if args.jcc_erratum && core.name() != "skylake" {
+        let name = core.name();
+        return Err(
+            format!("--jcc-erratum: {name} does not have it, Skylake to Cascade Lake do").into(),
+        );
+    }
     if let Some(output) = &args.output {
+        if output == Path::new("-") {
+            return Err(
+                "-o needs a file; lines of hex alone give hex,cycles on standard output".into(),
+            );
+        }
         common::replaceable(output, args.force)?;
         if common::same_file(Path::new(input), output) {
             return Err(format!("{}: is the input", output.display()).into());
@@ -151,6 +177,7 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
     model.limit_uop_cache();
     match read {
         Input::Blocks { name, codes } => {
+            measured(args, false)?;
             let mut reports = Vec::new();
             for code in &codes {
                 let report = explain(&mut model, code, repetition)
@@ -164,6 +191,7 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
             show_blocks(&reports, args.format)?;
         }
         Input::Rows { name, rows } => {
+            measured(args, rows[0].cycles.is_some())?;
             let start = Instant::now();
             let judged =
                 judge(&mut model, &rows, repetition).map_err(|error| format!("{name}:{error}"))?;
@@ -175,7 +203,13 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
                     pairs.map(|(row, j)| (row.bytes.as_slice(), j.cycles)),
                 )?;
             }
-            let report = many(&model, repetition, &rows, &judged, args.worst);
+            let report = many(
+                &model,
+                repetition,
+                &rows,
+                &judged,
+                args.worst.unwrap_or(WORST),
+            );
             match args.format {
                 TextOrJson::Json => common::print_json(&report)?,
                 TextOrJson::Text => common::print(&many_text(&report, &rows, &judged, args)?)?,
@@ -184,13 +218,25 @@ pub(crate) fn run(args: &ThroughputArgs) -> Outcome {
             // error is gone.
             let _ = writeln!(
                 io::stderr(),
-                "{} blocks, {:.0} a second on one core",
-                rows.len(),
+                "{}, {:.0} a second on one core",
+                blocks(rows.len()),
                 rows.len() as f64 / seconds
             );
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to tell errors of what was not measured.
+fn measured(args: &ThroughputArgs, is: bool) -> Result<(), String> {
+    match args.worst {
+        Some(_) if !is => Err("--worst: the input has no measured cycles".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn blocks(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "block" } else { "blocks" })
 }
 
 fn list(format: TextOrJson) -> Outcome {
@@ -239,6 +285,16 @@ fn many<'r>(
         binds: judged.rows[at].part.name(),
         hex: hex(&rows[at].bytes),
     };
+    let predicted = |(row, own): (&Row, &JudgedRow)| PredictedRow {
+        line: row.line,
+        cycles: own.cycles,
+        binds: own.part.name(),
+        hex: hex(&row.bytes),
+    };
+    let predictions = match judged.score {
+        Some(_) => Vec::new(),
+        None => rows.iter().zip(&judged.rows).map(predicted).collect(),
+    };
     ManyReport {
         core: model.core().name(),
         basis: model.core().basis.name(),
@@ -257,6 +313,7 @@ fn many<'r>(
             .into_iter()
             .map(worst_row)
             .collect(),
+        predictions,
     }
 }
 
@@ -279,8 +336,16 @@ fn many_text(
     };
     writeln!(
         out,
-        "{} blocks on {} ({}), {}",
-        report.blocks, report.core, report.basis, report.repetition
+        "{} on {} ({}), {}{}",
+        blocks(report.blocks),
+        report.core,
+        report.basis,
+        report.repetition,
+        if args.bhive {
+            ", as BHive's profiler measures"
+        } else {
+            ""
+        }
     )?;
     writeln!(out, "{:<14} {:.2} %", "MAPE", score.mape * 100.0)?;
     writeln!(out, "{:<14} {:.2} %", "median error", score.median * 100.0)?;
@@ -290,7 +355,9 @@ fn many_text(
         "signed median",
         score.signed_median * 100.0
     )?;
-    writeln!(out, "{:<14} {:.4}", "Kendall's tau", score.kendall_tau)?;
+    let tau = score.kendall_tau.map(|tau| format!("{tau:.4}"));
+    let tau = tau.unwrap_or_else(|| "-".to_owned());
+    writeln!(out, "{:<14} {tau}", "Kendall's tau")?;
     if !report.worst.is_empty() {
         writeln!(
             out,

@@ -4,13 +4,13 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::path::Path;
 
-use vlbr_timing::report::{Code, MAX_BYTES, Row, assemble, parse_hex, read_rows};
+use vlbr_timing::report::{Code, MAX_BYTES, Row, assemble, parse_hex, read_rows, unlinked};
 use vlbr_traces::files::{open_regular, read_text};
 use vlbr_traces::symbols::ElfImage;
 
 use crate::throughput::{InputKind, ThroughputArgs};
 
-/// Longest text that is read, in bytes.
+/// Longest text or object file that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 28;
 
 /// Code to look at.
@@ -37,6 +37,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Reads the input that the arguments name.
 pub(crate) fn read(args: &ThroughputArgs, input: &str) -> Result<Input> {
     if input == "-" {
+        if args.start.is_some() {
+            return Err("standard input: --start is for ELF files".into());
+        }
         let mut text = String::new();
         let mut stdin = io::stdin().take(MAX_TEXT + 1);
         stdin
@@ -78,7 +81,7 @@ pub(crate) fn read(args: &ThroughputArgs, input: &str) -> Result<Input> {
             codes: vec![Code::new(bytes)],
         }),
         Err(error) => {
-            Err(format!("{input}: neither a file nor code in hexadecimal: {error}").into())
+            Err(format!("{input:?}: neither a file nor code in hexadecimal: {error}").into())
         }
     }
 }
@@ -146,6 +149,12 @@ fn elf(path: &Path, start: Option<&str>, stop: Option<&str>) -> Result<Input> {
         return Err(format!("{name}: which part? ELF:SYMBOL, or --start and --stop").into());
     };
     let image = ElfImage::open(path)?;
+    if !image.is_x86_64() {
+        return Err(format!("{name}: no 64-bit x86 code").into());
+    }
+    if image.is_relocatable() {
+        return unlinked_code(path, start, stop);
+    }
     let (first, extent) = place(&image, start).map_err(|error| format!("{name}: {error}"))?;
     let length = match (stop, extent) {
         (Some(stop), _) => {
@@ -175,6 +184,27 @@ fn elf(path: &Path, start: Option<&str>, stop: Option<&str>) -> Result<Input> {
                 None => format!("{name}, {start}"),
             }),
         }],
+    })
+}
+
+/// A symbol of an object file.
+fn unlinked_code(path: &Path, symbol: &str, stop: Option<&str>) -> Result<Input> {
+    let name = path.display();
+    if stop.is_some() {
+        return Err(format!("{name}: is not linked: {name}:SYMBOL takes all of a symbol").into());
+    }
+    let mut object = Vec::new();
+    let file = open_regular(path).map_err(|error| format!("{name}: {error}"))?;
+    (file.take(MAX_TEXT + 1).read_to_end(&mut object))
+        .map_err(|error| format!("{name}: {error}"))?;
+    if object.len() as u64 > MAX_TEXT {
+        return Err(format!("{name}: longer than {MAX_TEXT} bytes").into());
+    }
+    let mut code = unlinked(&object, symbol).map_err(|error| format!("{name}: {error}"))?;
+    code.name = Some(format!("{name}, {symbol}"));
+    Ok(Input::Blocks {
+        name: name.to_string(),
+        codes: vec![code],
     })
 }
 

@@ -58,6 +58,19 @@ fn hexadecimal_is_taken_from_the_line_a_file_and_standard_input() {
 }
 
 #[test]
+fn the_example_of_the_documentation_is_what_is_printed() {
+    let page = include_str!("../../docs/throughput.md");
+    let (_, example) = page
+        .split_once("```console\n$ vlbr throughput ")
+        .expect("an example");
+    let (argument, rest) = example.split_once('\n').expect("with output");
+    let (expected, _) = rest.split_once("```").expect("that ends");
+    let folder = tempfile::tempdir().expect("folder");
+    let text = printed(folder.path(), &[argument]);
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
 fn processors_are_called_as_elsewhere() {
     let folder = tempfile::tempdir().expect("folder");
     for (cpu, core) in [("skylake-server", "skylake"), ("HSX", "haswell")] {
@@ -106,6 +119,48 @@ fn a_function_of_an_elf_file_is_a_block() {
         (
             &[program, "--start", "0", "--stop", "ffffffff"],
             "more than",
+        ),
+    ] {
+        let message = refused(folder.path(), arguments);
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn object_files_and_code_of_other_processors_are_told_apart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: &str| folder.path().join(name);
+    let program = fs::read(env!("CARGO_BIN_EXE_vlbr")).expect("read");
+    let mut arm = program[..4096.min(program.len())].to_vec();
+    // Headers that name no sections, of EM_AARCH64.
+    arm[18] = 183;
+    arm[40..48].fill(0);
+    arm[58..64].fill(0);
+    fs::write(path("arm"), arm).expect("written");
+    let message = refused(folder.path(), &["arm:main"]);
+    assert!(message.contains("arm: no 64-bit x86 code"), "{message}");
+    let assembler = |input: &str, output: &str| {
+        fs::write(path("block.s"), input).expect("written");
+        let mut command = Command::new("as");
+        command.args(["--64", "-o", output, "block.s"]);
+        command.current_dir(folder.path()).status()
+    };
+    let text = "nop\n.globl f\nf: imul %rbx, %rax\n.type f,@function\n.size f, .-f\nret\n";
+    match assembler(text, "block.o") {
+        Ok(status) => assert!(status.success()),
+        Err(_) => return eprintln!("skipped: no `as`"),
+    }
+    let report = json(folder.path(), &["block.o:f"]);
+    assert_eq!(report[0]["cycles"], 3.0);
+    assert_eq!(
+        (&report[0]["address"], &report[0]["bytes"]),
+        (&1.into(), &4.into())
+    );
+    for (arguments, reason) in [
+        (&["block.o:g"][..], "block.o: no symbol \"g\" in its code"),
+        (
+            &["block.o", "--start", "f", "--stop", "5"],
+            "block.o: is not linked",
         ),
     ] {
         let message = refused(folder.path(), arguments);
@@ -202,6 +257,22 @@ fn measured_blocks_are_scored_and_predictions_written() {
     fs::write(path("hex.csv"), "480fafc3\n4801d8\n").expect("written");
     let text = printed(folder.path(), &["hex.csv"]);
     assert_eq!(text, "hex,cycles\n480fafc3,3\n4801d8,1\n");
+    let report = json(folder.path(), &["hex.csv"]);
+    let rows = report["predictions"].as_array().expect("predictions");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[1]["hex"], &rows[1]["cycles"]),
+        (&"4801d8".into(), &1.0.into())
+    );
+    assert_eq!(rows[1]["binds"], "dependence");
+    assert_eq!(rows[1]["line"], 2);
+    // One row has no order.
+    fs::write(path("one.csv"), "480fafc3,4\n").expect("written");
+    let report = json(folder.path(), &["one.csv"]);
+    assert!(report["score"]["kendall_tau"].is_null());
+    let text = printed(folder.path(), &["one.csv"]);
+    assert!(text.starts_with("1 block on skylake"), "{text}");
+    assert!(text.contains("Kendall's tau  -\n"), "{text}");
 }
 
 #[test]
@@ -233,6 +304,13 @@ fn bad_lines_are_named_by_file_and_line_and_write_nothing() {
         ),
         (&["90", "--start", "main"], "no such file"),
         (&["/dev/zero"], "not a regular file"),
+        (&["-", "--start", "main"], "--start is for ELF files"),
+        (&["90", "-o", "-"], "-o needs a file"),
+        (&["90", "--worst", "3"], "no measured cycles"),
+        (
+            &["90", "--loop", "--jcc-erratum", "--cpu", "haswell"],
+            "haswell does not have it",
+        ),
     ] {
         let message = refused(folder.path(), arguments);
         assert!(message.contains(reason), "{message}");

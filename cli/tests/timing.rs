@@ -225,3 +225,69 @@ fn a_warm_up_is_not_counted() {
     let left_out = whole - count("5000");
     assert!((5000..5200).contains(&left_out), "{left_out}");
 }
+
+#[test]
+fn options_that_would_change_nothing_are_refused() {
+    let trace = corpus("stepped.vlt");
+    for (arguments, reason) in [
+        (&["stat", "--mhz", "3000"][..], "--mhz is of a timing model"),
+        (
+            &["stat", "--tsc-mhz", "3000"],
+            "--tsc-mhz is of a timing model",
+        ),
+        (
+            &["replay", "-b", "--microarchitecture", "haswell"],
+            "--microarchitecture is of a timing model",
+        ),
+        // Nobody knows of a misprediction: an empty table would say that there was none.
+        (
+            &["stat", "--branches", "3"],
+            "--branches: the trace has recorded no misprediction",
+        ),
+        (
+            &["stat", "--timing", "bound", "--branches", "3"],
+            "--branches: the trace has recorded no misprediction",
+        ),
+        (
+            &["stat", "-x,", "--timing", "scoreboard", "--topdown"],
+            "cannot be used with '--topdown'",
+        ),
+        (
+            &["replay", "--format", "bolt-exact", "--warmup", "100"],
+            "bolt-exact has every branch and no samples: without --warmup",
+        ),
+        (
+            &["replay", "--format", "bolt-exact", "-e", "instructions"],
+            "without --event",
+        ),
+        (
+            &["replay", "-b", "--format", "json", "--top", "3"],
+            "cannot be used with",
+        ),
+        (
+            &["branches", "--cbp", "out.gz", "--cpu", "haswell"],
+            "cannot be used with '--cpu",
+        ),
+        (
+            &["branches", "--cbp", "out.gz", "--worst", "3"],
+            "cannot be used with '--worst",
+        ),
+    ] {
+        let error = refused(&[arguments, &[&trace]].concat());
+        assert!(error.contains(reason), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn what_time_is_made_of_is_told_beside_a_file_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("perf.data");
+    let output = output.to_str().expect("a name");
+    let trace = corpus("stepped.vlt");
+    let run = vlbr(&["replay", &trace, "--timing", "bound", "-b", "-o", output]);
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(
+        said.contains("time by the block bound of skylake"),
+        "{said}"
+    );
+}

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
-use vlbr_cpu::{Code, StepId};
+use vlbr_cpu::StepId;
 use vlbr_traces::vlt::Trace;
 
 use crate::error::ReplayError;
@@ -26,29 +27,26 @@ pub struct BranchMisses {
     pub mpki: f64,
 }
 
-/// How often steps retired, by process and step: with a branch that was predicted, and mispredicted.
+/// How often steps retired, by process and step: with a branch that was predicted, and mispredicted. Each
+/// process has the steps that it ran: there may be many processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepMisses {
-    processes: Vec<Vec<[u64; 2]>>,
+    processes: Vec<FxHashMap<StepId, [u64; 2]>>,
 }
 
 impl StepMisses {
     pub(crate) fn new(trace: &Trace) -> Self {
         Self {
-            processes: vec![Vec::new(); trace.processes().len()],
+            processes: vec![FxHashMap::default(); trace.processes().len()],
         }
     }
 
-    /// The steps of `process`, taken out.
-    pub(crate) fn take(&mut self, process: usize, code: &Code) -> Vec<[u64; 2]> {
-        let mut steps = std::mem::take(&mut self.processes[process]);
-        steps.resize(code.steps().len(), [0; 2]);
-        steps
-    }
-
-    /// Puts back what was taken out.
-    pub(crate) fn put(&mut self, process: usize, steps: Vec<[u64; 2]>) {
-        self.processes[process] = steps;
+    /// Adds how often `step` of `process` retired.
+    pub(crate) fn add(&mut self, process: usize, step: StepId, ran: [u64; 2]) {
+        if ran != [0; 2] {
+            let sum = self.processes[process].entry(step).or_default();
+            *sum = [sum[0] + ran[0], sum[1] + ran[1]];
+        }
     }
 
     /// The `most` branches that were mispredicted most often, then by address, of `instructions`.
@@ -64,9 +62,8 @@ impl StepMisses {
         let code = trace.code();
         let mut branches: BTreeMap<(usize, u64), [u64; 2]> = BTreeMap::new();
         for (process, steps) in self.processes.iter().enumerate() {
-            for (number, ran) in steps.iter().enumerate() {
-                let id = StepId(number as u32);
-                if *ran == [0; 2] || !code.retires_branch(id) {
+            for (&id, ran) in steps {
+                if !code.retires_branch(id) {
                     continue;
                 }
                 let address = code.block_of(id).last_address();

@@ -48,7 +48,7 @@ pub struct Session<'t> {
     ordered: bool,
     pub(crate) timing: TimingOptions,
     pub(crate) tell_branches: bool,
-    model: Model,
+    pub(crate) model: Model,
     /// Largest cycle count that perf hands out, 0 if none.
     cycle_limit: u16,
 }

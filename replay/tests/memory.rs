@@ -3,12 +3,15 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
+use std::rc::Rc;
 
-use vlbr_arch::FarKind;
+use vlbr_arch::{Cycles, FarKind};
 use vlbr_cpu::run::Sample;
+use vlbr_cpu::{Clock, Code, StepClock, StepId, StepTime};
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::Profile;
 use vlbr_replay::{
@@ -181,19 +184,15 @@ fn pieces_give_what_the_device_gives_in_order() {
     }
 }
 
-/// One program, run by many processes, a little of it by each.
-#[test]
-fn an_exact_profile_of_many_processes_is_that_of_each() {
-    const PROCESSES: usize = 1500;
+/// One program, run by many processes, a little of it by each; and as many threads that do not run.
+fn processes(count: usize) -> (Trace, Vec<Vec<StepId>>) {
     let config = SyntheticConfig {
         functions: 400,
         kernel: false,
         ..SyntheticConfig::with_seed(9)
     };
     let mut synthetic = Synthetic::new(&config).unwrap();
-    let runs: Vec<_> = (0..PROCESSES)
-        .map(|_| synthetic.run(0, 200).unwrap())
-        .collect();
+    let runs: Vec<Vec<StepId>> = (0..count).map(|_| synthetic.run(0, 200).unwrap()).collect();
     let meta = Meta {
         engine: "synthetic".into(),
         ..Meta::default()
@@ -207,19 +206,27 @@ fn an_exact_profile_of_many_processes_is_that_of_each() {
             ..Process::default()
         };
         let process = writer.add_process(&process).unwrap();
-        let thread = Thread {
+        let thread = |tid| Thread {
             process,
-            tid: pid,
+            tid,
             vcpu: None,
             name: String::new(),
         };
-        let thread = writer.add_thread(&thread).unwrap();
+        writer.add_thread(&thread(pid + 100_000)).unwrap();
+        let thread = writer.add_thread(&thread(pid)).unwrap();
         let sides = SideStreams::default();
         let chunk = encode_chunk(thread, steps, synthetic.code(), &sides, 3).unwrap();
         writer.write_chunk(&chunk).unwrap();
     }
     let bytes = writer.finish(&[]).unwrap();
     let trace = Trace::from_bytes(bytes, OpenOptions::default()).unwrap();
+    (trace, runs)
+}
+
+#[test]
+fn an_exact_profile_of_many_processes_is_that_of_each() {
+    const PROCESSES: usize = 1500;
+    let (trace, runs) = processes(PROCESSES);
     let region = vlbr_replay::Region::whole();
     let profiles = exact_profile(&trace, region, &mut |_| ()).unwrap();
     assert_eq!(profiles.len(), PROCESSES);
@@ -227,7 +234,7 @@ fn an_exact_profile_of_many_processes_is_that_of_each() {
         let profile = &profiles[&(number as u32)];
         let taken: Vec<_> = steps
             .iter()
-            .filter_map(|&step| synthetic.code().transfer(step))
+            .filter_map(|&step| trace.code().transfer(step))
             .collect();
         assert_eq!(profile.total(), taken.len() as u64, "process {number}");
         let ranges: u64 = profile.ranges.values().sum();
@@ -247,5 +254,90 @@ fn an_exact_profile_of_many_processes_is_that_of_each() {
                 "process {number}: {range:x?}"
             );
         }
+    }
+}
+
+/// A clock that mispredicts every branch and counts how many of it there are, and were at most.
+#[derive(Debug)]
+struct Counted {
+    alive: Rc<[Cell<usize>; 2]>,
+    now: u64,
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        let [now, most] = &*self.alive;
+        now.set(now.get() + 1);
+        most.set(most.get().max(now.get()));
+        Self {
+            alive: Rc::clone(&self.alive),
+            now: self.now,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.alive[0].set(self.alive[0].get() - 1);
+    }
+}
+
+impl StepClock for Counted {
+    fn retire(&mut self, code: &Code, step: StepId) -> StepTime {
+        self.now += 1;
+        StepTime {
+            end: Cycles::new(self.now),
+            mispredicted: code.retires_branch(step),
+        }
+    }
+
+    fn retired_at(&self, _index: u16) -> Cycles {
+        Cycles::new(self.now)
+    }
+}
+
+#[test]
+fn a_thread_has_a_clock_from_its_first_chunk_to_its_last() {
+    let (trace, runs) = processes(300);
+    let clock = Counted {
+        alive: Rc::new([Cell::new(1), Cell::new(1)]),
+        now: 0,
+    };
+    let options = SessionOptions {
+        clock: Clock::Model { predicts: true },
+        tell_branches: true,
+        ..options("skylake", "any,u", "instructions:u")
+    };
+    let session = Session::new(&trace, options).unwrap();
+    let mut digest = Digest::default();
+    let summary = session.run_with(&clock, &mut digest, &mut |_| ()).unwrap();
+    // The one that the others begin as, and that of the thread that runs.
+    assert_eq!(clock.alive[0].get(), 1);
+    assert_eq!(clock.alive[1].get(), 2);
+    assert_eq!(summary.threads.len(), 600);
+    for (pair, steps) in summary.threads.chunks(2).zip(&runs) {
+        assert_eq!(
+            (pair[0].cycles, pair[1].cycles),
+            (Some(0), Some(steps.len() as u64))
+        );
+    }
+    // What each process ran is kept apart.
+    let branches = |steps: &[StepId]| {
+        let branches = steps
+            .iter()
+            .filter(|&&step| trace.code().retires_branch(step));
+        branches.count() as u64
+    };
+    let told = summary
+        .misses
+        .unwrap()
+        .worst(&trace, 1, usize::MAX)
+        .unwrap();
+    for (number, steps) in runs.iter().enumerate() {
+        let own = told
+            .iter()
+            .filter(|branch| branch.pid == 100 + number as u32);
+        let sum: u64 = own.map(|branch| branch.mispredicted).sum();
+        assert_eq!(sum, branches(steps), "process {number}");
     }
 }

@@ -9,8 +9,8 @@ pub struct Score {
     pub mape: f64,
     /// Median of the relative errors.
     pub median: f64,
-    /// Kendall's tau-b.
-    pub tau: f64,
+    /// Kendall's tau-b; `None`: every pair of rows is tied.
+    pub tau: Option<f64>,
     /// Median of the signed relative errors.
     pub signed: f64,
 }
@@ -40,9 +40,9 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Kendall's tau-b in n log n steps: pairs in order less pairs out of order over the geometric
-/// mean of the pairs not tied in either.
+/// mean of the pairs not tied in either. `None`: all are tied in one.
 #[must_use]
-pub fn tau(rows: &[(f64, f64)]) -> f64 {
+pub fn tau(rows: &[(f64, f64)]) -> Option<f64> {
     let mut rows = rows.to_vec();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let pairs = |n: u64| n * n.saturating_sub(1) / 2;
@@ -68,11 +68,11 @@ pub fn tau(rows: &[(f64, f64)]) -> f64 {
     let tied_second = ties(&|a, b| second[a] == second[b], len);
     let apart = (total - tied_first) as f64 * (total - tied_second) as f64;
     if apart == 0.0 {
-        return 0.0;
+        return None;
     }
     let agreeing = total as f64 - tied_first as f64 - tied_second as f64 + tied_both as f64
         - 2.0 * swaps as f64;
-    agreeing / apart.sqrt()
+    Some(agreeing / apart.sqrt())
 }
 
 /// Sorts and counts the pairs that were out of order.
@@ -110,14 +110,18 @@ mod tests {
     fn tau_counts_pairs_and_ties() {
         let rows =
             |p: &[f64], m: &[f64]| p.iter().copied().zip(m.iter().copied()).collect::<Vec<_>>();
-        assert_eq!(tau(&rows(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0])), 1.0);
-        assert_eq!(tau(&rows(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0])), -1.0);
+        assert_eq!(tau(&rows(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0])), Some(1.0));
+        assert_eq!(tau(&rows(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0])), Some(-1.0));
         // Five agree, one disagrees.
-        let t = tau(&rows(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0]));
+        let t = tau(&rows(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0])).unwrap();
         assert!((t - 4.0 / 6.0).abs() < 1e-12, "{t}");
         // One pair is tied in the first, one in the second, four agree.
-        let t = tau(&rows(&[1.0, 1.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 3.0]));
+        let t = tau(&rows(&[1.0, 1.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 3.0])).unwrap();
         assert!((t - 4.0 / 5.0).abs() < 1e-12, "{t}");
+        // Nothing is in order or out of it.
+        for rows in [&[][..], &[(1.0, 2.0)], &[(1.0, 2.0), (1.0, 3.0)]] {
+            assert_eq!(tau(rows), None);
+        }
     }
 
     #[test]

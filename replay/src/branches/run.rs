@@ -48,6 +48,9 @@ pub fn branches(
     let mut sites = Sites::default();
     let mut account = Account::default();
     let mut warmed = vec![0_u64; threads];
+    if options.limit == Some(0) {
+        return BranchReport::new(input, options, 0, &account, &sites);
+    }
     walk(input, &mut sites, progress, |retired, at| {
         let slot = if options.shared { 0 } else { at.thread };
         let prediction = match &retired.branch {

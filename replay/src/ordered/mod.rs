@@ -70,22 +70,40 @@ fn timed<C: StepClock, const TIMED: bool>(
         None => [&session.plan; 2],
     };
     let mut road = Road::<TIMED>::new(session, consumer, plans);
-    // A clock may be large, and threads many.
+    // A clock may be large, and threads many: a thread's is there from its first chunk to its last.
     let mut threads: Vec<Option<Thread<C>>> = trace.threads().iter().map(|_| None).collect();
+    let mut last = vec![None; threads.len()];
+    let chunks = || session.region.chunks(trace.chunks().len());
+    for index in chunks() {
+        last[trace.chunks()[index].thread.0 as usize] = Some(index);
+    }
+    let mut living = 0;
     let mut buffer = ChunkBuffer::default();
-    for index in session.region.chunks(trace.chunks().len()) {
+    for index in chunks() {
         let chunk = trace.decode(index, &mut buffer)?;
         let (start, end) = session.region.steps(index, chunk.ids.len());
         let number = trace.chunks()[index].thread.0 as usize;
-        let thread = threads[number].get_or_insert_with(|| Thread::new(session, clock));
+        let slot = &mut threads[number];
+        if slot.is_none() {
+            living += 1;
+            session.model.check_room(living)?;
+        }
+        let thread = slot.get_or_insert_with(|| Thread::new(session, clock));
         road.begin_chunk(number, index, thread.now)?;
         for position in start..end {
             road.step(thread, chunk.map[chunk.ids.local(position)])?;
         }
-        road.end_chunk(thread)?;
+        road.end_chunk(thread, chunk.map)?;
+        if last[number] == Some(index)
+            && let Some(thread) = slot.take()
+        {
+            road.end_thread(number, thread);
+            living -= 1;
+        }
         progress(road.before());
     }
-    let threads = threads.into_iter();
-    let threads = threads.map(|thread| thread.unwrap_or_else(|| Thread::new(session, clock)));
-    Ok(road.finish(threads.collect()))
+    for number in (0..threads.len()).filter(|&number| last[number].is_none()) {
+        road.end_thread(number, Thread::new(session, clock));
+    }
+    Ok(road.finish())
 }

@@ -40,8 +40,8 @@ pub(super) struct Road<'a, const TIMED: bool> {
     /// What is sampled, if clocks are among it.
     sampled_clocks: Option<Selector>,
     consumer: &'a mut dyn Consumer,
-    /// How often each step of the chunk's process retired, by whether its branch was mispredicted; empty
-    /// if nobody asks.
+    /// How often each step retired in the chunk, by whether its branch was mispredicted; empty if nobody
+    /// asks.
     ran: Vec<[u64; 2]>,
     summary: Summary,
     /// Instructions before the chunk, and of it.
@@ -64,6 +64,10 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         let misses = session
             .tell_branches
             .then(|| StepMisses::new(session.trace));
+        let ran = match misses {
+            Some(_) => vec![[0; 2]; code.steps().len()],
+            None => Vec::new(),
+        };
         let steps = (0..code.steps().len() as u32).map(StepId);
         let clocks: SourceSet = [Source::CoreCycles, Source::ReferenceCycles]
             .into_iter()
@@ -78,9 +82,10 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
             waits: may_wait(session),
             sampled_clocks: session.counting.sampled.filter(has_clocks),
             consumer,
-            ran: Vec::new(),
+            ran,
             summary: Summary {
                 misses,
+                threads: vec![ThreadSummary::default(); session.trace.threads().len()],
                 ..Summary::default()
             },
             before: 0,
@@ -109,47 +114,53 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         now: Cycles,
     ) -> Result<(), ReplayError> {
         self.thread = thread;
-        let process = self.process();
-        if let Some(misses) = &mut self.summary.misses {
-            self.ran = misses.take(process, self.code);
-        }
         self.chunk_start = now;
         self.done = 0;
         let time = self.time(now);
         self.consumer.chunk(chunk, time)
     }
 
+    /// Ends a chunk, which has the steps of `map`.
     pub(super) fn end_chunk<C: StepClock>(
         &mut self,
         thread: &mut Thread<C>,
+        map: &[StepId],
     ) -> Result<(), ReplayError> {
         self.settle(thread)?;
         let process = self.process();
         if let Some(misses) = &mut self.summary.misses {
-            misses.put(process, std::mem::take(&mut self.ran));
+            for &step in map {
+                misses.add(
+                    process,
+                    step,
+                    std::mem::take(&mut self.ran[step.0 as usize]),
+                );
+            }
         }
         self.before += self.done;
         self.clocks_before += thread.now.since(self.chunk_start);
         Ok(())
     }
 
+    /// Sums up thread `number`.
+    pub(super) fn end_thread<C: StepClock>(&mut self, number: usize, mut thread: Thread<C>) {
+        thread.read(self.session);
+        let mut last_stack = Vec::new();
+        self.stack(&thread.cpu, &mut last_stack, &mut Summary::default());
+        let events = self.session.counters.events().len();
+        let (start, slots) = thread.start;
+        let now = thread.clock.slots();
+        self.summary.threads[number] = ThreadSummary {
+            totals: thread.totals,
+            counts: thread.amounts.events[..events].to_vec(),
+            last_stack,
+            cycles: TIMED.then(|| thread.now.since(start)),
+            slots: now.zip(slots).map(|(now, start)| now - start),
+        };
+    }
+
     /// The sums, with those of the threads.
-    pub(super) fn finish<C: StepClock>(mut self, threads: Vec<Thread<C>>) -> Summary {
-        for mut thread in threads {
-            thread.read(self.session);
-            let mut last_stack = Vec::new();
-            self.stack(&thread.cpu, &mut last_stack, &mut Summary::default());
-            let events = self.session.counters.events().len();
-            let (start, slots) = thread.start;
-            let now = thread.clock.slots();
-            self.summary.threads.push(ThreadSummary {
-                totals: thread.totals,
-                counts: thread.amounts.events[..events].to_vec(),
-                last_stack,
-                cycles: TIMED.then(|| thread.now.since(start)),
-                slots: now.zip(slots).map(|(now, start)| now - start),
-            });
-        }
+    pub(super) fn finish(self) -> Summary {
         self.summary
     }
 

@@ -64,6 +64,11 @@ pub struct TimingOptions {
     pub warmup: u64,
 }
 
+/// Bytes of a scoreboard, near enough.
+const SCOREBOARD: u64 = 128 << 10;
+/// Bytes of the clocks of all threads that have begun and not ended.
+const MAX_CLOCKS: u64 = 1 << 30;
+
 /// Why there is no such clock.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -106,6 +111,17 @@ pub enum TimingError {
     /// A block of the trace that the model cannot read.
     #[error("--timing scoreboard: {0}")]
     Lower(#[from] LowerError),
+    /// Too many threads at once.
+    #[error(
+        "{threads} threads run at the same time, each with a clock of {bytes} bytes; together they may take \
+         {MAX_CLOCKS}"
+    )]
+    Threads {
+        /// Threads that have begun and not ended.
+        threads: u64,
+        /// Bytes of each one's clock.
+        bytes: u64,
+    },
     /// Two clocks.
     #[error("a timing model has a clock of its own: --clock and --timing exclude each other")]
     TwoClocks,
@@ -172,6 +188,7 @@ impl TimingOptions {
                 Ok(Model::Scoreboard {
                     core,
                     predictor: predictor.map(|config| config.name.as_str()),
+                    bytes: SCOREBOARD + predictor.map_or(0, PredictorConfig::bytes),
                     programs: Box::new(StepPrograms::new(core, code, &mispredicts)?),
                 })
             }
@@ -207,11 +224,24 @@ pub(crate) enum Model {
     Scoreboard {
         core: &'static Microarchitecture,
         predictor: Option<&'static str>,
+        /// Bytes of a thread's clock.
+        bytes: u64,
         programs: Box<StepPrograms>,
     },
 }
 
 impl Model {
+    /// Whether the clocks of so many `threads` may be held at once.
+    pub(crate) fn check_room(&self, threads: u64) -> Result<(), TimingError> {
+        match self {
+            Self::Scoreboard { bytes, .. } if threads.saturating_mul(*bytes) > MAX_CLOCKS => {
+                let bytes = *bytes;
+                Err(TimingError::Threads { threads, bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// In words, for people who keep results: model, core, and what makes time of clocks.
     pub(crate) fn describe(&self, rates: Rates) -> Option<String> {
         let model = match self {
@@ -239,5 +269,33 @@ impl Model {
             }
         };
         Some(format!("{model}; {rates}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scoreboards_of_too_many_threads_at_once_are_refused() {
+        let profile = Profile::named("skylake").unwrap();
+        let model = |model| {
+            let options = TimingOptions {
+                model,
+                ..TimingOptions::default()
+            };
+            options.model(profile, &Code::default()).unwrap()
+        };
+        let scoreboard = model(TimingModel::Scoreboard);
+        assert_eq!(scoreboard.check_room(1000), Ok(()));
+        let error = scoreboard.check_room(100_000).unwrap_err();
+        assert!(matches!(
+            error,
+            TimingError::Threads {
+                threads: 100_000,
+                ..
+            }
+        ));
+        assert_eq!(model(TimingModel::Bound).check_room(u64::MAX), Ok(()));
     }
 }

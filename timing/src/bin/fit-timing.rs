@@ -134,7 +134,8 @@ fn print(name: &str, predicted: &[f64], measured: &[f64]) {
         "{name:30} {rows:6} blocks  MAPE {:5.2} %  median {:5.2} %  tau {tau:.4}  signed {:+.2} %",
         mape * 100.0,
         median * 100.0,
-        signed * 100.0
+        signed * 100.0,
+        tau = tau.unwrap_or(f64::NAN)
     );
 }
 

@@ -17,6 +17,8 @@ const ASSEMBLER: &str = "as";
 const MAX_TEXT: usize = 1 << 20;
 /// Bytes of the object file at most.
 const MAX_OBJECT: u64 = 16 << 20;
+/// Bytes of its messages at most.
+const MAX_MESSAGES: u64 = 1 << 20;
 /// The assembler is stopped after this.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Regions of one text at most.
@@ -41,17 +43,20 @@ pub enum AssembleError {
     /// It refuses the text.
     #[error("line {line}: {message}")]
     Refused {
-        /// Line of the text, from 1 on; 0 if the assembler names none.
+        /// Line of the text, from 1 on.
         line: usize,
         /// What it says.
         message: String,
     },
+    /// It fails and names no line.
+    #[error("the assembler failed: {0}")]
+    Failed(String),
     /// It takes too long.
     #[error("the assembler takes longer than {} seconds", PATIENCE.as_secs())]
     Slow,
-    /// The object file is too large.
-    #[error("the object file has more than {MAX_OBJECT} bytes")]
-    Large,
+    /// It writes too much.
+    #[error("the assembler writes more than {0} bytes")]
+    Large(u64),
     /// The object file cannot be read.
     #[error("object file: {0}")]
     Object(String),
@@ -110,24 +115,39 @@ fn assemble_with(assembler: &str, text: &str) -> Result<Vec<Code>, AssembleError
             io::ErrorKind::NotFound => AssembleError::Missing,
             _ => AssembleError::Run(error),
         })?;
-    let status = wait(&mut child)?;
+    let status = wait(
+        &mut child,
+        &[(&object, MAX_OBJECT), (&messages, MAX_MESSAGES)],
+    )?;
     if !status.success() {
-        return Err(refused(&read(&messages, 1 << 16)?));
+        return Err(refused(&read(&messages, MAX_MESSAGES)?, status));
     }
     codes(&read(&object, MAX_OBJECT)?, &regions)
 }
 
-fn wait(child: &mut std::process::Child) -> Result<ExitStatus, AssembleError> {
+/// Waits for the assembler, which is stopped if it takes too long or writes files longer than they may be.
+fn wait(
+    child: &mut std::process::Child,
+    files: &[(&Path, u64)],
+) -> Result<ExitStatus, AssembleError> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().map_err(AssembleError::Run)? {
             return Ok(status);
         }
-        if start.elapsed() > PATIENCE {
+        // A file that is not there yet has no length.
+        let long = |&&(path, most): &&(&Path, u64)| {
+            std::fs::metadata(path).is_ok_and(|file| file.len() > most)
+        };
+        let error = match files.iter().find(long) {
+            Some((_, most)) => Some(AssembleError::Large(*most)),
+            None => (start.elapsed() > PATIENCE).then_some(AssembleError::Slow),
+        };
+        if let Some(error) = error {
             // It may have ended meanwhile.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(AssembleError::Slow);
+            return Err(error);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -138,23 +158,26 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AssembleError> {
     let file = File::open(path).map_err(AssembleError::Run)?;
     (file.take(limit + 1).read_to_end(&mut bytes)).map_err(AssembleError::Run)?;
     if bytes.len() as u64 > limit {
-        return Err(AssembleError::Large);
+        return Err(AssembleError::Large(limit));
     }
     Ok(bytes)
 }
 
 /// The first error among `FILE:LINE: Error: MESSAGE`.
-fn refused(messages: &[u8]) -> AssembleError {
+fn refused(messages: &[u8], status: ExitStatus) -> AssembleError {
     let text = String::from_utf8_lossy(messages);
-    let found = text.lines().find_map(|line| {
-        let (place, message) = line.split_once(": Error: ")?;
-        Some((place.rsplit(':').next()?.parse().ok()?, message.to_owned()))
-    });
-    let (line, message) = found.unwrap_or_else(|| {
-        let last = text.lines().last().unwrap_or("the assembler failed");
-        (0, last.to_owned())
-    });
-    AssembleError::Refused { line, message }
+    let error = |line: &str| {
+        let (place, message) =
+            (line.split_once(": Error: ")).or_else(|| line.split_once(": Fatal error: "))?;
+        let line = place.rsplit(':').next()?.parse().ok()?;
+        let message = message.to_owned();
+        Some(AssembleError::Refused { line, message })
+    };
+    let found = text.lines().find_map(error);
+    found.unwrap_or_else(|| match text.lines().last() {
+        Some(last) => AssembleError::Failed(last.to_owned()),
+        None => AssembleError::Failed(status.to_string()),
+    })
 }
 
 /// Turns markers of regions into labels, line by line.
@@ -293,9 +316,55 @@ mod tests {
                 assert!(message.starts_with(error), "{message}");
             }
         }
+        if let Some(result) = assembled(".macro again\nagain\n.endm\nagain\n") {
+            let message = result.expect_err("endless").to_string();
+            assert!(message.contains("nested"), "{message}");
+        }
         let missing = assemble_with("vlbr-no-such-assembler", "nop\n");
         assert!(matches!(missing, Err(AssembleError::Missing)));
         let long = "#".repeat(MAX_TEXT + 1);
         assert!(matches!(assemble(&long), Err(AssembleError::TooLong)));
+    }
+
+    /// An assembler that does what a shell script says.
+    fn scripted(script: &str) -> Result<Vec<Code>, AssembleError> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("as");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("executable");
+        let path = path.to_str().expect("a name");
+        loop {
+            match assemble_with(path, "nop\n") {
+                // Another test began a process while the script was open for writing.
+                Err(AssembleError::Run(error))
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                result => return result,
+            }
+        }
+    }
+
+    #[test]
+    fn an_assembler_that_fails_or_writes_without_end_is_told_and_stopped() {
+        let start = Instant::now();
+        for (script, error) in [
+            ("exit 3", "the assembler failed: exit status: 3"),
+            ("kill -9 $$", "the assembler failed: signal: 9"),
+            ("echo no room >&2; exit 1", "the assembler failed: no room"),
+            (
+                "exec yes >&2",
+                "the assembler writes more than 1048576 bytes",
+            ),
+            (
+                "exec yes >$3",
+                "the assembler writes more than 16777216 bytes",
+            ),
+            ("echo x >$3", "object file: "),
+        ] {
+            let message = scripted(script).expect_err(script).to_string();
+            assert!(message.starts_with(error), "{script}: {message}");
+        }
+        assert!(start.elapsed() < PATIENCE, "stopped before it is too late");
     }
 }

@@ -23,6 +23,7 @@ mod pressure;
 mod reason;
 mod rows;
 mod text;
+mod unlinked;
 mod values;
 
 pub use assemble::{AssembleError, Region, assemble};
@@ -30,6 +31,7 @@ pub use block::{BlockReport, BoundRow, ChainRow, Code, InstructionRow, Marker, P
 pub use hex::{HexError, MAX_BYTES, parse_hex};
 pub use judge::{Judged, JudgedRow, NoBlock, judge};
 pub use rows::{MAX_ROWS, Row, RowError, RowReason, read_rows};
+pub use unlinked::{UnlinkedError, unlinked};
 
 #[cfg(test)]
 mod tests;

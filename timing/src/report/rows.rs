@@ -4,6 +4,10 @@ use super::hex::{HexError, parse_hex};
 
 /// Lines of blocks at most.
 pub const MAX_ROWS: usize = 1 << 22;
+/// Fewest and most measured cycles of an iteration. Rounded measurements of one instruction are above the
+/// one, a second is below the other.
+const LEAST: f64 = 0.001;
+const MOST: f64 = 1e10;
 
 /// A block out of a file of many.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +40,8 @@ pub enum RowReason {
     /// The code is not in hexadecimal.
     #[error(transparent)]
     Hex(#[from] HexError),
-    /// A number that is none, negative or not finite.
-    #[error("{0:?} is no number of cycles")]
+    /// A number that is none, or no time that a block can take: errors are relative to it.
+    #[error("{0:?} is no number of cycles from {LEAST} to {MOST}")]
     Cycles(String),
     /// Some lines have cycles and some have none.
     #[error("this line has cycles and those before have none, or the other way round")]
@@ -50,14 +54,15 @@ pub enum RowReason {
     Empty,
 }
 
-/// Reads lines of `hex,cycles`, or of `hex` alone. The first may hold column names; empty lines and
-/// those that begin with `#` are left out.
+/// Reads lines of `hex,cycles`, or of `hex` alone. The first may hold column names, behind a byte order
+/// mark as spreadsheets write it; empty lines and those that begin with `#` are left out.
 ///
 /// # Errors
 /// The first line of another form.
 pub fn read_rows(text: &str) -> Result<Vec<Row>, RowError> {
     let mut rows: Vec<Row> = Vec::new();
     let mut last = 1;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.trim();
         last = line;
@@ -102,7 +107,7 @@ fn read_line(line: &str) -> Result<(Vec<u8>, Option<f64>), RowReason> {
     let bytes = parse_hex(columns.next().unwrap_or_default())?;
     let cycles = columns.next().map(|text| {
         let number = text.parse().ok();
-        let number = number.filter(|c: &f64| c.is_finite() && *c >= 0.0);
+        let number = number.filter(|c: &f64| (LEAST..=MOST).contains(c));
         number.ok_or_else(|| RowReason::Cycles(text.chars().take(40).collect()))
     });
     if columns.next().is_some() {
@@ -122,6 +127,8 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!((rows[0].line, rows[0].cycles), (2, Some(1.5)));
         assert_eq!((rows[1].line, rows[1].cycles), (5, Some(0.25)));
+        let rows = read_rows("\u{feff}hex,cycles\r\n90,1\r\n").unwrap();
+        assert_eq!((rows.len(), rows[0].cycles), (1, Some(1.0)));
         let rows = read_rows("48 01 d8\n90").unwrap();
         assert_eq!(rows[0].bytes, [0x48, 0x01, 0xd8]);
         assert_eq!(rows[1].cycles, None);
@@ -135,6 +142,10 @@ mod tests {
             ("90\nxy", "2: character 1 is no hexadecimal digit"),
             ("90,1\n90", "2: this line has cycles"),
             ("90,-1", "1: \"-1\" is no number"),
+            // Relative to these an error is infinite.
+            ("90,0", "1: \"0\" is no number of cycles from 0.001"),
+            ("90,1e-308", "1: \"1e-308\" is no number"),
+            ("90,1e300", "1: \"1e300\" is no number"),
             ("90,nan", "1: \"nan\" is no number"),
             ("90,1,2", "1: expected hex or hex,cycles"),
             ("hex,cycles\n9,1", "2: half a byte"),
@@ -156,7 +167,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             rows in proptest::collection::vec(
-                (proptest::collection::vec(any::<u8>(), 1..40), 0.0..1e6), 1..20)
+                (proptest::collection::vec(any::<u8>(), 1..40), 0.001..1e6), 1..20)
         ) {
             let mut text = String::from("hex,cycles\n");
             for (bytes, cycles) in &rows {

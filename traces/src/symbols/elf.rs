@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use object::read::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
-use object::{ObjectKind, SectionKind, SymbolKind};
+use object::{Architecture, ObjectKind, SectionKind, SymbolKind};
 
 use super::error::SymbolError;
 use super::table::{Binding, Symbol, SymbolTable, SymbolTableBuilder};
@@ -49,6 +49,8 @@ impl ElfSegment {
 pub struct ElfImage {
     path: PathBuf,
     build_id: Option<Vec<u8>>,
+    x86_64: bool,
+    relocatable: bool,
     position_independent: bool,
     entry: u64,
     segments: Vec<ElfSegment>,
@@ -91,6 +93,11 @@ impl ElfImage {
         Ok(Self {
             path: path.into(),
             build_id,
+            x86_64: matches!(
+                file.architecture(),
+                Architecture::X86_64 | Architecture::X86_64_X32
+            ),
+            relocatable: file.kind() == ObjectKind::Relocatable,
             position_independent: file.kind() == ObjectKind::Dynamic,
             entry: file.entry(),
             segments,
@@ -108,6 +115,18 @@ impl ElfImage {
     #[must_use]
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()
+    }
+
+    /// EM_X86_64: its code is 64-bit code of x86.
+    #[must_use]
+    pub const fn is_x86_64(&self) -> bool {
+        self.x86_64
+    }
+
+    /// ET_REL: an object file that is not linked yet, whose addresses are those within sections.
+    #[must_use]
+    pub const fn is_relocatable(&self) -> bool {
+        self.relocatable
     }
 
     /// ET_DYN: a position-independent executable or a library, loaded anywhere.
@@ -170,6 +189,8 @@ impl ElfImage {
         Self {
             path: file.path.clone(),
             build_id: (!file.build_id.is_empty()).then(|| file.build_id.clone()),
+            x86_64: true,
+            relocatable: false,
             position_independent: false,
             entry: 0,
             segments: segments.collect(),
