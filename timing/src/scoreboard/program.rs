@@ -138,7 +138,7 @@ impl<'a> Programmer<'a> {
             };
             let (mut inst, leaves) = self.instruction(&instruction, pairing, program);
             let layout = Layout {
-                start: (instruction.ip() - address) as u32,
+                start: instruction.ip().wrapping_sub(address) as u32,
                 length: instruction.len() as u8,
                 opcode,
                 length_changing,
