@@ -55,10 +55,11 @@ pub fn export_cbp(
 }
 
 /// Where a branch is put. Calls return to the address behind their four bytes, which is that of the
-/// instruction behind the call. A taken branch must not lead there, for the simulator takes one that does for
-/// one that was not taken: then its address alone counts.
+/// instruction behind the call. A taken conditional branch must not lead there, for the simulator takes one
+/// that does for one that was not taken: then its address alone counts.
 fn place(branch: &Branch) -> u64 {
-    if branch.taken && branch.target == branch.fallthrough {
+    let conditional = branch.kind == BranchKind::Conditional;
+    if conditional && branch.taken && branch.target == branch.fallthrough {
         branch.address << SHIFT
     } else {
         (branch.fallthrough << SHIFT).wrapping_sub(LENGTH)
