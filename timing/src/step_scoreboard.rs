@@ -20,6 +20,9 @@ pub enum Mispredicts {
     Predicted(PredictorConfig),
 }
 
+/// NOP.
+const NOP: u8 = 0x90;
+
 /// A step as the clock needs it.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
@@ -41,13 +44,17 @@ pub struct StepPrograms {
     steps: Arc<[Prepared]>,
     start: Scoreboard,
     predictor: Option<Predictor>,
+    guessed: usize,
 }
 
 impl StepPrograms {
     /// The steps of `code` on `core`.
     ///
     /// # Errors
-    /// A block that cannot be lowered.
+    /// A block that is too long.
+    ///
+    /// # Panics
+    /// A predictor that [`PredictorConfig::check`] does not pass.
     pub fn new(
         core: &Microarchitecture,
         code: &Code,
@@ -57,11 +64,22 @@ impl StepPrograms {
         // One program for all blocks: what the hot loop reads lies together.
         let mut program = Program::default();
         let mut starts = Vec::with_capacity(code.blocks().len());
+        let mut guessed = 0;
         for block in code.blocks() {
             let mode = block.mode();
             let address = block.address().wrapping_add(mode.cs_base);
-            starts.push(program.len());
-            programmer.append(block.bytes(), address, mode.code_size.bits(), &mut program)?;
+            let start = program.len();
+            starts.push(start);
+            let bits = mode.code_size.bits();
+            let appended = programmer.append(block.bytes(), address, bits, &mut program);
+            if let Err(LowerError::Undecodable(_)) = appended {
+                // As many instructions of one micro-operation, as the block bound has it.
+                guessed += 1;
+                let nops = vec![NOP; block.lengths().len()];
+                programmer.append(&nops, address, 64, &mut program)?;
+            } else {
+                appended?;
+            }
         }
         let steps = code.steps().iter().enumerate().map(|(number, step)| {
             let block = code.block(step.block);
@@ -83,7 +101,14 @@ impl StepPrograms {
             steps: steps.collect(),
             start: Scoreboard::new(core),
             predictor,
+            guessed,
         })
+    }
+
+    /// Blocks with an instruction that the decoder does not know, which stand as as many NOPs.
+    #[must_use]
+    pub const fn guessed(&self) -> usize {
+        self.guessed
     }
 
     /// The clock of a thread at its start.
@@ -97,6 +122,7 @@ impl StepPrograms {
             before: 0,
             end: 0,
             transferred: 0,
+            retired: 0,
         }
     }
 }
@@ -150,6 +176,8 @@ pub struct ScoreboardClock {
     end: u64,
     /// End of the last step that made a transfer.
     transferred: u64,
+    /// Instructions of the last step, all of which retired by its end; 0 if an event left it.
+    retired: u16,
 }
 
 impl ScoreboardClock {
@@ -171,6 +199,10 @@ impl StepClock for ScoreboardClock {
             .retire_range(&self.program, range, prepared.leave);
         self.before = self.end;
         self.end = self.end.max(done.retired);
+        self.retired = match prepared.leave {
+            Leave::Event => 0,
+            _ => prepared.retired,
+        };
         if prepared.transfers {
             // An event transfers too, which the scoreboard does not know as a branch.
             self.end = self.end.max(self.transferred + 1);
@@ -195,6 +227,10 @@ impl StepClock for ScoreboardClock {
     }
 
     fn retired_at(&self, index: u16) -> Cycles {
+        if index.checked_add(1) == Some(self.retired) {
+            // A transfer that waited for the one before it.
+            return Cycles::new(self.end);
+        }
         let time = self.board.times().get(usize::from(index));
         let retired = time.copied().unwrap_or(self.end);
         Cycles::new(retired.clamp(self.before, self.end))

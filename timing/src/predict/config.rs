@@ -1,6 +1,7 @@
 //! Predictors as data.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use vlbr_data::{Named, parse_toml};
 
 use super::corrector::CORRECTOR_TABLES;
@@ -57,9 +58,18 @@ pub struct PredictorConfig {
 #[serde(deny_unknown_fields)]
 pub struct PathConfig {
     /// Bits of the address of the branch's last byte.
+    #[serde(deserialize_with = "sixteen")]
     pub branch: [i8; 16],
     /// Bits of the target.
+    #[serde(deserialize_with = "sixteen")]
     pub target: [i8; 16],
+}
+
+/// An array as it is written: the rest of a longer one is not left out.
+fn sixteen<'de, D: Deserializer<'de>>(from: D) -> Result<[i8; 16], D::Error> {
+    let bits = Vec::<i8>::deserialize(from)?;
+    bits.try_into()
+        .map_err(|bits: Vec<i8>| D::Error::invalid_length(bits.len(), &"16 bits"))
 }
 
 /// How conditional branches are predicted.
@@ -212,6 +222,9 @@ impl PredictorConfig {
     /// # Errors
     /// The first size that is not supported.
     pub fn check(&self) -> Result<(), PredictorError> {
+        if self.name.is_empty() || self.name.chars().any(char::is_control) {
+            return Err(PredictorError::Name(self.name.clone()));
+        }
         for (part, bits) in [
             ("path.branch", self.path.branch),
             ("path.target", self.path.target),

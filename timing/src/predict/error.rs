@@ -9,6 +9,9 @@ pub enum PredictorError {
     /// Text that cannot be read.
     #[error(transparent)]
     Toml(#[from] TomlError),
+    /// A name that is empty, or cannot be printed.
+    #[error("name: {0:?} is empty or has control characters")]
+    Name(String),
     /// A size that indexes by bits of an address.
     #[error("{part}: {size} is no power of two")]
     PowerOfTwo {

@@ -279,6 +279,10 @@ fn what_makes_no_predictor_is_refused_by_name() {
         assert_eq!(PredictorConfig::from_toml(&text), Err(error.clone()));
         error.to_string()
     };
+    // TOML has lists of any length.
+    let longer = text.replacen("branch = [", "branch = [0, ", 1);
+    let error = PredictorConfig::from_toml(&longer).expect_err("17 bits");
+    assert!(error.to_string().contains("invalid length 17"), "{error}");
     fn tage(config: &mut PredictorConfig) -> &mut TageConfig {
         match &mut config.direction {
             DirectionConfig::Tage(tage) => tage,
@@ -295,6 +299,10 @@ fn what_makes_no_predictor_is_refused_by_name() {
             "path.target: 64 is no bit of an address",
         ),
         (&|c| c.btb.sets = 0, "btb.sets: 0 is no power of two"),
+        (
+            &|c| c.name = "a\u{1b}[31m".into(),
+            "name: \"a\\u{1b}[31m\" is empty or has control characters",
+        ),
         (&|c| c.btb.ways = 0, "btb.ways: 0 is not in 1 to 16"),
         (
             &|c| c.return_stack.entries = u32::MAX,
