@@ -71,6 +71,19 @@ pub fn microarchitectures() -> &'static Catalog<Microarchitecture, Microarchitec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::predict::predictors;
+
+    #[test]
+    fn every_name_of_a_core_names_its_predictor() {
+        for core in microarchitectures().all() {
+            for alias in core.aliases() {
+                let found = predictors()
+                    .named(alias)
+                    .map(|predictor| predictor.name.as_str());
+                assert_eq!(found, Some(core.name()), "{alias}");
+            }
+        }
+    }
 
     #[test]
     fn the_built_in_data_can_be_read() {

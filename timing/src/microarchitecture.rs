@@ -53,6 +53,8 @@ pub struct Parameters {
     pub slow_lea_ports: String,
     /// Latency of such an LEA.
     pub slow_lea: f32,
+    /// The same if the index is multiplied.
+    pub slow_lea_scaled: f32,
     /// Load to use, general-purpose register.
     pub load: f32,
     /// The same if the address is a small displacement to a base that was loaded.
@@ -65,6 +67,8 @@ pub struct Parameters {
     pub forward: f32,
     /// From a store leaving the store buffer to a load that spans more than it.
     pub forward_blocked: f32,
+    /// Floating-point numbers have a divider of their own.
+    pub float_divider: bool,
     /// Moves between general-purpose registers may be eliminated.
     pub eliminate: bool,
     /// The same for vector registers.
@@ -77,6 +81,8 @@ pub struct Parameters {
     pub commit: u32,
     /// Cycles that a locked instruction takes.
     pub lock: f32,
+    /// Cycles that a repeated string instruction takes at least, whatever its count.
+    pub rep: f32,
     /// Cycles that the first use of a page costs.
     pub page: f32,
     /// What a counter reads over unrolled code less the bound.

@@ -55,7 +55,7 @@ fn compared() -> Option<Comparison> {
 
 fn within(name: &str, medians: &Medians, share: f64) {
     let (recorded, computed) = medians.medians();
-    let error = (f64::from(computed) / f64::from(recorded) - 1.0).abs();
+    let error = (computed as f64 / recorded as f64 - 1.0).abs();
     assert!(
         error <= share,
         "{name}: recorded {recorded}, computed {computed}"

@@ -13,7 +13,7 @@ use iced_x86::Instruction;
 use crate::chain::{Step, slowest_cycle};
 use crate::dependence::Work;
 use crate::environment::Environment;
-use crate::lower::{Facts, LowerError, Lowered, Lowering};
+use crate::lower::{Facts, LowerError, Lowered, Lowering, Place};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
@@ -156,8 +156,8 @@ pub struct BlockModel<'a> {
     windows: predecode::Windows,
     unions: Vec<PortSet>,
     work: Work,
-    /// Where a loop begins in its window of the uop cache.
-    start: u32,
+    /// Where loops begin.
+    address: Option<u64>,
     /// Loops that the uop cache cannot hold come from the decoders.
     limited: bool,
 }
@@ -172,7 +172,7 @@ impl<'a> BlockModel<'a> {
             windows: predecode::Windows::default(),
             unions: Vec::new(),
             work: Work::default(),
-            start: 0,
+            address: None,
             limited: false,
         }
     }
@@ -185,15 +185,24 @@ impl<'a> BlockModel<'a> {
 
     fn limits(&self) -> Option<loops::Limits> {
         self.limited.then_some(loops::Limits {
-            start: self.start,
+            start: (self.address.unwrap_or(0) % u64::from(self.core.parameters.uop_cache_window))
+                as u32,
             erratum: self.core.pipeline.jcc_erratum,
         })
     }
 
     /// Says where the loops to come lie: which instructions share a window of the uop cache follows from
-    /// it. Without it they begin at a window.
+    /// it, and which do not fuse because a cache line ends between them. Without it they begin at a window.
     pub fn begin_at(&mut self, address: u64) {
-        self.start = (address % u64::from(self.core.parameters.uop_cache_window)) as u32;
+        self.address = Some(address);
+    }
+
+    fn place(&self, repetition: Repetition) -> Place {
+        let looped = repetition == Repetition::Loop;
+        Place {
+            looped,
+            address: self.address.filter(|_| looped),
+        }
     }
 
     /// The bounds of 64-bit code.
@@ -201,8 +210,8 @@ impl<'a> BlockModel<'a> {
     /// # Errors
     /// Bytes that are no instructions, none, or too many.
     pub fn bound(&mut self, bytes: &[u8], repetition: Repetition) -> Result<Bound, LowerError> {
-        let looped = repetition == Repetition::Loop;
-        self.lowering.lower(bytes, 64, looped, self.core)?;
+        let place = self.place(repetition);
+        self.lowering.lower(bytes, 64, place, self.core)?;
         Ok(self.bound_lowered(repetition))
     }
 
@@ -212,9 +221,8 @@ impl<'a> BlockModel<'a> {
         bytes: &[u8],
         repetition: Repetition,
     ) -> Result<Examined<'_>, LowerError> {
-        let (instructions, facts) =
-            self.lowering
-                .lower_with_facts(bytes, repetition == Repetition::Loop, self.core)?;
+        let place = self.place(repetition);
+        let (instructions, facts) = self.lowering.lower_with_facts(bytes, place, self.core)?;
         let instructions = instructions.to_vec();
         let bound = self.bound_lowered(repetition);
         let lowered = &self.lowering.lowered;

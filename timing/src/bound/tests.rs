@@ -1,8 +1,11 @@
 //! Blocks whose cycles follow from one rule each.
 
-use super::*;
-use crate::microarchitectures;
+use iced_x86::Code;
 use proptest::prelude::*;
+
+use super::*;
+use crate::forms::FormId;
+use crate::microarchitectures;
 
 fn bound_in(core: &str, environment: Environment, bytes: &[u8], repetition: Repetition) -> Bound {
     let core = microarchitectures()
@@ -348,6 +351,109 @@ fn addresses_go_round_at_the_end() {
         0x89, 0x04, 0x25, 0xfc, 0xff, 0xff, 0xff, 0x48, 0x8b, 0x04, 0x25, 0xfc, 0xff, 0xff, 0xff,
     ];
     assert!(skylake(&bytes).of(Part::Dependence) > 12.0);
+}
+
+#[test]
+fn operations_on_fixed_ports_stay_there() {
+    // ptest xmm0, xmm1 (ports 0 and 5); pshufb xmm2, xmm3 (5).
+    let bytes = [0x66, 0x0f, 0x38, 0x17, 0xc1, 0x66, 0x0f, 0x38, 0, 0xd3];
+    assert_eq!(skylake(&bytes).of(Part::Ports), 2.0);
+    // mul rbx: port 1, and 5 on Skylake, 6 on Haswell (uops.info); pshufb once.
+    let bytes = [0x48, 0xf7, 0xe3, 0x66, 0x0f, 0x38, 0, 0xd3];
+    assert_eq!(skylake(&bytes).of(Part::Ports), 2.0);
+    assert_eq!(haswell(&bytes).of(Part::Ports), 1.0);
+    // cvttss2si eax, xmm0 of Haswell: ports 0 and 1; mulss xmm1, xmm2 twice: 01.
+    let bytes = [
+        0xf3, 0x0f, 0x2c, 0xc0, 0xf3, 0x0f, 0x59, 0xca, 0xf3, 0x0f, 0x59, 0xca,
+    ];
+    assert_eq!(haswell(&bytes).of(Part::Ports), 2.0);
+    // seta al is two on either of ports 0 and 6.
+    assert_eq!(skylake(&[0x0f, 0x97, 0xc0]).of(Part::Ports), 1.0);
+}
+
+#[test]
+fn the_high_half_of_a_product_comes_a_cycle_later() {
+    // mul rbx: RAX is ready after 3 cycles; mov rax, rdx behind it: RDX after 4 (uops.info).
+    assert_eq!(skylake(&[0x48, 0xf7, 0xe3]).of(Part::Dependence), 3.0);
+    let high = [0x48, 0xf7, 0xe3, 0x48, 0x89, 0xd0];
+    assert_eq!(skylake(&high).of(Part::Dependence), 4.0);
+}
+
+#[test]
+fn an_lea_of_three_things_is_fast_on_ice_lake() {
+    // lea rax, [rax+rbx+8] and [rax+rbx*4+8]
+    for (bytes, cycles) in [
+        ([0x48, 0x8d, 0x44, 0x18, 8], [3.0, 1.0, 1.0]),
+        ([0x48, 0x8d, 0x44, 0x98, 8], [3.0, 2.0, 2.0]),
+    ] {
+        for (core, cycles) in ["skylake", "ice-lake", "golden-cove"].iter().zip(cycles) {
+            let bound = bound_in(core, Environment::Unknown, &bytes, Repetition::Unrolled);
+            assert_eq!(bound.of(Part::Dependence), cycles, "{core} {bytes:x?}");
+        }
+    }
+}
+
+#[test]
+fn string_instructions_move_their_pointers_on_in_a_cycle() {
+    // lodsb, stosb, movsb, cmpsb: five micro-operations of the last two take some cycles.
+    for (byte, most) in [(0xac, 1.0), (0xaa, 1.0), (0xa4, 5.0), (0xa6, 5.0)] {
+        let bound = skylake(&[byte]);
+        assert_eq!(bound.of(Part::Dependence), 1.0, "{byte:x}");
+        assert!(bound.cycles() <= most, "{byte:x} {bound:?}");
+        // With REP there is microcode that begins.
+        assert_eq!(skylake(&[0xf3, byte]).of(Part::Serial), 35.0);
+    }
+}
+
+#[test]
+fn a_branch_that_begins_a_cache_line_does_not_fuse() {
+    // cmp eax, ebx; jne
+    let bytes = [0x39, 0xd8, 0x75, 0xfc];
+    let core = microarchitectures().named("skylake").expect("built in");
+    for (address, repetition, issued) in [
+        (0x1000, Repetition::Loop, 1.0),
+        (0x103e, Repetition::Loop, 2.0),
+        (0x101e, Repetition::Loop, 1.0),
+        // Copies of unrolled code lie anywhere.
+        (0x103e, Repetition::Unrolled, 1.0),
+    ] {
+        let mut model = BlockModel::new(core, Environment::Unknown);
+        model.begin_at(address);
+        let bound = model.bound(&bytes, repetition).expect("a block");
+        assert_eq!(bound.of(Part::Issue) * 4.0, issued, "{address:x}");
+    }
+}
+
+#[test]
+fn whether_floats_have_their_own_divider_is_data() {
+    // xor edx, edx; div ecx; divsd xmm0, xmm1
+    let bytes = [0x31, 0xd2, 0xf7, 0xf1, 0xf2, 0x0f, 0x5e, 0xc1];
+    let core = microarchitectures().named("haswell").expect("built in");
+    let mut one = core.without_fit();
+    one.parameters.float_divider = false;
+    for (core, cycles) in [(&core.without_fit(), 9.0), (&one, 17.0)] {
+        let mut model = BlockModel::new(core, Environment::Unknown);
+        let bound = model.bound(&bytes, Repetition::Unrolled).expect("a block");
+        assert_eq!(bound.of(Part::Divider), cycles);
+    }
+}
+
+#[test]
+fn the_queue_of_ivy_bridge_is_one() {
+    for core in microarchitectures().all() {
+        let queue = core.parameters.loop_queue;
+        assert!(queue == 0 || queue == core.pipeline.idq, "{}", core.name());
+    }
+}
+
+#[test]
+fn latencies_that_stand_for_unknown_ones_are_told() {
+    for core in microarchitectures().all() {
+        let id = |code| FormId::new(code, false);
+        assert!(!core.forms.has(id(Code::Wrmsr)), "{}", core.name());
+        assert!(core.forms.has(id(Code::Cpuid)), "{}", core.name());
+        assert!(core.forms.has(FormId::new(Code::Movsb_m8_m8, true)));
+    }
 }
 
 proptest! {

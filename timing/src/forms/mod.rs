@@ -10,8 +10,12 @@
 //! ```
 //!
 //! That is: code (`*` stands for any characters), `r`, `m` or `*` for the operands, execution
-//! ports, latency, then settings; `=` keeps the ports or the latency of an earlier line. Loads and stores are no part of it: they follow from the memory
-//! operands.
+//! ports, latency, then settings; `=` keeps the ports or the latency of an earlier line. Loads and stores are no
+//! part of it: they follow from the memory operands.
+//!
+//! Settings: `slots`, `divider` and `floor` with a number as in [`Form`]; `complex`, `destination` and
+//! `approximate`; `i` and `o` with the letter of an operand, for what the latency from a source or to a destination
+//! is more: `0` to `3`, `x` another register, `h` RDX as the high half of a product, `f` flags.
 
 mod evex;
 
@@ -44,18 +48,21 @@ pub enum Role {
     Operand(u8),
     /// A register that is no explicit operand.
     Implicit,
+    /// RDX as such a register, if written: the high half of a product.
+    High,
     /// The carry flag and the others.
     Flags,
 }
 
 impl Role {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     fn index(self) -> usize {
         match self {
             Self::Operand(n) => usize::from(n.min(3)),
             Self::Implicit => 4,
             Self::Flags => 5,
+            Self::High => 6,
         }
     }
 
@@ -64,12 +71,13 @@ impl Role {
             '0'..='3' => Self::Operand(letter as u8 - b'0'),
             'x' => Self::Implicit,
             'f' => Self::Flags,
+            'h' => Self::High,
             _ => return None,
         })
     }
 
     fn letter(index: usize) -> char {
-        ['0', '1', '2', '3', 'x', 'f'][index]
+        ['0', '1', '2', '3', 'x', 'f', 'h'][index]
     }
 }
 
@@ -91,6 +99,8 @@ pub struct Form {
     pub complex: Option<u8>,
     /// Waits for its destination although it does not use it.
     pub reads_destination: bool,
+    /// The costs stand for ones that are not known.
+    pub approximate: bool,
     /// Added to the latency by source.
     input: [f32; Role::COUNT],
     /// Added to the latency by destination.
@@ -109,6 +119,7 @@ impl Form {
             floor: 0.0,
             complex: None,
             reads_destination: false,
+            approximate: false,
             input: [0.0; Role::COUNT],
             output: [0.0; Role::COUNT],
         }
@@ -171,6 +182,10 @@ impl Form {
                 form.reads_destination = true;
                 continue;
             }
+            if word == "approximate" {
+                form.approximate = true;
+                continue;
+            }
             let (key, value) = word
                 .split_once('=')
                 .ok_or_else(|| TableReason::Setting(word.to_owned()))?;
@@ -209,6 +224,9 @@ impl core::fmt::Display for Form {
         }
         if self.reads_destination {
             write!(f, " destination")?;
+        }
+        if self.approximate {
+            write!(f, " approximate")?;
         }
         for (side, offsets) in [('i', &self.input), ('o', &self.output)] {
             for (index, offset) in offsets.iter().enumerate().filter(|(_, o)| **o != 0.0) {
@@ -378,10 +396,10 @@ impl FormTable {
     }
 
     /// Whether the table has a line for the form, so that its costs are not those of a relative or the
-    /// fallback.
+    /// fallback, and the line does not call them approximate.
     #[must_use]
     pub fn has(&self, id: FormId) -> bool {
-        self.answers(id) && !self.derived[id.index()]
+        self.answers(id) && !self.derived[id.index()] && !self.get(id).approximate
     }
 
     fn answers(&self, id: FormId) -> bool {
@@ -474,10 +492,24 @@ mod tests {
 
     #[test]
     fn a_latency_is_that_of_the_pair() {
-        let table = table("Mul_rm64 r 1+5 3 ox=1").unwrap();
+        let table = table("Mul_rm64 r 1+5 3 oh=1").unwrap();
         let mul = table.get(FormId::new(Code::Mul_rm64, false));
-        assert_eq!(mul.from(Role::Operand(0)) + mul.to(Role::Implicit), 4.0);
-        assert_eq!(mul.from(Role::Operand(0)) + mul.to(Role::Flags), 3.0);
+        assert_eq!(mul.from(Role::Operand(0)) + mul.to(Role::High), 4.0);
+        assert_eq!(mul.from(Role::Operand(0)) + mul.to(Role::Implicit), 3.0);
+        assert_eq!(mul.to_string(), "1+5 3 oh=1");
+    }
+
+    #[test]
+    fn a_line_that_stands_for_unknown_costs_is_no_answer() {
+        let text = "Wrmsr r 0156 100 approximate\nRdmsr r 0156 100 approximate\nRdmsr r 0156 90";
+        let table = table(text).unwrap();
+        let id = |code| FormId::new(code, false);
+        assert!(!table.has(id(Code::Wrmsr)));
+        assert!(table.has(id(Code::Rdmsr)));
+        assert_eq!(
+            table.get(id(Code::Wrmsr)).to_string(),
+            "0156 100 approximate"
+        );
     }
 
     #[test]

@@ -5,6 +5,9 @@ use iced_x86::{ConditionCode, Instruction, InstructionInfo, Mnemonic, OpAccess, 
 use crate::forms::Form;
 use crate::microarchitecture::Parameters;
 
+/// Bytes.
+const CACHE_LINE: u64 = 64;
+
 /// Fused micro-operations of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fused {
@@ -58,6 +61,12 @@ pub(crate) fn may_fuse(first: &Instruction) -> bool {
         Mnemonic::Inc | Mnemonic::Dec => !memory,
         _ => false,
     }
+}
+
+/// [`macro_fuses`] of instructions whose addresses are known: not if the branch begins a cache line (optimization
+/// manual, "Macro-Fusion").
+pub(crate) fn macro_fuses_at(first: &Instruction, second: &Instruction) -> bool {
+    !second.ip().is_multiple_of(CACHE_LINE) && macro_fuses(first, second)
 }
 
 /// Whether `first` and the conditional branch `second` become one micro-operation.

@@ -17,9 +17,11 @@ pub(crate) enum Idiom {
     Move,
 }
 
-/// What the renamer makes of `instruction`.
+/// What the renamer makes of `instruction`. It sees nothing special in one with a mask.
 pub(crate) fn idiom(instruction: &Instruction, parameters: &Parameters) -> Idiom {
-    if is_zero(instruction) {
+    if instruction.has_op_mask() {
+        Idiom::None
+    } else if is_zero(instruction) {
         Idiom::Zero
     } else if is_ones(instruction) {
         Idiom::Ones
@@ -44,7 +46,9 @@ fn is_ones(instruction: &Instruction) -> bool {
         && instruction.op_register(count - 1) == instruction.op_register(count - 2)
         && match instruction.mnemonic() {
             M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd => instruction.op0_register().is_xmm(),
-            M::Vpcmpeqb | M::Vpcmpeqw | M::Vpcmpeqd | M::Vpcmpeqq => true,
+            M::Vpcmpeqb | M::Vpcmpeqw | M::Vpcmpeqd | M::Vpcmpeqq => {
+                !instruction.op0_register().is_k()
+            }
             _ => false,
         }
 }
@@ -63,10 +67,12 @@ fn is_zero(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         M::Xor | M::Sub => sources.0.is_gpr32() || sources.0.is_gpr64(),
         M::Pxor | M::Psubb | M::Psubw | M::Psubd | M::Psubq => sources.0.is_xmm(),
-        M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd => sources.0.is_xmm(),
-        M::Xorps | M::Xorpd | M::Vxorps | M::Vxorpd | M::Vpxor => true,
+        M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd | M::Pcmpgtq => sources.0.is_xmm(),
+        M::Xorps | M::Xorpd | M::Vxorps | M::Vxorpd => true,
+        M::Vpxor | M::Vpxord | M::Vpxorq => true,
         M::Vpsubb | M::Vpsubw | M::Vpsubd | M::Vpsubq => true,
-        M::Vpcmpgtb | M::Vpcmpgtw | M::Vpcmpgtd => true,
+        // Into a mask register they are comparisons as any other.
+        M::Vpcmpgtb | M::Vpcmpgtw | M::Vpcmpgtd | M::Vpcmpgtq => !instruction.op0_register().is_k(),
         _ => false,
     }
 }
@@ -98,6 +104,8 @@ fn is_eliminated_move(instruction: &Instruction, parameters: &Parameters) -> boo
         M::Vmovaps | M::Vmovapd | M::Vmovups | M::Vmovupd | M::Vmovdqa | M::Vmovdqu => {
             parameters.eliminate_vector
         }
+        M::Vmovdqa32 | M::Vmovdqa64 => parameters.eliminate_vector,
+        M::Vmovdqu8 | M::Vmovdqu16 | M::Vmovdqu32 | M::Vmovdqu64 => parameters.eliminate_vector,
         _ => false,
     }
 }
@@ -118,18 +126,25 @@ mod tests {
     #[test]
     fn what_the_renamer_finishes() {
         for (bytes, expected) in [
-            (&[0x31, 0xc0][..], Idiom::Zero),         // xor eax, eax
-            (&[0x66, 0x31, 0xc0], Idiom::None),       // xor ax, ax
-            (&[0x19, 0xc0], Idiom::None),             // sbb eax, eax
-            (&[0xc5, 0xf8, 0x57, 0xc0], Idiom::Zero), // vxorps xmm0, xmm0, xmm0
-            (&[0x66, 0x0f, 0x76, 0xc0], Idiom::Ones), // pcmpeqd xmm0, xmm0
-            (&[0x48, 0x89, 0xd8], Idiom::Move),       // mov rax, rbx
-            (&[0x66, 0x89, 0xd8], Idiom::None),       // mov ax, bx
-            (&[0x0f, 0xb6, 0xc3], Idiom::Move),       // movzx eax, bl
-            (&[0x0f, 0xb6, 0xc0], Idiom::None),       // movzx eax, al
-            (&[0x0f, 0xb6, 0xc7], Idiom::None),       // movzx eax, bh
-            (&[0x0f, 0xb7, 0xc3], Idiom::None),       // movzx eax, bx
-            (&[0x0f, 0x28, 0xc1], Idiom::Move),       // movaps xmm0, xmm1
+            (&[0x31, 0xc0][..], Idiom::Zero),                     // xor eax, eax
+            (&[0x66, 0x31, 0xc0], Idiom::None),                   // xor ax, ax
+            (&[0x19, 0xc0], Idiom::None),                         // sbb eax, eax
+            (&[0xc5, 0xf8, 0x57, 0xc0], Idiom::Zero),             // vxorps xmm0, xmm0, xmm0
+            (&[0x66, 0x0f, 0x76, 0xc0], Idiom::Ones),             // pcmpeqd xmm0, xmm0
+            (&[0x48, 0x89, 0xd8], Idiom::Move),                   // mov rax, rbx
+            (&[0x66, 0x89, 0xd8], Idiom::None),                   // mov ax, bx
+            (&[0x0f, 0xb6, 0xc3], Idiom::Move),                   // movzx eax, bl
+            (&[0x0f, 0xb6, 0xc0], Idiom::None),                   // movzx eax, al
+            (&[0x0f, 0xb6, 0xc7], Idiom::None),                   // movzx eax, bh
+            (&[0x0f, 0xb7, 0xc3], Idiom::None),                   // movzx eax, bx
+            (&[0x0f, 0x28, 0xc1], Idiom::Move),                   // movaps xmm0, xmm1
+            (&[0x66, 0x0f, 0x38, 0x37, 0xc0], Idiom::Zero),       // pcmpgtq xmm0, xmm0
+            (&[0x62, 0xf1, 0x7d, 0x08, 0xef, 0xc0], Idiom::Zero), // vpxord xmm0, xmm0, xmm0
+            (&[0x62, 0xf1, 0x7d, 0x09, 0xef, 0xc0], Idiom::None), // the same with mask k1
+            (&[0x62, 0xf1, 0x7d, 0x08, 0x66, 0xc0], Idiom::None), // vpcmpgtd k0, xmm0, xmm0
+            (&[0x62, 0xf1, 0x7d, 0x08, 0x76, 0xc0], Idiom::None), // vpcmpeqd k0, xmm0, xmm0
+            (&[0x62, 0xf1, 0x7d, 0x48, 0x6f, 0xc1], Idiom::Move), // vmovdqa32 zmm0, zmm1
+            (&[0x62, 0xf1, 0x7d, 0x49, 0x6f, 0xc1], Idiom::None), // the same with mask k1
             // uops.info, MOV and MOVAPS with one register: a port is used.
             (&[0x89, 0xc0], Idiom::None),             // mov eax, eax
             (&[0x48, 0x89, 0xc0], Idiom::None),       // mov rax, rax

@@ -7,6 +7,8 @@ mod idiom;
 mod layout;
 mod memory;
 mod operands;
+mod serial;
+mod string;
 pub(crate) mod values;
 
 use iced_x86::{
@@ -30,6 +32,8 @@ pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
     HighBytes, Operation, is_slow_lea, loads_whole, vector_load_latency, written,
 };
+pub(crate) use serial::floor;
+pub(crate) use string::repeats;
 pub(crate) use values::{LOADED, SINK, STACK, STORED, value_of};
 
 /// What may be lowered at once.
@@ -93,6 +97,15 @@ impl Lowered {
             None => self.uops.push((ports, count)),
         }
     }
+}
+
+/// How a block stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// A branch at its end is taken.
+    pub(crate) looped: bool,
+    /// Its address, if that is known; in unrolled code each copy has another one.
+    pub(crate) address: Option<u64>,
 }
 
 /// State that runs from one iteration into the next.
@@ -169,25 +182,30 @@ impl Lowering {
     pub(crate) fn lower_with_facts(
         &mut self,
         bytes: &[u8],
-        looped: bool,
+        place: Place,
         core: &Microarchitecture,
     ) -> Result<(&[Instruction], Vec<Facts>), LowerError> {
         self.facts = Some(Vec::new());
-        let lowered = self.lower(bytes, 64, looped, core);
+        let lowered = self.lower(bytes, 64, place, core);
         let facts = self.facts.take().unwrap_or_default();
         lowered.map(|()| (self.instructions.as_slice(), facts))
     }
 
-    /// Decodes and lowers `bytes`, which are repeated without end. `looped`: a branch at the end is taken.
+    /// Decodes and lowers `bytes`, which are repeated without end.
     pub(crate) fn lower(
         &mut self,
         bytes: &[u8],
         bits: u32,
-        looped: bool,
+        place: Place,
         core: &Microarchitecture,
     ) -> Result<(), LowerError> {
         self.instructions.clear();
-        let mut decoder = Decoder::with_ip(bits, bytes, 0, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(
+            bits,
+            bytes,
+            place.address.unwrap_or(0),
+            DecoderOptions::NONE,
+        );
         self.prefixes.clear();
         while decoder.can_decode() {
             let start = decoder.position();
@@ -210,9 +228,9 @@ impl Lowering {
         if self.instructions.is_empty() {
             return Err(LowerError::Empty);
         }
-        let end = self.pass(bytes.len() as u32, looped, Carry::default(), core);
+        let end = self.pass(bytes.len() as u32, place, Carry::default(), core);
         if end.matters() {
-            self.pass(bytes.len() as u32, looped, end.next(), core);
+            self.pass(bytes.len() as u32, place, end.next(), core);
         }
         self.memory.resolve(
             &self.instructions,
@@ -228,7 +246,7 @@ impl Lowering {
     fn pass(
         &mut self,
         bytes: u32,
-        looped: bool,
+        place: Place,
         mut carry: Carry,
         core: &Microarchitecture,
     ) -> Carry {
@@ -245,7 +263,10 @@ impl Lowering {
             let (opcode, length_changing) = self.prefixes[at];
             let next = self.instructions.get(at + 1).copied();
             let fused_before = fused_behind;
-            let branch = next.filter(|next| fusion::macro_fuses(&instruction, next));
+            let branch = next.filter(|next| match place.address {
+                Some(_) => fusion::macro_fuses_at(&instruction, next),
+                None => fusion::macro_fuses(&instruction, next),
+            });
             fused_behind = branch.is_some();
             let pairing = match &branch {
                 _ if fused_before => Pairing::Second,
@@ -253,7 +274,8 @@ impl Lowering {
                 None => Pairing::Alone,
             };
             // The branch back of a loop is taken.
-            let taken = looped && at + 1 + usize::from(fused_behind) == self.instructions.len();
+            let taken =
+                place.looped && at + 1 + usize::from(fused_behind) == self.instructions.len();
             let before = self.facts.is_some().then(|| Facts::before(&self.lowered));
             let decoded = self.instruction(&instruction, pairing, taken, &mut carry, core);
             if let (Some(facts), Some(mut own)) = (&mut self.facts, before) {
@@ -315,12 +337,9 @@ impl Lowering {
         for &(ports, count) in own.parts() {
             lowered.add(ports, u32::from(count));
         }
-        lowered.dividers[usize::from(is_float(instruction))] += form.divider;
-        lowered.floor += form.floor;
-        if instruction.has_lock_prefix() || (stores > 0 && instruction.mnemonic() == Mnemonic::Xchg)
-        {
-            lowered.floor += core.parameters.lock;
-        }
+        let divider = core.parameters.float_divider && is_float(instruction);
+        lowered.dividers[usize::from(divider)] += form.divider;
+        lowered.floor += floor(instruction, form, stores > 0, &core.parameters);
         let indexed = instruction.memory_index() != Register::None;
         if loads > 0 {
             lowered.add(core.ports.load, u32::from(loads));
@@ -378,10 +397,15 @@ impl Lowering {
             stack,
             loads: loads > 0,
             stores: stores > 0,
-            slow_lea: operands::is_slow_lea(instruction).then_some(core.parameters.slow_lea),
+            slow_lea: operands::slow_lea(instruction, &core.parameters),
         };
         operation.inputs(&mut lowered.dependences);
         operation.outputs(&mut lowered.dependences);
+        for pointer in string::pointers(instruction) {
+            lowered.dependences.begin();
+            lowered.dependences.input(value_of(*pointer), 1.0);
+            lowered.dependences.output(value_of(*pointer), 0.0);
+        }
 
         // The stores.
         for memory in used.iter().filter(|m| writes(m.access())) {
@@ -428,8 +452,8 @@ pub(crate) fn leaves(
     }
 }
 
-/// Whether a division is one of floating-point numbers, which have a divider of their own. LLVM's models of
-/// Haswell and later have it so.
+/// Whether a division is one of floating-point numbers, which have a divider of their own on some cores
+/// (`Parameters::float_divider`; by LLVM's models Haswell and later).
 pub(crate) fn is_float(instruction: &Instruction) -> bool {
     !matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
 }

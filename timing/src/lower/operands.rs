@@ -5,6 +5,7 @@ use iced_x86::{Instruction, InstructionInfo, Mnemonic, OpKind, Register, UsedMem
 use crate::dependence::{Dependences, NO_VALUE, Value};
 use crate::forms::{Form, Role};
 use crate::lower::idiom::{Idiom, is_high_byte};
+use crate::lower::string::pointers;
 use crate::lower::values::{LOADED, STORED, flag_values, merges, value_of};
 use crate::lower::{memory_role, reads, writes};
 use crate::microarchitecture::Parameters;
@@ -89,7 +90,11 @@ impl Operation<'_> {
         }
         self.implicit(|register, access| {
             if writes(access) && value_of(register) != NO_VALUE {
-                to.output(value_of(register), self.form.to(Role::Implicit));
+                let role = match register.full_register() {
+                    Register::RDX => Role::High,
+                    _ => Role::Implicit,
+                };
+                to.output(value_of(register), self.form.to(role));
             }
         });
         for flags in flag_values(instruction.rflags_modified()) {
@@ -103,10 +108,11 @@ impl Operation<'_> {
     /// Registers that are neither explicit operands nor part of an address.
     fn implicit(&self, mut each: impl FnMut(Register, iced_x86::OpAccess)) {
         let instruction = self.instruction;
+        let pointers = pointers(instruction);
         for used in self.info.used_registers() {
             let register = used.register();
             let full = register.full_register();
-            if self.stack && full == Register::RSP {
+            if self.stack && full == Register::RSP || pointers.contains(&full) {
                 continue;
             }
             let explicit = (0..instruction.op_count()).any(|op| {
@@ -142,6 +148,14 @@ fn push(to: &mut Dependences, value: Value, latency: f32) {
     if value != NO_VALUE {
         to.input(value, latency);
     }
+}
+
+/// The latency of an LEA that adds three things; of another instruction none.
+pub(crate) fn slow_lea(instruction: &Instruction, parameters: &Parameters) -> Option<f32> {
+    is_slow_lea(instruction).then(|| match instruction.memory_index_scale() {
+        1 => parameters.slow_lea,
+        _ => parameters.slow_lea_scaled,
+    })
 }
 
 /// An LEA that adds three things.

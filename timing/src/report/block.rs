@@ -9,7 +9,7 @@ use super::values;
 use crate::bound::{BlockModel, Delay, Examined, Part, Repetition};
 use crate::dependence::{Dependences, Value};
 use crate::lower::values::{COMMITTED, FIRST_STORE};
-use crate::lower::{Facts, Idiom, LowerError};
+use crate::lower::{Facts, Idiom, LowerError, repeats};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
@@ -381,7 +381,9 @@ fn markers(at: usize, examined: &Examined<'_>, core: &Microarchitecture) -> Vec<
         (facts.floor > 0.0, Marker::Serializes),
         (facts.slow_lea, Marker::SlowLea),
         (
-            !finished && !facts.fused_before && !core.forms.has(facts.form),
+            !finished
+                && !facts.fused_before
+                && (!core.forms.has(facts.form) || repeats(&examined.instructions[at])),
             Marker::Approximate,
         ),
     ];

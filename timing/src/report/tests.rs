@@ -112,6 +112,15 @@ fn markers_say_what_is_special() {
         let report = skylake(bytes);
         assert_eq!(report.instructions[0].markers, expected, "{bytes:x?}");
     }
+    // Nothing says what WRMSR costs, nor how often REP STOSB repeats; of STOSB it is known.
+    for (bytes, approximate) in [
+        (&[0x0f, 0x30][..], true),
+        (&[0xf3, 0xaa], true),
+        (&[0xaa], false),
+    ] {
+        let markers = &skylake(bytes).instructions[0].markers;
+        assert_eq!(markers.contains(&M::Approximate), approximate, "{bytes:x?}");
+    }
     // cmp rax, rbx; jne
     let report = skylake(&[0x48, 0x39, 0xd8, 0x75, 0xfb]);
     assert_eq!(report.instructions[1].markers, [M::MacroFused]);

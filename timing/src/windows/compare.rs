@@ -12,8 +12,8 @@ const WARM_UP: usize = 16;
 /// Cycle fields of one place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Medians {
-    recorded: Vec<u32>,
-    computed: Vec<u32>,
+    recorded: Vec<u64>,
+    computed: Vec<u64>,
 }
 
 impl Medians {
@@ -25,13 +25,13 @@ impl Medians {
 
     /// Medians of the recorded and of the computed ones.
     #[must_use]
-    pub fn medians(&self) -> (u32, u32) {
+    pub fn medians(&self) -> (u64, u64) {
         (quantile(&self.recorded, 50), quantile(&self.computed, 50))
     }
 
     /// Percentiles of both.
     #[must_use]
-    pub fn percentiles(&self, percent: usize) -> (u32, u32) {
+    pub fn percentiles(&self, percent: usize) -> (u64, u64) {
         (
             quantile(&self.recorded, percent),
             quantile(&self.computed, percent),
@@ -39,7 +39,7 @@ impl Medians {
     }
 }
 
-fn quantile(values: &[u32], percent: usize) -> u32 {
+fn quantile(values: &[u64], percent: usize) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
@@ -91,12 +91,13 @@ impl Comparison {
     }
 
     fn stack(&mut self, stack: &Stack, computed: &[Option<u32>], outer: u64) {
-        let mut iteration: Option<(usize, u32, u32)> = None;
+        let mut iteration: Option<(usize, u64, u64)> = None;
         for (at, pair) in stack.entries.windows(2).enumerate().skip(WARM_UP - 1) {
             let (Some(recorded), Some(computed)) = (pair[1].cycles, computed[at]) else {
                 iteration = None;
                 continue;
             };
+            let (recorded, computed) = (u64::from(recorded), u64::from(computed));
             self.entries += 1;
             self.ones_recorded += usize::from(recorded == 1);
             self.ones_computed += usize::from(computed == 1);
@@ -146,10 +147,10 @@ impl Comparison {
             } else {
                 0.25
             };
-            let tolerated = (f64::from(medians.medians().0) * share).max(1.0);
+            let tolerated = (medians.medians().0 as f64 * share).max(1.0);
             for percent in PERCENTS {
                 let (recorded, computed) = medians.percentiles(percent);
-                let error = f64::from(recorded.abs_diff(computed)) / tolerated;
+                let error = recorded.abs_diff(computed) as f64 / tolerated;
                 sum += error;
                 if percent == 50 {
                     worst = worst.max(error);
@@ -194,5 +195,36 @@ impl fmt::Display for Comparison {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::windows::stack::Entry;
+
+    #[test]
+    fn an_iteration_is_a_sum_of_any_fields() {
+        let entry = Entry {
+            from: 0x10,
+            to: 0x20,
+            mispredicted: false,
+            cycles: Some(u32::MAX),
+        };
+        let stack = Stack {
+            sample: 0,
+            entries: vec![entry; WARM_UP + 4],
+        };
+        let mut comparison = Comparison::default();
+        let computed = vec![Some(u32::MAX); WARM_UP + 3];
+        comparison.stack(&stack, &computed, 0);
+        comparison.stack(&stack, &computed, 0x10);
+        let most = u64::from(u32::MAX);
+        assert_eq!(comparison.iterations[&1].medians(), (most, most));
+        // Two records of the outer branch with another one between them.
+        let mut stack = stack;
+        stack.entries[WARM_UP + 1].from = 0x11;
+        comparison.stack(&stack, &computed, 0x10);
+        assert_eq!(comparison.iterations[&2].medians(), (2 * most, 2 * most));
     }
 }
