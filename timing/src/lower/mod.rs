@@ -32,7 +32,7 @@ pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
     HighBytes, Operation, is_slow_lea, loads_whole, vector_load_latency, written,
 };
-pub(crate) use serial::floor;
+pub(crate) use serial::{floor, serializes};
 pub(crate) use string::repeats;
 pub(crate) use values::{LOADED, SINK, STACK, STORED, value_of};
 

@@ -12,8 +12,8 @@ use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
     HighBytes, Idiom, Layout, LowerError, MAX_INSTRUCTIONS, Operation, Pairing, SINK, execution,
-    explicit_memory, fuse, idiom, is_float, is_slow_lea, leaves, loads, loads_whole, macro_fuses,
-    may_fuse, prefixes, reads, value_of, vector_load_latency, writes,
+    explicit_memory, floor, fuse, idiom, is_float, is_slow_lea, leaves, loads, loads_whole,
+    macro_fuses, may_fuse, prefixes, reads, serializes, value_of, vector_load_latency, writes,
 };
 use crate::microarchitecture::Microarchitecture;
 use crate::scoreboard::contents::effect;
@@ -290,11 +290,7 @@ impl<'a> Programmer<'a> {
         {
             fills = value_of(instruction.op0_register()) as u8;
         }
-        let mut floor = form.floor;
-        if instruction.has_lock_prefix() || (stores > 0 && instruction.mnemonic() == Mnemonic::Xchg)
-        {
-            floor += core.parameters.lock;
-        }
+        let floor = floor(instruction, form, stores > 0, &core.parameters);
         extra.divider = positive(form.divider);
         extra.floor = positive(floor);
         (extra.decoded, extra.issued) = match fused {
@@ -355,7 +351,8 @@ fn flags(instruction: &Instruction, info: &InstructionInfo, stack: bool) -> Flag
     let serializes = matches!(
         instruction.flow_control(),
         FlowControl::Interrupt | FlowControl::Exception
-    ) || is_far(instruction);
+    ) || is_far(instruction)
+        || serializes(instruction);
     let (mut reads_rsp, mut writes_rsp) = (false, false);
     if stack {
         let explicit = (0..instruction.op_count()).any(|op| {

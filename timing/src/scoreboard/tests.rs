@@ -174,6 +174,61 @@ fn a_load_waits_for_the_store_that_it_reads_wherever_the_address_is_from() {
 }
 
 #[test]
+fn stores_leave_the_buffer_as_many_at_once_as_the_core_can() {
+    // Six stores to different places and a jump back.
+    let mut bytes: Vec<u8> = (0..6).flat_map(|n| [0x48, 0x89, 0x47, n * 8]).collect();
+    bytes.extend([0xeb, 0xe6]);
+    for (core, cycles) in [("skylake", 6), ("ice-lake", 3)] {
+        let core = microarchitectures().named(core).expect("built in");
+        let block = program(core, 0x1000, &bytes);
+        let mut board = Scoreboard::new(core);
+        let mut before = 0;
+        let mut taken = 0;
+        for _ in 0..200 {
+            let done = board.retire(&block, block.len(), Leave::Taken);
+            (taken, before) = (done.retired - before, done.retired);
+        }
+        assert_eq!(taken, cycles, "{}", core.name());
+    }
+}
+
+#[test]
+fn a_serializing_instruction_waits_for_all_and_all_wait_for_it() {
+    let core = skylake();
+    // 40 dependent IMULs, then CPUID, and a jump.
+    let mut bytes = [0x48, 0x0f, 0xaf, 0xf6].repeat(40);
+    let chain = 3 * 40;
+    bytes.extend([0x0f, 0xa2, 0xeb, 0]);
+    let block = program(core, 0x1000, &bytes);
+    let alone = program(core, 0x2000, &[0x0f, 0xa2, 0xeb, 0]);
+    let cycles = round(&[&block], 50)[0];
+    let cpuid = round(&[&alone], 50)[0];
+    // The first IMULs are fetched while the jump retires.
+    assert!(cycles + 8 >= chain + cpuid, "{cycles} of {chain} and {cpuid}");
+}
+
+#[test]
+fn a_load_behind_a_slow_one_waits_for_room_in_the_load_buffer() {
+    let core = skylake();
+    // cqo; idiv rcx; 100 loads; jmp: the next division has to be renamed to overlap with the loads.
+    let mut bytes = vec![0x48, 0x99, 0x48, 0xf7, 0xf9];
+    bytes.extend([0x44, 0x8b, 0x07].repeat(100));
+    bytes.extend([0xeb, 0]);
+    let time = |load_buffer: u32| {
+        let mut core = core.clone();
+        core.pipeline.load_buffer = load_buffer;
+        let block = program(&core, 0x1000, &bytes);
+        let mut board = Scoreboard::new(&core);
+        for _ in 0..100 {
+            board.retire(&block, block.len(), Leave::Taken);
+        }
+        board.now()
+    };
+    let own = time(core.pipeline.load_buffer);
+    assert!(own > time(200) + 500, "{own} {}", time(200));
+}
+
+#[test]
 fn slots_add_up_to_width_times_cycles() {
     let core = skylake();
     let block = program(core, 0x1000, &[0x48, 0x0f, 0xaf, 0xc3, 0xeb, 0xfa]);
