@@ -13,7 +13,7 @@ use iced_x86::Instruction;
 use crate::chain::{Step, slowest_cycle};
 use crate::dependence::Work;
 use crate::environment::Environment;
-use crate::lower::{Facts, LowerError, Lowered, Lowering, Place};
+use crate::lower::{Facts, LowerError, Lowered, Lowering, Place, Serial};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
@@ -138,6 +138,18 @@ impl Bound {
     #[must_use]
     pub fn cycles(&self) -> f32 {
         self.binding().1
+    }
+
+    /// Cycles of an iteration that do not overlap with an instruction that serializes. Dependences have that
+    /// instruction in them.
+    fn behind(&self, serial: Serial) -> f32 {
+        let apart = |part: &Part| match part {
+            Part::Ports | Part::Divider => true,
+            Part::Dependence | Part::Serial | Part::Stores => false,
+            _ => serial == Serial::Fetch,
+        };
+        let parts = Part::ALL.into_iter().filter(apart);
+        parts.map(|part| self.of(part)).fold(0.0, f32::max)
     }
 
     /// The bounds without that of `part`.
@@ -286,11 +298,15 @@ impl<'a> BlockModel<'a> {
         set(Part::Ports, ports::ports(&lowered.uops, &mut self.unions));
         set(Part::Divider, lowered.dividers[0].max(lowered.dividers[1]));
         set(Part::Dependence, lowered.dependences.bound(&mut self.work));
-        set(Part::Serial, lowered.floor);
         set(
             Part::Stores,
             lowered.stores as f32 / parameters.commit as f32 + lowered.new_pages * parameters.page,
         );
+        // Of what else has cycles of its own some may overlap with the rest.
+        let alone = lowered
+            .serial
+            .map_or(0.0, |(serial, cycles)| cycles + bound.behind(serial));
+        bound.parts[Part::Serial as usize] = lowered.floor.max(alone);
         bound
     }
 

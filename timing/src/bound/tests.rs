@@ -229,6 +229,31 @@ fn a_locked_instruction_serializes() {
 }
 
 #[test]
+fn what_serializes_overlaps_with_nothing() {
+    // imul rbx, rbx, 40 times, and CPUID: 103 cycles of its own, and the chain, though it begins anew.
+    let chain = [0x48, 0x0f, 0xaf, 0xdb].repeat(40);
+    let rest = skylake(&chain);
+    assert_eq!(rest.cycles(), 120.0);
+    let bytes = [&chain[..], &[0x0f, 0xa2]].concat();
+    assert_eq!(skylake(&bytes).cycles(), 223.0);
+    // A NOP of eight bytes, 40 times, is 20 cycles of predecoding (and some for CPUID); LFENCE holds up none of it.
+    let nops = [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0].repeat(40);
+    let bytes = [&nops[..], &[0x0f, 0xa2]].concat();
+    assert!(skylake(&bytes).of(Part::Serial) >= 123.0);
+    let bytes = [&nops[..], &[0x0f, 0xae, 0xe8]].concat();
+    assert!(skylake(&bytes).cycles() < 22.0);
+    // LFENCE, 4 cycles; WRMSR, of which 100 are assumed; SFENCE orders stores only.
+    for (fence, cycles) in [
+        (&[0x0f, 0xae, 0xe8][..], 124.0),
+        (&[0x0f, 0x30], 220.0),
+        (&[0x0f, 0xae, 0xf8], 120.0),
+    ] {
+        let bytes = [&chain[..], fence].concat();
+        assert_eq!(skylake(&bytes).cycles(), cycles, "{fence:x?}");
+    }
+}
+
+#[test]
 fn a_loop_comes_from_the_uop_cache() {
     let nop = [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
     let bound = bound_in("skylake", Environment::Unknown, &nop, Repetition::Loop);

@@ -20,19 +20,19 @@ use crate::dependence::{Dependences, NO_VALUE};
 use crate::environment::Environment;
 use crate::forms::{Form, FormId, Role};
 use crate::lower::memory::Memory;
-use crate::lower::values::BLOCKED;
+use crate::lower::values::{ARCHITECTURAL, BLOCKED, DRAINED};
 use crate::microarchitecture::Microarchitecture;
 use crate::ports::PortSet;
 
 pub(crate) use execution::{Pairing, execution, taken_ports};
 pub(crate) use facts::Facts;
-pub(crate) use fusion::{fuse, macro_fuses, may_fuse};
+pub(crate) use fusion::{fuse, macro_fuses_at, may_fuse};
 pub(crate) use idiom::{Idiom, idiom};
 pub(crate) use layout::{Layout, prefixes};
 pub(crate) use operands::{
-    HighBytes, Operation, is_slow_lea, loads_whole, vector_load_latency, written,
+    HighBytes, Operation, loads_whole, slow_lea, vector_load_latency, written,
 };
-pub(crate) use serial::{floor, serializes};
+pub(crate) use serial::{Serial, floor, serializes};
 pub(crate) use string::repeats;
 pub(crate) use values::{LOADED, SINK, STACK, STORED, value_of};
 
@@ -69,7 +69,10 @@ pub(crate) struct Lowered {
     pub(crate) uops: Vec<(PortSet, u32)>,
     /// Cycles of the dividers: of integers, of floating-point numbers.
     pub(crate) dividers: [f32; 2],
+    /// Cycles of instructions that let nothing of their kind pass.
     pub(crate) floor: f32,
+    /// What waits for the block's instructions that serialize, and their cycles of those.
+    pub(crate) serial: Option<(Serial, f32)>,
     pub(crate) stores: u32,
     /// Pages that an iteration is the first to store to.
     pub(crate) new_pages: f32,
@@ -86,6 +89,7 @@ impl Lowered {
         self.uops.clear();
         self.dividers = [0.0; 2];
         self.floor = 0.0;
+        self.serial = None;
         self.new_pages = 0.0;
         self.stores = 0;
         self.dependences.clear();
@@ -339,7 +343,18 @@ impl Lowering {
         }
         let divider = core.parameters.float_divider && is_float(instruction);
         lowered.dividers[usize::from(divider)] += form.divider;
-        lowered.floor += floor(instruction, form, stores > 0, &core.parameters);
+        let floor = floor(instruction, form, stores > 0, &core.parameters);
+        lowered.floor += floor;
+        let serial = serializes(instruction);
+        if let Some(serial) = serial {
+            let (before, cycles) = lowered.serial.unwrap_or((serial, 0.0));
+            lowered.serial = Some((before.max(serial), cycles + floor));
+            lowered.dependences.begin();
+            for value in ARCHITECTURAL {
+                lowered.dependences.input(value, 0.0);
+            }
+            lowered.dependences.output(DRAINED, 0.0);
+        }
         let indexed = instruction.memory_index() != Register::None;
         if loads > 0 {
             lowered.add(core.ports.load, u32::from(loads));
@@ -419,6 +434,14 @@ impl Lowering {
             let before = lowered.dependences.input(NO_VALUE, 0.0);
             let after = lowered.dependences.output(SINK, 0.0);
             self.memory.commit(before, after);
+        }
+
+        if serial.is_some() {
+            lowered.dependences.begin();
+            lowered.dependences.input(DRAINED, floor);
+            for value in ARCHITECTURAL {
+                lowered.dependences.output(value, 0.0);
+            }
         }
 
         let (merged, high) = HighBytes::of(info).follow(carry.high);

@@ -15,7 +15,7 @@ pub(crate) fn floor(
     parameters: &Parameters,
 ) -> f32 {
     let mut floor = form.floor;
-    if serializes(instruction) {
+    if serializes(instruction).is_some() {
         floor = floor.max(form.latency);
     }
     // XCHG with memory locks without the prefix.
@@ -28,11 +28,21 @@ pub(crate) fn floor(
     floor
 }
 
-/// Whether what is behind `instruction` begins only when it is done, and it begins when all before it is: the
-/// serializing instructions of SDM vol. 3A, "Serializing instructions", and LFENCE.
-pub(crate) fn serializes(instruction: &Instruction) -> bool {
+/// What waits until an instruction is done, which itself waits for all before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Serial {
+    /// What executes behind it.
+    Execution,
+    /// What is fetched behind it.
+    Fetch,
+}
+
+/// What waits for `instruction`, if it serializes: those that SDM vol. 3A calls serializing instructions, and
+/// LFENCE, behind which instructions are fetched and decoded.
+pub(crate) fn serializes(instruction: &Instruction) -> Option<Serial> {
     use Mnemonic as M;
-    match instruction.mnemonic() {
+    let fetch = match instruction.mnemonic() {
+        M::Lfence => return Some(Serial::Execution),
         M::Cpuid
         | M::Iret
         | M::Iretd
@@ -50,8 +60,7 @@ pub(crate) fn serializes(instruction: &Instruction) -> bool {
         | M::Ltr
         | M::Wbinvd
         | M::Wbnoinvd
-        | M::Wrmsr
-        | M::Lfence => true,
+        | M::Wrmsr => true,
         // To a control or debug register; CR8 does not.
         M::Mov => {
             matches!(
@@ -60,5 +69,6 @@ pub(crate) fn serializes(instruction: &Instruction) -> bool {
             ) && instruction.op0_register() != iced_x86::Register::CR8
         }
         _ => false,
-    }
+    };
+    fetch.then_some(Serial::Fetch)
 }

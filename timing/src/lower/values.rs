@@ -18,8 +18,12 @@ pub(crate) const BLOCKED: Value = 61;
 pub(crate) const SINK: Value = 62;
 /// The latest store leaving the store buffer, in order.
 pub(crate) const COMMITTED: Value = 63;
+/// All that came before an instruction that serializes.
+pub(crate) const DRAINED: Value = 64;
 /// The first store of the block.
-pub(crate) const FIRST_STORE: Value = 64;
+pub(crate) const FIRST_STORE: Value = 65;
+/// Registers and flags.
+pub(super) const ARCHITECTURAL: core::ops::RangeInclusive<Value> = 1..=STATUS;
 /// The stack pointer.
 pub(crate) const STACK: Value = 5;
 

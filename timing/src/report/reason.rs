@@ -50,7 +50,14 @@ pub(super) fn reason(
         Part::Dependence => dependence(examined, texts),
         Part::Serial => {
             let serial = those(examined, |f| f.floor > 0.0);
-            format!("nothing passes {}", list(&serial, texts))
+            let mut text = format!("nothing passes {}", list(&serial, texts));
+            let whole = examined.bound.of(Part::Serial);
+            if let Some((_, own)) = examined.lowered.serial
+                && whole > examined.lowered.floor
+            {
+                text += &format!(": {own:.2} cycles, and {:.2} for the rest", whole - own);
+            }
+            text
         }
     }
 }

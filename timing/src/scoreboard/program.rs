@@ -12,10 +12,10 @@ use crate::dependence::{Dependences, Edge, NO_VALUE};
 use crate::forms::FormId;
 use crate::lower::{
     HighBytes, Idiom, Layout, LowerError, MAX_INSTRUCTIONS, Operation, Pairing, SINK, execution,
-    explicit_memory, floor, fuse, idiom, is_float, is_slow_lea, leaves, loads, loads_whole,
-    macro_fuses, may_fuse, prefixes, reads, serializes, value_of, vector_load_latency, writes,
+    explicit_memory, floor, fuse, idiom, is_float, leaves, loads, loads_whole, macro_fuses_at,
+    may_fuse, prefixes, reads, serializes, slow_lea, value_of, vector_load_latency, writes,
 };
-use crate::microarchitecture::Microarchitecture;
+use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::scoreboard::contents::effect;
 use crate::scoreboard::inst::{
     Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, Shape,
@@ -129,7 +129,7 @@ impl<'a> Programmer<'a> {
             let (instruction, opcode, length_changing) = self.block[at];
             let next = self.block.get(at + 1).map(|next| next.0);
             let fused = fused_behind;
-            let branch = next.filter(|next| macro_fuses(&instruction, next));
+            let branch = next.filter(|next| macro_fuses_at(&instruction, next));
             fused_behind = branch.is_some();
             let pairing = match &branch {
                 _ if fused => Pairing::Second,
@@ -250,7 +250,7 @@ impl<'a> Programmer<'a> {
             stack,
             loads: loaded > 0,
             stores: stores > 0,
-            slow_lea: is_slow_lea(instruction).then_some(core.parameters.slow_lea),
+            slow_lea: slow_lea(instruction, &core.parameters),
         };
         self.dependences.clear();
         self.dependences.begin();
@@ -298,7 +298,7 @@ impl<'a> Programmer<'a> {
             false => (counts.decoded, counts.issued),
         };
         let high = HighBytes::of(info);
-        let flags = self::flags(instruction, info, stack)
+        let flags = self::flags(instruction, info, stack, &core.parameters)
             .or(memory)
             .when(Flags::FUSED, fused)
             .when(Flags::HIGH_BYTE, high.writes_apart());
@@ -347,12 +347,17 @@ impl<'a> Programmer<'a> {
     }
 }
 
-fn flags(instruction: &Instruction, info: &InstructionInfo, stack: bool) -> Flags {
+fn flags(
+    instruction: &Instruction,
+    info: &InstructionInfo,
+    stack: bool,
+    parameters: &Parameters,
+) -> Flags {
     let serializes = matches!(
         instruction.flow_control(),
         FlowControl::Interrupt | FlowControl::Exception
     ) || is_far(instruction)
-        || serializes(instruction);
+        || serializes(instruction).is_some();
     let (mut reads_rsp, mut writes_rsp) = (false, false);
     if stack {
         let explicit = (0..instruction.op_count()).any(|op| {
@@ -371,7 +376,10 @@ fn flags(instruction: &Instruction, info: &InstructionInfo, stack: bool) -> Flag
     }
     Flags::default()
         .when(Flags::STACK, stack)
-        .when(Flags::FLOAT, is_float(instruction))
+        .when(
+            Flags::FLOAT,
+            parameters.float_divider && is_float(instruction),
+        )
         .when(Flags::SERIALIZES, serializes)
         .when(Flags::READS_RSP, reads_rsp)
         .when(Flags::WRITES_RSP, writes_rsp)

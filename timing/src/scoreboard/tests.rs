@@ -204,7 +204,10 @@ fn a_serializing_instruction_waits_for_all_and_all_wait_for_it() {
     let cycles = round(&[&block], 50)[0];
     let cpuid = round(&[&alone], 50)[0];
     // The first IMULs are fetched while the jump retires.
-    assert!(cycles + 8 >= chain + cpuid, "{cycles} of {chain} and {cpuid}");
+    assert!(
+        cycles + 8 >= chain + cpuid,
+        "{cycles} of {chain} and {cpuid}"
+    );
 }
 
 #[test]
