@@ -32,6 +32,10 @@ pub trait StepClock: Clone + fmt::Debug {
     /// step. The last instruction retires at that end, unless an event leaves the step.
     fn retired_at(&self, index: u16) -> Cycles;
 
+    /// The thread does not run until `until`: what it does next begins then, with nothing in flight. A
+    /// point that has passed changes nothing.
+    fn pass(&mut self, until: Cycles);
+
     /// What became of the issue slots so far; `None` if the model does not know.
     fn slots(&self) -> Option<Slots> {
         None

@@ -52,4 +52,5 @@ pub use session::Session;
 pub use stat::{EventCount, Stat, ThreadCounts, stat};
 pub use summary::{Consumer, Summary, ThreadSummary, Totals};
 pub use tasks::Tasks;
-pub use timing::{Mispredictions, Rates, TimingError, TimingModel, TimingOptions};
+pub use timing::{Rates, TimingError, TimingOptions};
+pub use vlbr_timing::{Mispredictions, TimingModel};

@@ -9,7 +9,7 @@ use vlbr_cpu::{Clock, Exit, Feed, StepClock};
 use vlbr_host::perf::{X86Br, with_event_privileges};
 use vlbr_lbr::Record;
 use vlbr_pmu::{EventSpec, Source, SourceSet};
-use vlbr_timing::{PARTS, retired_at};
+use vlbr_timing::{PARTS, StepModel, retired_at};
 use vlbr_traces::perfdata::{
     BranchEntry, BranchSampleType, CONTEXT_KERNEL, CONTEXT_USER, SampleRecord,
 };
@@ -25,7 +25,7 @@ use crate::options::SessionOptions;
 use crate::ordered;
 use crate::region::Region;
 use crate::summary::{Consumer, Summary, ThreadSummary};
-use crate::timing::{Model, TimingOptions};
+use crate::timing::{TimingOptions, describe};
 
 /// A trace, a programmed LBR and programmed counters, ready to run.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Session<'t> {
     ordered: bool,
     pub(crate) timing: TimingOptions,
     pub(crate) tell_branches: bool,
-    pub(crate) model: Model,
+    pub(crate) model: StepModel,
     /// Largest cycle count that perf hands out, 0 if none.
     cycle_limit: u16,
 }
@@ -149,13 +149,13 @@ impl<'t> Session<'t> {
         // The hot loop knows the time of samples and of records that are not popped, nothing else.
         let follows = matches!(pace, Some(Pace::Frequency(_)));
         let counts_clocks = counting.sources().without(CLOCKS) != counting.sources();
-        let in_order = matches!(model, Model::Scoreboard { .. })
+        let in_order = matches!(model, StepModel::Scoreboard { .. })
             || follows
             || gated.is_some()
             || call_stack && cycle_limit > 0
             || counts_clocks;
-        let timed_in_order = !matches!(model, Model::None) && in_order;
-        if let (Model::Bound { bounds, .. }, false) = (&model, in_order) {
+        let timed_in_order = !matches!(model, StepModel::None) && in_order;
+        if let (StepModel::Bound { bounds, .. }, false) = (&model, in_order) {
             counting.costs = Some(Costs {
                 steps: bounds.costs(),
                 records: cycle_limit > 0,
@@ -233,7 +233,7 @@ impl<'t> Session<'t> {
     /// The timing model in words, if there is one: what must stand beside every time.
     #[must_use]
     pub fn timing(&self) -> Option<String> {
-        self.model.describe(self.timing.rates)
+        describe(&self.model, self.timing.rates)
     }
 
     /// Instructions of each thread before anything is counted or sampled.
@@ -272,15 +272,15 @@ impl<'t> Session<'t> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Summary, ReplayError> {
         match &self.model {
-            Model::None if self.is_modelled() => return Err(ReplayError::NoClock),
-            Model::None if self.ordered => return ordered::run(self, consumer, progress),
-            Model::Bound { bounds, .. } if self.ordered => {
+            StepModel::None if self.is_modelled() => return Err(ReplayError::NoClock),
+            StepModel::None if self.ordered => return ordered::run(self, consumer, progress),
+            StepModel::Bound { bounds, .. } if self.ordered => {
                 return ordered::run_with(self, &bounds.clock(), consumer, progress);
             }
-            Model::Scoreboard { programs, .. } => {
+            StepModel::Scoreboard { programs, .. } => {
                 return ordered::run_with(self, &programs.clock(), consumer, progress);
             }
-            Model::None | Model::Bound { .. } => {}
+            StepModel::None | StepModel::Bound { .. } => {}
         }
         let mut summary = Summary::default();
         let mut clocks = 0;

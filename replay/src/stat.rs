@@ -4,6 +4,7 @@ use serde::Serialize;
 use vlbr_arch::Cycles;
 use vlbr_cpu::Slots;
 use vlbr_pmu::{Counter, EventNameError, EventSpec};
+use vlbr_timing::TimingModel;
 use vlbr_traces::perfdata::SampleRecord;
 use vlbr_traces::vlt::{Scope, Trace};
 
@@ -15,7 +16,6 @@ use crate::options::SessionOptions;
 use crate::report::words;
 use crate::session::Session;
 use crate::summary::{Consumer, Summary};
-use crate::timing::TimingModel;
 
 /// Counts of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize)]

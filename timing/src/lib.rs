@@ -19,6 +19,7 @@
 
 pub mod bound;
 mod chain;
+mod choice;
 mod cores;
 mod dependence;
 mod environment;
@@ -36,6 +37,7 @@ mod step_bound;
 mod step_scoreboard;
 pub mod windows;
 
+pub use choice::{Mispredictions, ModelChoice, ModelError, StepModel, TimingModel};
 pub use cores::microarchitectures;
 pub use environment::Environment;
 pub use lower::LowerError;

@@ -131,4 +131,10 @@ impl StepClock for BoundClock {
         let cost = (self.now - self.before) as u32;
         Cycles::new(retired_at(self.before, cost, self.retired, index) / PARTS)
     }
+
+    fn pass(&mut self, until: Cycles) {
+        self.now = self.now.max(until.value().saturating_mul(PARTS));
+        self.before = self.now;
+        self.retired = 0;
+    }
 }

@@ -236,6 +236,13 @@ impl StepClock for ScoreboardClock {
         Cycles::new(retired.clamp(self.before, self.end))
     }
 
+    fn pass(&mut self, until: Cycles) {
+        if until.value() > self.end {
+            self.board.pass(until.value());
+            self.end = until.value();
+        }
+    }
+
     fn slots(&self) -> Option<Slots> {
         Some(self.board.slots())
     }

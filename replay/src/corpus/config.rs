@@ -12,12 +12,12 @@ use toml::Spanned;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::{Options, Profile};
 use vlbr_pmu::SourceSet;
+use vlbr_timing::TimingModel;
 use vlbr_traces::files::read_text;
 use vlbr_traces::perfdata::BranchSampleType;
 
 use super::error::CorpusError;
 use crate::counters::sampled_events;
-use crate::timing::TimingModel;
 
 /// Longest `corpus.toml` or profile that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 20;

@@ -17,6 +17,7 @@ use crate::device::DeviceError;
 use crate::error::ReplayError;
 use crate::session::Session;
 use crate::summary::{Consumer, Summary};
+use crate::timing::TimingError;
 use road::Road;
 use thread::{Thread, Untimed};
 
@@ -86,7 +87,10 @@ fn timed<C: StepClock, const TIMED: bool>(
         let slot = &mut threads[number];
         if slot.is_none() {
             living += 1;
-            session.model.check_room(living)?;
+            session
+                .model
+                .check_room(living)
+                .map_err(TimingError::from)?;
         }
         let thread = slot.get_or_insert_with(|| Thread::new(session, clock));
         road.begin_chunk(number, index, thread.now)?;

@@ -29,6 +29,8 @@ impl StepClock for Untimed {
     fn retired_at(&self, _index: u16) -> Cycles {
         Cycles::new(0)
     }
+
+    fn pass(&mut self, _until: Cycles) {}
 }
 
 /// A thread's devices, its clock, and what its counters have not been given yet.

@@ -3,6 +3,6 @@
 mod model;
 mod rates;
 
-pub(crate) use model::Model;
-pub use model::{Mispredictions, TimingError, TimingModel, TimingOptions};
+pub(crate) use model::describe;
+pub use model::{TimingError, TimingOptions};
 pub use rates::Rates;

@@ -83,6 +83,10 @@ impl StepClock for Erratic {
     fn retired_at(&self, index: u16) -> Cycles {
         Cycles::new(self.retired[usize::from(index)])
     }
+
+    fn pass(&mut self, until: Cycles) {
+        self.now = self.now.max(until.value());
+    }
 }
 
 /// Runs the trace a second time, step by step and with a clock of its own, and holds every sample
