@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::Catalog;
-use vlbr_scene::{GuestSource, Scene, Simulation};
+use vlbr_scene::{GuestSource, Scene, SceneTime, Simulation};
 
 /// Instructions from one exit to the next, on average.
 pub const GAP: u64 = 10;
@@ -47,7 +47,8 @@ pub fn run(
     let spec = scene.vcpu[0].looped.ok_or("the guest is a loop")?;
     let sources = [GuestSource::looped(spec)?];
     let begin = Instant::now();
-    let mut simulation = Simulation::new(scene, &sources, &policy, Checking::Off)?;
+    let mut simulation =
+        Simulation::new(scene, &sources, &SceneTime::Nominal, &policy, Checking::Off)?;
     simulation.set_msr_by_msr(msr_by_msr);
     let outcome = simulation.run(&mut |_| {})?;
     Ok(Run {

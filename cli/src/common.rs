@@ -165,6 +165,15 @@ pub(crate) fn clock(clock: ClockArg) -> Clock {
     }
 }
 
+/// The timing model.
+pub(crate) const fn model(timing: TimingArg) -> TimingModel {
+    match timing {
+        TimingArg::None => TimingModel::None,
+        TimingArg::Bound => TimingModel::Bound,
+        TimingArg::Scoreboard => TimingModel::Scoreboard,
+    }
+}
+
 /// The clock of a replay.
 pub(crate) fn timing(args: &TimingArgs) -> Result<TimingOptions, Box<dyn Error>> {
     if args.timing == TimingArg::None {
@@ -181,11 +190,7 @@ pub(crate) fn timing(args: &TimingArgs) -> Result<TimingOptions, Box<dyn Error>>
     let rates = Rates::default();
     let core_mhz = args.mhz.unwrap_or(rates.core_mhz);
     Ok(TimingOptions {
-        model: match args.timing {
-            TimingArg::None => TimingModel::None,
-            TimingArg::Bound => TimingModel::Bound,
-            TimingArg::Scoreboard => TimingModel::Scoreboard,
-        },
+        model: model(args.timing),
         core: args.microarchitecture.clone(),
         mispredictions: match (args.mispredicts, &args.predictor) {
             (Some(MispredictsArg::Recorded), Some(_)) => {

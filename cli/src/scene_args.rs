@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::args::{MispredictsArg, TimingArg};
+
 /// What the commands for scenes share.
 #[derive(Debug, Args)]
 pub(crate) struct SceneArgs {
@@ -19,9 +21,29 @@ pub(crate) struct SceneArgs {
     /// Cost model instead of the scene's.
     #[arg(long, value_name = "published|FILE")]
     pub(crate) cost_model: Option<String>,
+    #[command(flatten)]
+    pub(crate) timing: SceneTimingArgs,
     /// Write there instead of on standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// What tells the time of a scene.
+#[derive(Debug, Args)]
+pub(crate) struct SceneTimingArgs {
+    /// Timing model instead of the scene's: guests execute by it, and VM transitions and MSR accesses take
+    /// what the cost model says.
+    #[arg(long, value_enum, value_name = "MODEL")]
+    pub(crate) timing: Option<TimingArg>,
+    /// Core that the timing model is of; default: that of the scene's part.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) microarchitecture: Option<String>,
+    /// Who says which branches the scoreboard mispredicts.
+    #[arg(long, value_enum, value_name = "WHO")]
+    pub(crate) mispredicts: Option<MispredictsArg>,
+    /// The predictor; default: that of the core.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) predictor: Option<String>,
 }
 
 /// `vlbr scene`

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
 use vlbr_scene::report::{VmOptions, VmReport};
-use vlbr_scene::{SceneFile, policy_from_file};
+use vlbr_scene::{MispredictsSpec, SceneFile, TimingChange, policy_from_file};
 use vlbr_traces::export::OutputFile;
 
+use crate::args::MispredictsArg;
 use crate::common::{self, Outcome};
 use crate::scene_args::{OnOff, SceneArgs, TableOrJson, VmArgs};
 
@@ -64,6 +65,16 @@ pub(crate) fn open(args: &SceneArgs) -> Result<SceneFile, Box<dyn Error>> {
     if let Some(session) = &args.guest_perf {
         file.give_guest_perf(session);
     }
+    let timing = &args.timing;
+    file.set_timing(TimingChange {
+        model: timing.timing.map(common::model),
+        microarchitecture: timing.microarchitecture.clone(),
+        mispredicts: timing.mispredicts.map(|who| match who {
+            MispredictsArg::Predicted => MispredictsSpec::Predicted,
+            MispredictsArg::Recorded => MispredictsSpec::Recorded,
+        }),
+        predictor: timing.predictor.clone(),
+    })?;
     Ok(file)
 }
 

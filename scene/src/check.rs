@@ -37,6 +37,7 @@ impl Scene {
             return bad("kernel", error.to_string());
         }
         self.check_times()?;
+        self.check_timing()?;
         if self.duration_us == Some(0) {
             return bad("duration-us", "is 0".to_owned());
         }

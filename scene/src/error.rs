@@ -64,6 +64,11 @@ pub enum SceneError {
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A scene by models that does not end by time.
+    #[error(
+        "no guest executes anything any more: exits, switches and tasks of the host take all the time"
+    )]
+    Stuck,
     /// A rule of ownership does not hold, and the scene says that this ends it.
     #[error("{0}")]
     Violation(Box<Violation>),

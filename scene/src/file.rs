@@ -12,7 +12,7 @@ use vlbr_host::policy::{Catalog, Policy};
 use vlbr_traces::files::{open_regular, read_text};
 use vlbr_traces::vlt::{OpenOptions, Trace};
 
-use crate::{GuestSource, Scene, SceneError, VcpuSpec};
+use crate::{GuestSource, Scene, SceneError, TimingChange, VcpuSpec};
 
 /// Longest TOML text that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -34,6 +34,8 @@ pub struct SceneFile {
     scene: Scene,
     /// The session that guests without one are given.
     guest_perf: Option<String>,
+    /// What tells the time instead of what it says.
+    timing: TimingChange,
 }
 
 impl SceneFile {
@@ -49,6 +51,7 @@ impl SceneFile {
             text,
             scene,
             guest_perf: None,
+            timing: TimingChange::default(),
         })
     }
 
@@ -76,12 +79,25 @@ impl SceneFile {
         give(&mut self.scene, session);
     }
 
+    /// Another timing model.
+    ///
+    /// # Errors
+    /// It does not go with the scene.
+    pub fn set_timing(&mut self, timing: TimingChange) -> Result<(), SceneError> {
+        timing.apply(&mut self.scene);
+        self.timing = timing;
+        let checked = self.scene.check_timing();
+        checked.map_err(|error| error.within(&self.path))
+    }
+
     /// A scene of another text, with the same files and sessions.
     ///
     /// # Errors
     /// The text is no scene.
     pub fn variant(&self, text: &str) -> Result<Scene, SceneError> {
         let mut scene = Scene::from_toml(text)?;
+        self.timing.apply(&mut scene);
+        scene.check_timing()?;
         if let Some(session) = &self.guest_perf {
             give(&mut scene, session);
         }

@@ -19,6 +19,7 @@ mod session;
 mod simulation;
 mod spec;
 mod tally;
+mod time;
 mod timeline;
 
 pub use error::SceneError;
@@ -26,7 +27,7 @@ pub use file::{InputFile, SceneFile, policy_from_file};
 pub use guest::{Guest, GuestSource};
 pub use monitor::{Carry, MonitorAct, MonitorSpec};
 pub use session::{GuestPerf, GuestSample};
-pub use simulation::{Outcome, Simulation, kernel};
+pub use simulation::{CpuTime, Outcome, Simulation, TimeTally, kernel};
 pub use spec::{
     AccessSpec, EventSpec, ExitRates, ExitSpec, GuestModel, LoopSpec, OnViolation, Scene,
     Scheduling, TaskSpec, TaskWhen, VcpuSpec, VmSpec,
@@ -34,3 +35,4 @@ pub use spec::{
 pub use tally::{
     CarriedRecords, ExitTally, HostStacks, MonitorTally, SaveTally, SwitchTally, VcpuTally,
 };
+pub use time::{MispredictsSpec, ModelTime, SceneTime, TimingChange};

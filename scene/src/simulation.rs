@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use vlbr_cpu::{Clock, Feed};
+use vlbr_cpu::Feed;
 use vlbr_host::kvm::Note;
 use vlbr_host::machine::{Checking, Input, Machine, MsrValues, Output};
 use vlbr_host::perf::{EventId, LbrDataId, PmiSample};
@@ -14,25 +14,33 @@ use crate::guest::{Guest, GuestSource};
 use crate::random::Random;
 use crate::timeline::Watch;
 use crate::{
-    GuestPerf, GuestSample, HostStacks, MonitorTally, OnViolation, Scene, SceneError, VcpuTally,
+    GuestPerf, GuestSample, HostStacks, MonitorTally, OnViolation, Scene, SceneError, SceneTime,
+    VcpuTally,
 };
 
 mod accesses;
+mod clock;
 mod drawn;
 mod exit_kind;
 mod fed;
 mod happenings;
 mod host_task;
 mod monitor;
+mod passing;
 mod pmis;
+mod progress;
 mod run_guest;
 mod setup;
+mod step;
 mod switch;
 
 use accesses::DueAccess;
+use clock::{GuestClock, clocks_per_thousand};
 use exit_kind::ExitKind;
 use fed::Fed;
 use happenings::{Agenda, Happening};
+pub use passing::{CpuTime, TimeTally};
+use progress::Progress;
 pub use setup::kernel;
 use setup::{attr, config, guest_cpu};
 
@@ -53,6 +61,8 @@ pub struct Outcome {
     pub monitored: Vec<MonitorTally>,
     /// Clocks from begin to end.
     pub cycles: u64,
+    /// Where they went; `None` if time is nominal.
+    pub time: Option<TimeTally>,
 }
 
 /// A task and what it waits for.
@@ -72,6 +82,8 @@ struct TaskState {
     slice_left: u64,
     /// Where it ran last.
     last: Option<u16>,
+    /// When it left that.
+    left_at: u64,
     branches: u64,
 }
 
@@ -83,6 +95,9 @@ struct CpuState {
     ready: VecDeque<usize>,
     /// Deep C-states so far.
     deep: u64,
+    time: CpuTime,
+    /// Clocks of the host that counters have not been given.
+    owed: u64,
 }
 
 /// A stack that perf saved at a switch out.
@@ -98,6 +113,10 @@ struct Left {
 #[derive(Debug)]
 struct VcpuState<'s> {
     guest: Guest<'s>,
+    clock: GuestClock,
+    /// Clocks of the guest so far, and those that counters have not been given.
+    clocks: u64,
+    owed: u64,
     feed: Fed<'s>,
     tally: VcpuTally,
     /// The kinds of exits that the scene's rates say.
@@ -132,6 +151,7 @@ struct VcpuState<'s> {
 #[derive(Debug)]
 pub struct Simulation<'s> {
     scene: &'s Scene,
+    time: &'s SceneTime,
     machine: Machine,
     cpus: Vec<CpuState>,
     tasks: Vec<TaskState>,
@@ -142,11 +162,13 @@ pub struct Simulation<'s> {
     host_samples: u64,
     host_stacks: HostStacks,
     monitored: Vec<MonitorTally>,
-    /// Clocks for a thousand instructions.
+    /// Clocks for a thousand instructions of the host.
     clocks_per_thousand: u64,
     end: Option<u64>,
     /// Interrupt-driven host samples are kept by nobody; they are counted.
     kept_samples: usize,
+    /// What was spent on processors, while it is dealt with.
+    spent: Vec<(usize, u64)>,
     /// What is drawn of the run.
     watch: Option<Box<Watch<'s>>>,
 }
@@ -156,18 +178,23 @@ const KEPT_SAMPLES: usize = 1 << 15;
 
 impl<'s> Simulation<'s> {
     /// A scene under a policy, at its beginning. `sources` are the guests of its vCPUs, in their
-    /// order.
+    /// order, for which `time` was made: that of the scene ([`SceneTime::of`]) or another.
     ///
     /// # Errors
     /// The scene does not fit the part, or names what is not there.
     pub fn new(
         scene: &'s Scene,
         sources: &'s [GuestSource],
+        time: &'s SceneTime,
         policy: &Arc<dyn Policy>,
         checking: Checking,
     ) -> Result<Self, SceneError> {
-        let config = config(scene, sources, &**policy)?;
+        let config = config(scene, sources, time, &**policy)?;
         let mut machine = Machine::new(&config, Arc::clone(policy), checking)?;
+        if let SceneTime::Model(time) = time {
+            let hardware = machine.host_mut().hardware_mut();
+            hardware.set_prices(time.prices.clone());
+        }
         let (mut tasks, mut vcpus) = (Vec::new(), Vec::<VcpuState<'_>>::new());
         let vms: Vec<_> = scene.vm.iter().map(|_| machine.add_vm()).collect();
         let lbr = vlbr_lbr::Profile::named(&scene.part)
@@ -192,6 +219,7 @@ impl<'s> Simulation<'s> {
                 left: u64::MAX,
                 slice_left: 0,
                 last: None,
+                left_at: 0,
                 branches: 0,
             });
             let perf = match &spec.guest_perf {
@@ -206,11 +234,10 @@ impl<'s> Simulation<'s> {
             let due: Vec<_> = exits.iter().map(|kind| kind.due(&mut random, 0)).collect();
             vcpus.push(VcpuState {
                 guest: Guest::new(source),
-                feed: Fed::new(Feed::new(
-                    source.code(),
-                    machine.feeds(),
-                    Clock::Instructions,
-                )),
+                clock: GuestClock::new(scene, time, n),
+                clocks: 0,
+                owed: 0,
+                feed: Fed::new(Feed::new(source.code(), machine.feeds(), time.clock())),
                 tally: VcpuTally::default(),
                 accesses: accesses::of(n, spec)?,
                 next_exit: 0,
@@ -248,6 +275,7 @@ impl<'s> Simulation<'s> {
                 left: 0,
                 slice_left: 0,
                 last: None,
+                left_at: 0,
                 branches: 0,
             });
             let task = tasks.len() - 1;
@@ -274,10 +302,11 @@ impl<'s> Simulation<'s> {
         }
         Ok(Self {
             cpus: vec![CpuState::default(); scene.cpus.into()],
-            clocks_per_thousand: ((1000.0 / scene.ipc) as u64).max(1),
+            clocks_per_thousand: clocks_per_thousand(scene),
             end: scene.duration_us.map(|us| clocks(scene, us)),
             random: Random::new(scene.seed, 0),
             scene,
+            time,
             machine,
             tasks,
             vcpus,
@@ -287,6 +316,7 @@ impl<'s> Simulation<'s> {
             host_stacks: HostStacks::default(),
             monitored: Vec::new(),
             kept_samples: KEPT_SAMPLES,
+            spent: Vec::new(),
             watch: None,
         })
     }
@@ -325,7 +355,11 @@ impl<'s> Simulation<'s> {
     /// # Errors
     /// Those of [`Self::run`].
     pub(crate) fn observed(mut self, look: &mut dyn FnMut(&Self)) -> Result<Outcome, SceneError> {
+        let mut progress = Progress::default();
         while self.advance()? {
+            if self.is_modelled_time() && self.end.is_none() {
+                progress.made(&self)?;
+            }
             look(&self);
             self.stop_at_violation()?;
         }
@@ -343,6 +377,10 @@ impl<'s> Simulation<'s> {
             watch.finish().map_err(SceneError::Timeline)?;
         }
         let cycles = self.cpus.iter().map(|cpu| cpu.now).max().unwrap_or(0);
+        let time = self.is_modelled_time().then(|| TimeTally {
+            cpus: self.cpus.iter().map(|cpu| cpu.time).collect(),
+            guests: self.vcpus.iter().map(|vcpu| vcpu.clocks).collect(),
+        });
         let (mut tallies, mut samples) = (Vec::new(), Vec::new());
         for (n, mut vcpu) in self.vcpus.into_iter().enumerate() {
             let journal = self.machine.host().journal();
@@ -360,6 +398,7 @@ impl<'s> Simulation<'s> {
             host_stacks: self.host_stacks,
             monitored: self.monitored,
             cycles,
+            time,
         })
     }
 
@@ -431,6 +470,10 @@ impl<'s> Simulation<'s> {
 
     fn apply(&mut self, input: &Input) -> Result<Output, SceneError> {
         let output = self.machine.apply(input)?;
+        match output {
+            Output::Pmi { .. } => self.pmi_taken(),
+            _ => self.pass_costs()?,
+        }
         if self.watch.is_some() {
             self.draw(input);
         }
@@ -440,6 +483,7 @@ impl<'s> Simulation<'s> {
     /// The processor's clock goes on to `at`, if it is behind.
     fn catch_up(&mut self, cpu: usize, at: u64) {
         let state = &mut self.cpus[cpu];
+        state.time.idle += at.saturating_sub(state.now);
         state.now = state.now.max(at);
         self.set_clock(cpu);
     }

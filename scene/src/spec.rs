@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use vlbr_arch::Msr;
+use vlbr_timing::TimingModel;
 
-use crate::{MonitorSpec, SceneError};
+use crate::{MispredictsSpec, MonitorSpec, SceneError};
 
 /// Longest text that is read.
 const LONGEST: u64 = 1 << 20;
@@ -31,7 +32,16 @@ pub struct Scene {
     /// The cost model: `published`, or a file.
     #[serde(default = "default_costs")]
     pub cost_model: String,
-    /// Instructions a clock, until a timing model exists.
+    /// What tells when guests' instructions retire.
+    #[serde(default)]
+    pub timing: TimingModel,
+    /// The core that the timing model is of; that of the part if none is named.
+    pub microarchitecture: Option<String>,
+    /// Who says which branches the scoreboard mispredicts.
+    pub mispredicts: Option<MispredictsSpec>,
+    /// The predictor; that of the core if none is named.
+    pub predictor: Option<String>,
+    /// Instructions a clock: of guests without a timing model, and of the host's tasks.
     #[serde(default = "one")]
     pub ipc: f64,
     /// Clocks a microsecond.

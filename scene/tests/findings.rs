@@ -11,7 +11,7 @@ use vlbr_host::machine::{Checking, Findings, Host, Rule, Violation};
 use vlbr_host::perf::{Behaviour, Errno};
 use vlbr_host::policy::{Catalog, EventPolicy, Policy};
 use vlbr_host::{CpuId, Owner, VcpuId, VmId};
-use vlbr_scene::{OnViolation, SceneError, SceneFile, Simulation};
+use vlbr_scene::{OnViolation, SceneError, SceneFile, SceneTime, Simulation};
 
 const GUEST: Owner = Owner::Guest(VcpuId(0));
 
@@ -32,7 +32,8 @@ fn run_under(
     let guests = file.guests(file.scene())?;
     let mut scene = file.scene().clone();
     scene.on_violation = on_violation;
-    let outcome = Simulation::new(&scene, &guests, policy, Checking::On)?.run(&mut |_| {})?;
+    let outcome = Simulation::new(&scene, &guests, &SceneTime::Nominal, policy, Checking::On)?
+        .run(&mut |_| {})?;
     Ok(outcome.machine.findings().clone())
 }
 

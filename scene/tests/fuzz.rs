@@ -9,7 +9,7 @@ use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
 use vlbr_scene::import::{Import, ImportError, ImportOptions};
 use vlbr_scene::report::Sweep;
-use vlbr_scene::{GuestSource, Scene, Simulation};
+use vlbr_scene::{GuestSource, Scene, SceneTime, Simulation};
 
 /// Most guests and processors that a damaged scene is made with.
 const FEW: usize = 8;
@@ -62,7 +62,7 @@ fn fuzz_scene() {
         let Some(guests) = loops(&scene) else {
             return true;
         };
-        match Simulation::new(&scene, &guests, &policy, Checking::On) {
+        match Simulation::new(&scene, &guests, &SceneTime::Nominal, &policy, Checking::On) {
             Err(error) => one_line(&error),
             Ok(simulation) => match simulation.run(&mut |_| {}) {
                 Err(error) => one_line(&error),

@@ -14,7 +14,7 @@ use vlbr_cpu::ledger::Event;
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
 use vlbr_scene::import::{Import, ImportOptions, ImportSummary, Imported};
-use vlbr_scene::{GuestSource, Outcome, Scene, Simulation};
+use vlbr_scene::{GuestSource, Outcome, Scene, SceneTime, Simulation};
 
 /// Model time of the bundled samples, in microseconds.
 const SAMPLE_US: u64 = 5000;
@@ -80,7 +80,8 @@ fn run(text: &str) -> Outcome {
     let guests: Vec<_> = loops
         .map(|spec| GuestSource::looped(spec).unwrap())
         .collect();
-    let simulation = Simulation::new(&scene, &guests, &policy, Checking::Off).unwrap();
+    let simulation =
+        Simulation::new(&scene, &guests, &SceneTime::Nominal, &policy, Checking::Off).unwrap();
     simulation.run(&mut |_| {}).unwrap()
 }
 

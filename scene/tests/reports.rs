@@ -6,7 +6,7 @@ use vlbr_cpu::ledger::{CostModel, Event};
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
 use vlbr_scene::report::{VmOptions, VmReport};
-use vlbr_scene::{GuestSource, Outcome, Scene, SceneFile, Simulation};
+use vlbr_scene::{GuestSource, Outcome, Scene, SceneFile, SceneTime, Simulation};
 
 const LOOP: &str = r#"
 name = "loop"
@@ -52,7 +52,14 @@ fn guests(scene: &Scene) -> Vec<GuestSource> {
 
 fn run(scene: &Scene, name: &str) -> Outcome {
     let guests = guests(scene);
-    let simulation = Simulation::new(scene, &guests, &policy(name), Checking::On).unwrap();
+    let simulation = Simulation::new(
+        scene,
+        &guests,
+        &SceneTime::Nominal,
+        &policy(name),
+        Checking::On,
+    )
+    .unwrap();
     simulation.run(&mut |_| {}).unwrap()
 }
 
@@ -101,7 +108,14 @@ fn exits_of_a_trace_and_switches_are_the_same_under_every_policy() {
     scene.vcpu[0].guest_perf = Some("br_inst_retired.near_taken:3000".to_owned());
     let guests = file.guests(&scene).unwrap();
     let run = |name: &str| {
-        let simulation = Simulation::new(&scene, &guests, &policy(name), Checking::Off).unwrap();
+        let simulation = Simulation::new(
+            &scene,
+            &guests,
+            &SceneTime::Nominal,
+            &policy(name),
+            Checking::Off,
+        )
+        .unwrap();
         simulation.run(&mut |_| {}).unwrap()
     };
     let ideal = run("ideal");

@@ -159,10 +159,33 @@ impl ModelChoice {
     /// # Errors
     /// No such core or predictor, or code that does not go with the choice.
     pub fn model(&self, profile: &str, code: &Code) -> Result<StepModel, ModelError> {
-        let records = || code.steps().iter().any(|step| step.exit.is_mispredicted());
-        if self.recorded() && !records() {
+        self.check([code])?;
+        self.model_of(profile, code)
+    }
+
+    /// The models for several codes that run together: mispredictions that one of them has recorded are
+    /// enough.
+    ///
+    /// # Errors
+    /// As [`ModelChoice::model`].
+    pub fn models<'c>(
+        &self,
+        profile: &str,
+        codes: impl Iterator<Item = &'c Code> + Clone,
+    ) -> Result<Vec<StepModel>, ModelError> {
+        self.check(codes.clone())?;
+        codes.map(|code| self.model_of(profile, code)).collect()
+    }
+
+    fn check<'c>(&self, codes: impl IntoIterator<Item = &'c Code>) -> Result<(), ModelError> {
+        let records = |code: &Code| code.steps().iter().any(|step| step.exit.is_mispredicted());
+        if self.recorded() && !codes.into_iter().any(records) {
             return Err(ModelError::NoneRecorded);
         }
+        Ok(())
+    }
+
+    fn model_of(&self, profile: &str, code: &Code) -> Result<StepModel, ModelError> {
         let scoreboard = self.model == TimingModel::Scoreboard;
         if self.mispredictions.is_some() && !self.recorded() && !scoreboard {
             return Err(ModelError::NoScoreboard);

@@ -8,7 +8,8 @@ use vlbr_arch::vmx::{ExitReason, MsrArea, VmcsField};
 
 use rustc_hash::FxHashMap;
 
-use super::{Actor, EntryBlock, Event, MsrAccess};
+use super::meter::Meter;
+use super::{Actor, EntryBlock, Event, MsrAccess, Prices};
 
 /// Rows that are found without a search.
 const HINTS: usize = 1 << 7;
@@ -26,6 +27,8 @@ pub struct Ledger {
     hints: [(u64, u32); HINTS],
     /// Accesses to all registers of some entries, counted as one; [`Ledger::rows`] tells them apart.
     blocks: FxHashMap<(Actor, bool, EntryBlock), u64>,
+    /// What it all takes, if somebody asks.
+    meter: Option<Box<Meter>>,
 }
 
 impl Default for Ledger {
@@ -36,6 +39,7 @@ impl Default for Ledger {
             // No key has all bits.
             hints: [(u64::MAX, 0); HINTS],
             blocks: FxHashMap::default(),
+            meter: None,
         }
     }
 }
@@ -71,6 +75,31 @@ impl Ledger {
         };
         let (.., count) = &mut self.rows[place as usize];
         *count = count.saturating_add(times);
+        if let Some(meter) = &mut self.meter {
+            meter.add(place as usize, event, times);
+        }
+    }
+
+    /// From now on events take time on one of so many processors: see [`Ledger::take_spent`].
+    pub fn set_prices(&mut self, prices: Prices, processors: usize) {
+        self.meter = Some(Box::new(Meter::new(prices, processors)));
+    }
+
+    /// What is counted next happens on this processor.
+    #[inline]
+    pub fn charge_to(&mut self, processor: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.charge_to(processor);
+        }
+    }
+
+    /// Core clock cycles that events took since this was asked last, by processor; of processors on which
+    /// none took any there is no row. Without prices there are none.
+    pub fn take_spent(&mut self, spent: &mut Vec<(usize, u64)>) {
+        match &mut self.meter {
+            Some(meter) => meter.take(spent),
+            None => spent.clear(),
+        }
     }
 
     #[cold]
@@ -206,6 +235,9 @@ impl Ledger {
 
     fn add_block(&mut self, actor: Actor, write: bool, block: EntryBlock) {
         if block.count != 0 {
+            if let Some(meter) = &mut self.meter {
+                meter.add_block(write, block);
+            }
             match self.blocks.get_mut(&(actor, write, block)) {
                 Some(count) => *count = count.saturating_add(1),
                 None => {

@@ -93,12 +93,10 @@ impl CostModel {
                 model: self.name().to_owned(),
                 item,
             })?;
-            let whole = u64::from(cost.at(bound));
-            let exit = whole * u64::from(self.exit_share()) / 100;
-            let (each, class) = match event {
-                Event::VmExit { .. } => (exit, share_class(cost, exits, entries)),
-                Event::VmEntry => (whole - exit, share_class(cost, exits, entries)),
-                _ => (whole, cost.class),
+            let each = self.share(event, cost.at(bound));
+            let class = match event {
+                Event::VmExit { .. } | Event::VmEntry => share_class(cost, exits, entries),
+                _ => cost.class,
             };
             let cycles = u128::from(each) * u128::from(count);
             estimate.cycles += cycles;
@@ -114,6 +112,25 @@ impl CostModel {
             });
         }
         Ok(estimate)
+    }
+
+    /// Cycles of one event on the processor with this name, as [`CostModel::estimate`] counts them; `None`
+    /// if the model lacks its cost.
+    #[must_use]
+    pub fn price(&self, event: Event, cpu: &str, bound: Bound) -> Option<u64> {
+        let cost = self.cost_on(item_of(event), cpu)?;
+        Some(self.share(event, cost.at(bound)))
+    }
+
+    /// The part of a cost that an event is: of a round trip, exit or entry.
+    fn share(&self, event: Event, whole: u32) -> u64 {
+        let whole = u64::from(whole);
+        let exit = whole * u64::from(self.exit_share()) / 100;
+        match event {
+            Event::VmExit { .. } => exit,
+            Event::VmEntry => whole - exit,
+            _ => whole,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use core::hash::{Hash, Hasher};
 
 use vlbr_arch::Msr;
-use vlbr_cpu::ledger::{Actor, Ledger};
+use vlbr_cpu::ledger::{Actor, Ledger, Prices};
 use vlbr_cpu::processor::{LogicalProcessor, MsrFault, Options, ProcessorError};
 use vlbr_vmx::{Vmx, VmxProfile};
 
@@ -94,6 +94,7 @@ impl Hardware {
     /// As [`Hardware::cpu`].
     #[must_use]
     pub fn split(&mut self, cpu: CpuId) -> (&mut Processor, &mut Memory, &mut Ledger) {
+        self.ledger.charge_to(cpu.index());
         (
             &mut self.cpus[cpu.index()],
             &mut self.memory,
@@ -133,11 +134,22 @@ impl Hardware {
         self.ledger = Ledger::new();
     }
 
+    /// From now on what is counted takes time on its processor: see [`Hardware::take_spent`].
+    pub fn set_prices(&mut self, prices: Prices) {
+        self.ledger.set_prices(prices, self.cpus.len());
+    }
+
+    /// [`Ledger::take_spent`].
+    pub fn take_spent(&mut self, spent: &mut Vec<(usize, u64)>) {
+        self.ledger.take_spent(spent);
+    }
+
     /// RDMSR on a processor.
     ///
     /// # Errors
     /// `#GP(0)`; it is counted.
     pub fn rdmsr(&mut self, cpu: CpuId, actor: Actor, msr: Msr) -> Result<Owned, MsrFault> {
+        self.ledger.charge_to(cpu.index());
         self.cpus[cpu.index()].rdmsr(&mut self.ledger, actor, msr)
     }
 
@@ -152,6 +164,7 @@ impl Hardware {
         msr: Msr,
         value: Owned,
     ) -> Result<(), MsrFault> {
+        self.ledger.charge_to(cpu.index());
         self.cpus[cpu.index()].wrmsr(&mut self.ledger, actor, msr, value)
     }
 }

@@ -15,7 +15,7 @@ use super::file;
 use super::section::{self, Row, Section};
 use super::watch::Watch;
 use crate::simulation::Simulation;
-use crate::{GuestSource, OnViolation, Scene, SceneError, SceneFile};
+use crate::{GuestSource, OnViolation, Scene, SceneError, SceneFile, SceneTime};
 
 /// Most threads that are asked for.
 const MOST_THREADS: usize = 256;
@@ -124,6 +124,7 @@ pub enum GoldenError {
 struct Open {
     scene: Scene,
     guests: Vec<GuestSource>,
+    time: SceneTime,
 }
 
 fn open(described: &GoldenScene) -> Result<Open, SceneError> {
@@ -131,13 +132,19 @@ fn open(described: &GoldenScene) -> Result<Open, SceneError> {
     let guests = file.guests(file.scene())?;
     let mut scene = file.scene().clone();
     scene.on_violation = OnViolation::Report;
-    Ok(Open { scene, guests })
+    let time = SceneTime::of(&scene, &guests, &file.cost_model(None)?)?;
+    Ok(Open {
+        scene,
+        guests,
+        time,
+    })
 }
 
 /// A policy that a scene does not run under has a result too: why.
 fn run(open: &Open, policy: &Arc<dyn Policy>) -> Section {
     let rows = || {
-        let simulation = Simulation::new(&open.scene, &open.guests, policy, Checking::On)?;
+        let simulation =
+            Simulation::new(&open.scene, &open.guests, &open.time, policy, Checking::On)?;
         let mut watch = Watch::default();
         let outcome = simulation.observed(&mut |run| watch.look(run))?;
         Ok::<_, SceneError>(section::of(&outcome, &watch))

@@ -78,12 +78,14 @@ impl Overhead {
             out,
             "",
             &format!(
-                "{}: N = {}, E = {}; IPC {} at {} MHz, no timing model; costs: {}",
+                "{}: N = {}, E = {}; {}; costs: {}",
                 models.part,
                 models.entries,
                 models.msrs_per_entry,
-                models.ipc,
-                models.mhz,
+                match &models.timing {
+                    None => format!("IPC {} at {} MHz, no timing model", models.ipc, models.mhz),
+                    Some(_) => models.time(),
+                },
                 models.costs
             ),
         );

@@ -10,6 +10,7 @@ mod ranking;
 mod samples;
 mod sweep;
 mod table;
+mod time;
 mod vm;
 
 pub use costs::{CostRow, Costs, Cycles, Difference, LbrCounts};
@@ -21,5 +22,6 @@ pub use ranking::{Crossing, Order};
 pub use samples::SampleFidelity;
 pub use sweep::Sweep;
 pub(crate) use table::{aligned, grouped};
+pub use time::{GuestTime, PolicyTime, TimeReport, TimeShares};
 pub(crate) use vm::read_fidelity;
 pub use vm::{Models, VmOptions, VmReport};

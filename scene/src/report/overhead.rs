@@ -12,10 +12,11 @@ use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Ideal, Policy};
 
 use super::table::{aligned, figure, grouped};
-use super::vm::yardstick;
-use super::{Costs, Cycles, Difference, LbrCounts, Letters, Models, Origin};
+use super::vm::{same_work, yardstick};
+use super::{Costs, Cycles, Difference, LbrCounts, Letters, Models, Origin, PolicyTime, time};
 use crate::{
-    GuestSource, InputFile, OnViolation, Outcome, Scene, SceneError, SceneFile, Simulation, kernel,
+    GuestSource, InputFile, OnViolation, Outcome, Scene, SceneError, SceneFile, SceneTime,
+    Simulation, kernel,
 };
 
 /// What to compare.
@@ -54,6 +55,9 @@ pub struct PolicyRow {
     pub total: Cycles,
     /// LBR cycles beyond those with a processor of the guest's own on the same kernel.
     pub overhead: Cycles,
+    /// Where the clocks went; `None` if time is nominal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<PolicyTime>,
     /// Worst class in it.
     pub class: Option<String>,
     /// A figure in it was remembered, not read again.
@@ -105,6 +109,7 @@ pub struct Overhead {
 struct Run {
     letters: Letters,
     costs: Costs,
+    time: Option<PolicyTime>,
     models: Models,
     origins: Vec<Origin>,
     lacks: Vec<String>,
@@ -115,14 +120,16 @@ impl Run {
         scene: &Scene,
         policy: &dyn Policy,
         outcome: &Outcome,
-        model: &CostModel,
+        (time, model): (&SceneTime, &CostModel),
     ) -> Result<Self, SceneError> {
         let mut costs = Costs::of(&outcome.machine, model)?;
+        let passed = PolicyTime::of(outcome, &costs);
         costs.rows.clear();
         Ok(Self {
             letters: Letters::of(outcome),
             costs,
-            models: Models::of(scene, policy, outcome, model)?,
+            time: passed,
+            models: Models::of(scene, policy, outcome, (time, model))?,
             origins: Origin::of(scene, outcome),
             lacks: Origin::lacks(scene, outcome),
         })
@@ -138,6 +145,38 @@ struct Job<'a> {
     kernel: Option<String>,
 }
 
+/// A scene with what all its runs share.
+struct Prepared {
+    scene: Scene,
+    guests: Vec<GuestSource>,
+    time: SceneTime,
+}
+
+impl Prepared {
+    /// Where costs take time, a guest executes the less in a time the more its policy costs. So guests
+    /// execute under every policy what they execute on processors of their own until the scene ends.
+    fn new(
+        file: &SceneFile,
+        scene: &Scene,
+        options: &OverheadOptions<'_>,
+    ) -> Result<Self, SceneError> {
+        let guests = file.guests(scene)?;
+        let time = SceneTime::of(scene, &guests, options.model)?;
+        let mut scene = scene.clone();
+        if time.describe().is_some() && scene.duration_us.is_some() {
+            let ideal: Arc<dyn Policy> = Arc::new(Ideal);
+            let own = Simulation::new(&scene, &guests, &time, &ideal, Checking::Off)?;
+            let outcome = own.run(&mut |_| {})?;
+            scene = same_work(&scene, &outcome);
+        }
+        Ok(Self {
+            scene,
+            guests,
+            time,
+        })
+    }
+}
+
 impl Overhead {
     /// Runs every policy, on all cores. `progress` is told how many of how many runs are done.
     ///
@@ -150,10 +189,18 @@ impl Overhead {
     ) -> Result<Self, SceneError> {
         let own = [(String::new(), file.scene().clone())];
         let scenes = options.scenes.as_deref().unwrap_or(&own);
-        let guests: Vec<_> = scenes
-            .iter()
-            .map(|(_, scene)| file.guests(scene))
-            .collect::<Result<_, _>>()?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs);
+        let pool = pool.build().map_err(SceneError::Threads)?;
+        let prepared: Vec<Prepared> = pool
+            .install(|| {
+                let scenes = scenes.par_iter();
+                scenes
+                    .map(|(_, scene)| Prepared::new(file, scene, options))
+                    .collect::<Result<_, _>>()
+            })
+            .map_err(|error: SceneError| error.within(file.path()))?;
+        let values = scenes.iter().map(|(value, _)| value);
+        let scenes: Vec<_> = values.zip(prepared.iter().map(|p| &p.scene)).collect();
         let mut jobs = Vec::new();
         let mut yardsticks = BTreeMap::new();
         for (point, (_, scene)) in scenes.iter().enumerate() {
@@ -183,11 +230,9 @@ impl Overhead {
             }
         }
         let (done, all) = (AtomicU64::new(0), jobs.len() as u64);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs);
-        let pool = pool.build().map_err(SceneError::Threads)?;
         let runs: Vec<_> = pool.install(|| {
             let runs = jobs.par_iter().map(|job| {
-                let run = run(job, &guests[job.point], options.model);
+                let run = run(job, &prepared[job.point], options.model);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                 run
             });
@@ -206,7 +251,7 @@ impl Overhead {
         }
         let mut result = Vec::new();
         for (n, ((value, scene), runs)) in scenes.iter().zip(points).enumerate() {
-            let value = options.key.is_some().then(|| value.clone());
+            let value = options.key.is_some().then(|| (*value).clone());
             result.push(point(value, scene, n, runs, &ideals)?);
         }
         Ok(Self {
@@ -219,15 +264,16 @@ impl Overhead {
     }
 }
 
-fn run(job: &Job<'_>, guests: &[GuestSource], model: &CostModel) -> Result<Run, SceneError> {
+fn run(job: &Job<'_>, prepared: &Prepared, model: &CostModel) -> Result<Run, SceneError> {
     // A scene that a broken rule ends needs the rules checked; what is counted is the same.
     let checking = match job.scene.on_violation {
         OnViolation::Fail => Checking::On,
         OnViolation::Report => Checking::Off,
     };
-    let simulation = Simulation::new(job.scene, guests, &job.policy, checking)?;
+    let Prepared { guests, time, .. } = prepared;
+    let simulation = Simulation::new(job.scene, guests, time, &job.policy, checking)?;
     let outcome = simulation.run(&mut |_| {})?;
-    Run::of(job.scene, &*job.policy, &outcome, model)
+    Run::of(job.scene, &*job.policy, &outcome, (time, model))
 }
 
 type Runs = Vec<(Arc<dyn Policy>, Result<Run, SceneError>)>;
@@ -255,6 +301,7 @@ fn point(
             lbr: Cycles::default(),
             total: Cycles::default(),
             overhead: Cycles::default(),
+            time: None,
             class: None,
             remembered: false,
             per_exit: None,
@@ -295,6 +342,7 @@ fn fill(row: &mut PolicyRow, run: &Run, ideal: &Run) {
     row.counts = costs.counts;
     row.lbr = costs.lbr_cycles();
     row.total = costs.total;
+    row.time = run.time.map(|time| time.against(ideal.time.as_ref()));
     row.over = Difference::of(&costs.lbr, &ideal.costs.lbr);
     row.overhead = row.over.cycles();
     let worst: Option<Class> = costs.worst.max(ideal.costs.worst);
@@ -330,16 +378,19 @@ impl Overhead {
             let models = &point.models;
             writeln!(
                 out,
-                "scene {}{at}: {} (N = {}, E = {}), IPC {} at {} MHz (no timing model), costs {}",
+                "scene {}{at}: {} (N = {}, E = {}), {}, costs {}",
                 self.scene,
                 models.part,
                 models.entries,
                 models.msrs_per_entry,
-                models.ipc,
-                models.mhz,
+                models.time(),
                 models.costs
             )?;
             out.push_str(&table(point));
+            let clocks = time::table(point);
+            if !clocks.is_empty() {
+                writeln!(out, "\n{clocks}")?;
+            }
             for row in point.rows.iter().filter(|row| row.failed.is_some()) {
                 let reason = row.failed.as_deref().unwrap_or_default();
                 writeln!(out, "{}: does not run: {reason}", row.policy)?;
@@ -367,7 +418,17 @@ impl Overhead {
             "cycles: of LBR accesses, beyond those with a processor of the guest's own on the same kernel \
              (ideal). denied: accesses of the guest that were refused or had no effect. ranking: < decided \
              within the ranges of the cost model, ~ not, = the same, * refuses accesses"
-        )
+        )?;
+        if self.is_timed() {
+            writeln!(out, "{}", time::LEGEND)?;
+        }
+        Ok(())
+    }
+
+    /// Whether time is a model's.
+    pub(super) fn is_timed(&self) -> bool {
+        let mut models = self.points.iter().map(|point| &point.models);
+        models.any(|models| models.timing.is_some())
     }
 }
 

@@ -12,8 +12,8 @@ use vlbr_host::policy::{Ideal, Policy};
 
 use super::costs::CostRow;
 use super::table::{aligned, grouped};
-use super::{Costs, Cycles, Letters, MonitorRow, Origin, SampleFidelity};
-use crate::{GuestSource, Outcome, Scene, SceneError, Simulation, VcpuTally, kernel};
+use super::{Costs, Cycles, Letters, MonitorRow, Origin, SampleFidelity, TimeReport};
+use crate::{GuestSource, Outcome, Scene, SceneError, SceneTime, Simulation, VcpuTally, kernel};
 
 /// Violations that are shown of each rule.
 const SHOWN: usize = 3;
@@ -29,8 +29,11 @@ pub struct Models {
     pub msrs_per_entry: u32,
     /// Linux of the host.
     pub kernel: String,
-    /// Instructions a clock: time is instructions over it, there is no timing model.
+    /// Instructions a clock: of guests without a timing model, and of the host.
     pub ipc: f64,
+    /// The timing model of guests; `None`: time is instructions over `ipc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
     /// Clocks a microsecond.
     pub mhz: u32,
     /// Name of the cost model.
@@ -42,7 +45,7 @@ impl Models {
         scene: &Scene,
         policy: &dyn Policy,
         outcome: &Outcome,
-        model: &CostModel,
+        (time, model): (&SceneTime, &CostModel),
     ) -> Result<Self, SceneError> {
         let msrs = outcome.machine.host().lbr_msrs();
         Ok(Self {
@@ -51,9 +54,18 @@ impl Models {
             msrs_per_entry: msrs.words(),
             kernel: kernel(scene, policy)?.to_string(),
             ipc: scene.ipc,
+            timing: time.describe().map(str::to_owned),
             mhz: scene.mhz,
             costs: model.name().to_owned(),
         })
+    }
+
+    /// What tells the time.
+    pub(super) fn time(&self) -> String {
+        match &self.timing {
+            None => format!("IPC {} at {} MHz (no timing model)", self.ipc, self.mhz),
+            Some(timing) => format!("time by {timing}, at {} MHz", self.mhz),
+        }
     }
 }
 
@@ -126,6 +138,9 @@ pub struct VmReport {
     pub models: Models,
     /// From begin to end, in microseconds of the model.
     pub duration_us: f64,
+    /// Where the clocks went; `None` if time is nominal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<TimeReport>,
     /// Each vCPU.
     pub vcpus: Vec<VcpuTally>,
     /// Sums.
@@ -185,7 +200,8 @@ impl VmReport {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, SceneError> {
         let policy = options.policy;
-        let mut simulation = Simulation::new(scene, guests, policy, options.checking)?;
+        let time = SceneTime::of(scene, guests, options.model)?;
+        let mut simulation = Simulation::new(scene, guests, &time, policy, options.checking)?;
         if let Some(timeline) = timeline {
             simulation.set_timeline(timeline);
         }
@@ -195,21 +211,25 @@ impl VmReport {
         {
             SampleFidelity::default()
         } else {
-            let yardstick = yardstick(scene, &**policy)?;
+            let mut yardstick = yardstick(scene, &**policy)?;
+            if outcome.time.is_some() {
+                yardstick = same_work(&yardstick, &outcome);
+            }
             let ideal: Arc<dyn Policy> = Arc::new(Ideal);
             let ideal =
-                Simulation::new(&yardstick, guests, &ideal, Checking::Off)?.run(progress)?;
+                Simulation::new(&yardstick, guests, &time, &ideal, Checking::Off)?.run(progress)?;
             let both = outcome.samples.iter().zip(&ideal.samples);
             both.fold(SampleFidelity::default(), |sum, (taken, ideal)| {
                 sum.plus(SampleFidelity::of(taken, ideal))
             })
         };
-        Self::of(scene, options, &outcome, samples)
+        Self::of(scene, options, &time, &outcome, samples)
     }
 
     fn of(
         scene: &Scene,
         options: VmOptions<'_>,
+        time: &SceneTime,
         outcome: &Outcome,
         samples: SampleFidelity,
     ) -> Result<Self, SceneError> {
@@ -221,8 +241,9 @@ impl VmReport {
             scene: scene.name.clone(),
             policy: policy.name().to_owned(),
             title: policy.title().to_owned(),
-            models: Models::of(scene, &**policy, outcome, model)?,
+            models: Models::of(scene, &**policy, outcome, (time, model))?,
             duration_us: outcome.cycles as f64 / f64::from(scene.mhz),
+            time: TimeReport::of(outcome, &costs),
             vcpus: outcome.vcpus.clone(),
             letters: Letters::of(outcome),
             origins: Origin::of(scene, outcome),
@@ -262,13 +283,12 @@ impl VmReport {
         )?;
         writeln!(
             out,
-            "models: {} (N = {}, E = {}), Linux {}, IPC {} at {} MHz (no timing model), costs {}{}",
+            "models: {} (N = {}, E = {}), Linux {}, {}, costs {}{}",
             models.part,
             models.entries,
             models.msrs_per_entry,
             models.kernel,
-            models.ipc,
-            models.mhz,
+            models.time(),
             models.costs,
             worst(self.class.as_deref())
         )?;
@@ -277,6 +297,9 @@ impl VmReport {
             "time: {:.1} us; samples by the host's PMIs, those of guests' counters among them: {}\n",
             self.duration_us, self.host_samples
         )?;
+        if let Some(time) = &self.time {
+            writeln!(out, "{}", time.text())?;
+        }
         out.push_str(&self.vcpu_table());
         writeln!(out)?;
         for origin in &self.origins {
@@ -399,6 +422,16 @@ pub(super) fn yardstick(scene: &Scene, policy: &dyn Policy) -> Result<Scene, Sce
     let mut scene = scene.clone();
     scene.kernel = Some(kernel(&scene, policy)?.to_string());
     Ok(scene)
+}
+
+/// The scene with as much for every guest to execute as in a run, however long that takes.
+pub(super) fn same_work(scene: &Scene, outcome: &Outcome) -> Scene {
+    let mut scene = scene.clone();
+    scene.duration_us = None;
+    for (vcpu, done) in scene.vcpu.iter_mut().zip(&outcome.vcpus) {
+        vcpu.instructions = Some(done.instructions);
+    }
+    scene
 }
 
 pub(super) fn worst(class: Option<&str>) -> String {

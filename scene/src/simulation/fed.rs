@@ -12,7 +12,7 @@ const INSERTS: Inserts = Inserts(0);
 #[derive(Debug)]
 pub(super) struct Fed<'c> {
     feed: Feed<'c>,
-    steps: Vec<Option<(StepId, Increments)>>,
+    steps: Vec<Option<((StepId, bool), Increments)>>,
 }
 
 impl<'c> Fed<'c> {
@@ -23,21 +23,22 @@ impl<'c> Fed<'c> {
         }
     }
 
-    /// Everything that happens in `step`.
-    pub(super) fn step(&mut self, step: StepId) -> Increments {
+    /// Everything that happens in `step`, its branch mispredicted or not.
+    pub(super) fn step(&mut self, step: StepId, mispredicted: bool) -> Increments {
+        let what = (step, mispredicted);
         let place = &mut self.steps[step.0 as usize % REMEMBERED];
         match place {
-            Some((at, sum)) if *at == step => sum.clone(),
+            Some((at, sum)) if *at == what => sum.clone(),
             _ => {
-                let sum = self.feed.step(step, INSERTS);
-                *place = Some((step, sum.clone()));
+                let sum = self.feed.step_as(step, INSERTS, mispredicted);
+                *place = Some((what, sum.clone()));
                 sum
             }
         }
     }
 
     /// What happens up to and including instruction `index` of `step`.
-    pub(super) fn through(&self, step: StepId, index: u16) -> Increments {
-        self.feed.through(step, index, INSERTS)
+    pub(super) fn through(&self, step: StepId, index: u16, mispredicted: bool) -> Increments {
+        self.feed.through_as(step, index, INSERTS, mispredicted)
     }
 }

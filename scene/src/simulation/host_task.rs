@@ -2,10 +2,11 @@
 
 use vlbr_arch::{BranchClass, Cpl, Cycles, Transfer};
 use vlbr_host::CpuId;
-use vlbr_host::machine::{Input, Output};
+use vlbr_host::machine::Input;
 use vlbr_pmu::Increments;
 
 use super::Simulation;
+use super::passing::add_clocks;
 use crate::SceneError;
 
 /// Where the branches of task n lie.
@@ -26,9 +27,10 @@ impl Simulation<'_> {
         let now = self.cpus[cpu].now;
         let clocks = self.tasks[task].left.min(until.saturating_sub(now)).max(1);
         if every == 0 {
-            self.cpus[cpu].now = now + clocks;
+            let cpl = if kernel { Cpl::Ring0 } else { Cpl::Ring3 };
+            self.host_runs(cpu, cpl, clocks)?;
         } else {
-            self.branch(cpu, task, (every, kernel), now + clocks)?;
+            self.branch(cpu, task, (every, kernel), clocks)?;
         }
         self.set_clock(cpu);
         self.tasks[task].left = self.tasks[task].left.saturating_sub(clocks);
@@ -44,21 +46,25 @@ impl Simulation<'_> {
         cpu: usize,
         task: usize,
         (every, kernel): (u16, bool),
-        until: u64,
+        clocks: u64,
     ) -> Result<(), SceneError> {
-        while self.cpus[cpu].now < until {
-            self.cpus[cpu].now += (u64::from(every) * self.clocks_per_thousand).div_ceil(1000);
-            self.host_branch(cpu, task, (every, kernel))?;
+        let each = (u64::from(every) * self.clocks_per_thousand).div_ceil(1000);
+        let mut done = 0;
+        while done < clocks {
+            done += each;
+            self.host_ran(cpu, each);
+            self.host_branch(cpu, task, (every, kernel), each)?;
         }
         Ok(())
     }
 
-    /// The next branch of a task, behind so many instructions.
+    /// The next branch of a task, behind so many instructions and clocks.
     pub(super) fn host_branch(
         &mut self,
         cpu: usize,
         task: usize,
         (every, kernel): (u16, bool),
+        clocks: u64,
     ) -> Result<(), SceneError> {
         let (base, cpl) = if kernel {
             (KERNEL_BASE, Cpl::Ring0)
@@ -83,15 +89,12 @@ impl Simulation<'_> {
         let mut run = Increments::new();
         run.add(vlbr_pmu::Source::Instructions, cpl, every.into());
         run.add_branch(class, true, false, cpl);
+        if self.is_modelled_time() {
+            add_clocks(&mut run, cpl, clocks);
+        }
         let now = Cycles::new(self.cpus[cpu].now);
         let boxed = Box::new((run, Some(transfer)));
         let output = self.apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
-        if let Output::Pmi { samples, .. } = output {
-            self.host_took(&samples);
-            if self.watch.is_some() {
-                self.draw_pmi(cpu, now.value(), false, samples.len());
-            }
-        }
-        Ok(())
+        self.host_pmi(cpu, output)
     }
 }

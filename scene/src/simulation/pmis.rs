@@ -40,7 +40,7 @@ mod tests {
     use vlbr_host::policy::Catalog;
 
     use super::*;
-    use crate::{GuestSource, Scene};
+    use crate::{GuestSource, Scene, SceneTime};
 
     const SCENE: &str = r#"
         name = "pmis"
@@ -61,7 +61,8 @@ mod tests {
     fn with_request<'s>(scene: &'s Scene, sources: &'s [GuestSource]) -> Simulation<'s> {
         let policy = Catalog::builtin().named("upstream@6.6").unwrap();
         let policy = Arc::clone(&policy);
-        let mut simulation = Simulation::new(scene, sources, &policy, Checking::On).unwrap();
+        let mut simulation =
+            Simulation::new(scene, sources, &SceneTime::Nominal, &policy, Checking::On).unwrap();
         while simulation.vcpus[0].tally.instructions == 0 {
             assert!(simulation.advance().unwrap());
         }

@@ -1,25 +1,24 @@
 //! A vCPU in its guest.
 
-use vlbr_arch::{Cpl, Cycles, FarKind, Msr};
-use vlbr_cpu::processor::Boundary;
+use vlbr_arch::{Cpl, FarKind, Msr};
 use vlbr_cpu::{Clock, Exit, ExitInstruction, Feed, StepId};
-use vlbr_host::hardware::Running;
 use vlbr_host::kvm::{Access, ExitLevel, Operation, Place};
 use vlbr_host::machine::{ExitCause, FastPath, GuestMsrAccess, Host, Input, Output};
 use vlbr_host::{CpuId, Owner, VcpuId};
-use vlbr_pmu::{Increments, SourceSet};
+use vlbr_pmu::SourceSet;
 use vlbr_traces::vlt::MachineAccess;
 
 use super::Simulation;
 use super::exit_kind::{ExitKind, Handling};
 use super::happenings::Happening;
+use super::step::Retiring;
 use crate::SceneError;
 use crate::guest::GuestSource;
 use crate::session::{GuestMsrs, GuestValue};
 
 /// What the instructions of a guest make counters count.
-pub(super) fn sources(source: &GuestSource) -> SourceSet {
-    Feed::sources(source.code(), Clock::Instructions)
+pub(super) fn sources(source: &GuestSource, clock: Clock) -> SourceSet {
+    Feed::sources(source.code(), clock)
 }
 
 /// Whether KVM makes the instruction exit, beside those that always do.
@@ -54,6 +53,8 @@ impl Simulation<'_> {
         until: u64,
     ) -> Result<(), SceneError> {
         let id = VcpuId(vcpu as u16);
+        let came = self.cpus[cpu].now;
+        let (mut until, mut comes) = (until, true);
         loop {
             if !self.vcpus[vcpu].asked.is_empty() {
                 self.serve_monitor(cpu, vcpu)?;
@@ -76,6 +77,10 @@ impl Simulation<'_> {
                 self.start_session(vcpu)?;
             }
             self.take_pmis(vcpu)?;
+            if std::mem::take(&mut comes) && self.cpus[cpu].now > came {
+                // What entering took does not keep the guest from executing anything at all.
+                until = until.max(self.cpus[cpu].now + 1);
+            }
             if self.cpus[cpu].now >= until {
                 return Ok(());
             }
@@ -100,7 +105,7 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    fn enter(&mut self, vcpu: VcpuId, fast: FastPath) -> Result<(), SceneError> {
+    pub(super) fn enter(&mut self, vcpu: VcpuId, fast: FastPath) -> Result<(), SceneError> {
         self.apply(&Input::Enter(vcpu, fast))?;
         self.take_pmis(vcpu.index())
     }
@@ -108,16 +113,14 @@ impl Simulation<'_> {
     /// Steps of the guest, up to a time, an exit, or its end.
     fn run_steps(&mut self, cpu: usize, vcpu: usize, until: u64) -> Result<Stop, SceneError> {
         let cpu_id = CpuId(cpu as u16);
-        let per_thousand = self.clocks_per_thousand;
         let limit = self.scene.vcpu[vcpu].instructions.unwrap_or(u64::MAX);
         let code = self.vcpus[vcpu].guest.code();
-        let begin = self.cpus[cpu].now;
-        let mut done = 0u64;
+        let mut began = self.cpus[cpu].now;
+        self.vcpus[vcpu].clock.begin(began);
         let mut quiet = self.machine.is_quiet(cpu_id);
         // How many instructions may retire before it is asked again.
         let mut horizon = self.machine.horizon(cpu_id);
         loop {
-            self.cpus[cpu].now = begin + done * per_thousand / 1000;
             if self.cpus[cpu].now >= until {
                 self.set_clock(cpu);
                 return Ok(Stop::Time);
@@ -135,8 +138,12 @@ impl Simulation<'_> {
             };
             let what = code.step(step);
             let retired = u64::from(what.retired);
-            self.vcpus[vcpu].tally.instructions += retired;
-            done += retired;
+            let state = &mut self.vcpus[vcpu];
+            state.tally.instructions += retired;
+            let time = state.clock.retire(code, step);
+            let clocks = time.end.value() - began;
+            state.clocks += clocks;
+            self.cpus[cpu].time.guest += clocks;
             let interrupted = matches!(
                 what.exit,
                 Exit::Event {
@@ -144,31 +151,38 @@ impl Simulation<'_> {
                     ..
                 }
             );
-            if !quiet {
-                let now = Cycles::new(begin + done * per_thousand / 1000);
-                let split = retired >= horizon;
-                let exited = self.retire(cpu_id, step, now, interrupted, split)?;
-                horizon = match split {
+            let mut exited = false;
+            if quiet {
+                self.vcpus[vcpu].owed = 0;
+            } else {
+                let retiring = Retiring {
+                    step,
+                    time,
+                    began,
+                    interrupted,
+                    split: retired >= horizon,
+                };
+                exited = self.retire(cpu_id, retiring)?;
+                horizon = match retiring.split {
                     true => self.machine.horizon(cpu_id),
                     // An event that leaves a step of no instructions may be a record.
                     false => horizon.saturating_sub(retired.max(1)),
                 };
-                if exited {
-                    // What else the step does comes when the guest goes on.
-                    self.cpus[cpu].now = now.value();
-                    self.set_clock(cpu);
-                    self.enter(VcpuId(vcpu as u16), FastPath::No)?;
-                    quiet = self.machine.is_quiet(cpu_id);
-                    horizon = self.machine.horizon(cpu_id);
-                }
+            }
+            // Handlers of PMIs inside the step took the rest.
+            self.cpus[cpu].now += clocks;
+            if exited {
+                // What else the step does comes when the guest goes on.
+                self.set_clock(cpu);
+                self.enter(VcpuId(vcpu as u16), FastPath::No)?;
+                quiet = self.machine.is_quiet(cpu_id);
+                horizon = self.machine.horizon(cpu_id);
             }
             if interrupted {
-                self.cpus[cpu].now = begin + done * per_thousand / 1000;
                 self.set_clock(cpu);
                 return self.interrupt(cpu, vcpu, step, quiet);
             }
             if !self.vcpus[vcpu].guest.sites().of(what.block).is_empty() {
-                self.cpus[cpu].now = begin + done * per_thousand / 1000;
                 self.set_clock(cpu);
                 if let Some(stop) = self.sites(cpu, vcpu, step)? {
                     return Ok(stop);
@@ -176,6 +190,10 @@ impl Simulation<'_> {
                 quiet = self.machine.is_quiet(cpu_id);
                 horizon = self.machine.horizon(cpu_id);
             }
+            if self.cpus[cpu].now != time.end.value() {
+                self.vcpus[vcpu].clock.begin(self.cpus[cpu].now);
+            }
+            began = self.cpus[cpu].now;
         }
     }
 
@@ -185,76 +203,6 @@ impl Simulation<'_> {
             path: self.scene.vcpu[vcpu].trace.clone().unwrap_or_default(),
             error,
         })
-    }
-
-    /// A step, whole or, where a counter may overflow inside it, instruction by instruction. `true`:
-    /// a PMI made the guest exit. An interrupt at its end comes after the exit that it makes.
-    fn retire(
-        &mut self,
-        cpu: CpuId,
-        step: StepId,
-        now: Cycles,
-        interrupted: bool,
-        split: bool,
-    ) -> Result<bool, SceneError> {
-        let running = self.machine.host().hardware().cpu(cpu).running();
-        let Running::Guest(vcpu) = running else {
-            return Ok(true);
-        };
-        let code = self.vcpus[vcpu.index()].guest.code();
-        let transfer = code.transfer(step).filter(|_| !interrupted);
-        let retired = code.step(step).retired;
-        if !split {
-            let run = self.vcpus[vcpu.index()].feed.step(step);
-            return self.boundary(cpu, &run, transfer, now);
-        }
-        let mut past = Increments::new();
-        let mut exited = false;
-        for index in 0..retired {
-            let sum = self.vcpus[vcpu.index()].feed.through(step, index);
-            let last = index + 1 == retired;
-            let run = sum.less(&past);
-            past = sum;
-            exited |= self.boundary(cpu, &run, transfer.filter(|_| last), now)?;
-            if exited && !last {
-                // The rest of the block goes on in the guest.
-                self.enter(vcpu, FastPath::No)?;
-                exited = false;
-            }
-        }
-        if retired == 0 && transfer.is_some() {
-            let run = self.vcpus[vcpu.index()].feed.step(step);
-            exited |= self.boundary(cpu, &run, transfer, now)?;
-        }
-        Ok(exited)
-    }
-
-    fn boundary(
-        &mut self,
-        cpu: CpuId,
-        run: &Increments,
-        transfer: Option<&vlbr_arch::Transfer>,
-        now: Cycles,
-    ) -> Result<bool, SceneError> {
-        let output = self.machine.retire(cpu, Boundary { run, transfer, now })?;
-        let Output::Pmi { running, samples } = output else {
-            return Ok(false);
-        };
-        self.host_took(&samples);
-        if self.watch.is_some() {
-            let in_guest = matches!(running, Running::Guest(_));
-            self.draw_pmi(cpu.index(), now.value(), in_guest, samples.len());
-        }
-        let Running::Guest(vcpu) = running else {
-            return Ok(false);
-        };
-        // On a processor of its own the guest takes its PMIs without an exit, but not the host's.
-        let inside = self.machine.host().vcpu(vcpu).place == Place::Guest;
-        if self.machine.policy().is_yardstick() && inside {
-            self.guest_pmi(vcpu.index())?;
-            return Ok(false);
-        }
-        Ok(true)
     }
 
     /// An interrupt of the guest: the exit that injecting it takes, then its transfer.
@@ -378,7 +326,7 @@ impl Simulation<'_> {
             return Ok(Stop::Exited);
         }
         for _ in 0..self.scene.vcpu[vcpu].exits.host_branches {
-            self.host_branch(cpu, vcpu, (1, true))?;
+            self.kernel_branch(cpu, vcpu)?;
         }
         if out {
             self.apply(&Input::Leave(id))?;
@@ -442,6 +390,10 @@ impl Simulation<'_> {
         let Output::Guest(given) = output else {
             return Err(SceneError::value("guest", "an access gave no answer"));
         };
+        match given.exited {
+            true => self.pass_costs()?,
+            false => self.pass_guests_costs(vcpu),
+        }
         if given.exited && self.watch.is_some() {
             self.draw_at(self.cpu_of(vcpu), None);
         }

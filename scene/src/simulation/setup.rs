@@ -13,7 +13,7 @@ use vlbr_pmu::{Device as _, Unfed};
 
 use super::{Simulation, run_guest};
 use crate::guest::GuestSource;
-use crate::{EventSpec, GuestModel, Scene, SceneError};
+use crate::{EventSpec, GuestModel, Scene, SceneError, SceneTime};
 
 /// The kernel of policies that are part of none, if the scene says nothing.
 const KERNEL: KernelVersion = KernelVersion::new(6, 8, 0);
@@ -35,6 +35,7 @@ pub fn kernel(scene: &Scene, policy: &dyn Policy) -> Result<KernelVersion, Scene
 pub(super) fn config(
     scene: &Scene,
     sources: &[GuestSource],
+    time: &SceneTime,
     policy: &dyn Policy,
 ) -> Result<HostConfig, SceneError> {
     let kernel = kernel(scene, policy)?;
@@ -43,7 +44,7 @@ pub(super) fn config(
     let mut options = Options::default();
     options.pmu.unfed = Unfed::Hold;
     options.pmu.feeds = sources.iter().fold(options.pmu.feeds, |feeds, source| {
-        feeds.with(run_guest::sources(source))
+        feeds.with(run_guest::sources(source, time.clock()))
     });
     Ok(HostConfig {
         part: scene.part.clone(),

@@ -18,6 +18,7 @@ impl Simulation<'_> {
             self.end_slice(vcpu);
         }
         self.set_clock(cpu);
+        self.leave_and_come(cpu, before, next);
         let task = next.map(|next| self.tasks[next].id);
         self.apply(&Input::Switch(CpuId(cpu as u16), task))?;
         if let Some(vcpu) = next.and_then(|task| self.tasks[task].vcpu) {
@@ -42,6 +43,16 @@ impl Simulation<'_> {
             self.cpus[cpu].deep += 1;
         }
         Ok(())
+    }
+
+    /// A task that left another processor comes no earlier than it left.
+    fn leave_and_come(&mut self, cpu: usize, before: Option<usize>, next: Option<usize>) {
+        if let Some(before) = before {
+            self.tasks[before].left_at = self.cpus[cpu].now;
+        }
+        if let Some(next) = next.filter(|_| self.is_modelled_time()) {
+            self.catch_up(cpu, self.tasks[next].left_at);
+        }
     }
 
     /// What perf saved of the vCPU that was switched out.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::forms::{self, Numbers, Select};
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::Catalog;
-use vlbr_scene::{Outcome, SceneFile, Simulation};
+use vlbr_scene::{Outcome, SceneFile, SceneTime, Simulation};
 
 /// A scene under every built-in policy, with the instructions that are enough here.
 fn check(name: &str, instructions: Option<u64>) {
@@ -18,7 +18,8 @@ fn check(name: &str, instructions: Option<u64>) {
     }
     let catalog = Catalog::builtin();
     let outcomes = catalog.all().iter().map(|policy| {
-        let simulation = Simulation::new(&scene, &guests, policy, Checking::Off).unwrap();
+        let simulation =
+            Simulation::new(&scene, &guests, &SceneTime::Nominal, policy, Checking::Off).unwrap();
         (policy.name(), simulation.run(&mut |_| {}).unwrap())
     });
     let outcomes: Vec<_> = outcomes.collect();
@@ -116,7 +117,9 @@ fn architectural_lbr() {
         for (policy, by_xsaves) in [("arch-xsaves", true), ("arch-msr", false)] {
             let said = format!("{name}, {policy}");
             let policy = Catalog::builtin().named(policy).unwrap();
-            let simulation = Simulation::new(&scene, &guests, &policy, Checking::Off).unwrap();
+            let simulation =
+                Simulation::new(&scene, &guests, &SceneTime::Nominal, &policy, Checking::Off)
+                    .unwrap();
             let outcome = simulation.run(&mut |_| {}).unwrap();
             forms::architectural(&outcome, by_xsaves, &said);
         }

@@ -6,7 +6,7 @@ use crate::forms::{self, Select};
 use proptest::prelude::*;
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
-use vlbr_scene::{GuestSource, Outcome, Scene, Simulation};
+use vlbr_scene::{GuestSource, Outcome, Scene, SceneTime, Simulation};
 
 fn run(scene: &Scene, name: &str) -> Outcome {
     let policy: Arc<dyn Policy> = Catalog::builtin().named(name).unwrap();
@@ -14,7 +14,8 @@ fn run(scene: &Scene, name: &str) -> Outcome {
     let guests: Vec<_> = loops
         .map(|spec| GuestSource::looped(spec).unwrap())
         .collect();
-    let simulation = Simulation::new(scene, &guests, &policy, Checking::Off).unwrap();
+    let simulation =
+        Simulation::new(scene, &guests, &SceneTime::Nominal, &policy, Checking::Off).unwrap();
     simulation.run(&mut |_| {}).unwrap()
 }
 

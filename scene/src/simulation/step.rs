@@ -1,0 +1,125 @@
+//! A step of a guest retires.
+
+use vlbr_arch::{Cycles, Transfer};
+use vlbr_cpu::processor::Boundary;
+use vlbr_cpu::{Exit, StepId, StepTime};
+use vlbr_host::CpuId;
+use vlbr_host::hardware::Running;
+use vlbr_host::kvm::Place;
+use vlbr_host::machine::{FastPath, Output};
+use vlbr_pmu::Increments;
+
+use super::Simulation;
+use super::passing::add_clocks;
+use crate::SceneError;
+
+/// A step that retires.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retiring {
+    pub(super) step: StepId,
+    pub(super) time: StepTime,
+    /// When it began.
+    pub(super) began: u64,
+    /// Its transfer comes after an exit.
+    pub(super) interrupted: bool,
+    /// A counter may overflow inside.
+    pub(super) split: bool,
+}
+
+impl Simulation<'_> {
+    /// A step, whole or, where a counter may overflow inside it, instruction by instruction. `true`:
+    /// a PMI made the guest exit. An interrupt at its end comes after the exit that it makes.
+    pub(super) fn retire(&mut self, cpu: CpuId, retiring: Retiring) -> Result<bool, SceneError> {
+        let running = self.machine.host().hardware().cpu(cpu).running();
+        let Running::Guest(vcpu) = running else {
+            return Ok(true);
+        };
+        let Retiring { step, time, .. } = retiring;
+        let n = vcpu.index();
+        let code = self.vcpus[n].guest.code();
+        let retired = code.step(step).retired;
+        let transfer = code.transfer(step).filter(|_| !retiring.interrupted);
+        let by_event = matches!(code.step(step).exit, Exit::Event { .. });
+        let transfer = transfer.map(|transfer| Transfer {
+            mispredicted: match by_event {
+                true => transfer.mispredicted,
+                false => time.mispredicted,
+            },
+            ..*transfer
+        });
+        // When it has come so far, with what PMIs inside the step took.
+        let start = self.cpus[cpu.index()].now;
+        let late = |run: &Self, at: u64| Cycles::new(at + run.cpus[cpu.index()].now - start);
+        let mut fed = retiring.began;
+        let feeds_clocks = self.vcpus[n].clock.feeds_clocks();
+        let cpl = code.block(code.step(step).block).mode().cpl;
+        let mut clocks = |run: &mut Self, sum: &mut Increments, at: u64| {
+            if feeds_clocks {
+                let owed = std::mem::take(&mut run.vcpus[n].owed);
+                add_clocks(sum, cpl, owed + at - fed);
+                fed = at;
+            }
+        };
+        if !retiring.split {
+            let mut run = self.vcpus[n].feed.step(step, time.mispredicted);
+            clocks(self, &mut run, time.end.value());
+            return self.boundary(cpu, &run, transfer.as_ref(), late(self, time.end.value()));
+        }
+        let mut past = Increments::new();
+        let mut exited = false;
+        for index in 0..retired {
+            let sum = self.vcpus[n].feed.through(step, index, time.mispredicted);
+            let last = index + 1 == retired;
+            let at = match last && !by_event {
+                true => time.end.value(),
+                false => self.vcpus[n].clock.retired_at(index),
+            };
+            let mut run = sum.less(&past);
+            past = sum;
+            clocks(self, &mut run, at);
+            let now = late(self, at);
+            exited |= self.boundary(cpu, &run, transfer.as_ref().filter(|_| last), now)?;
+            if exited && !last {
+                // The rest of the block goes on in the guest.
+                self.enter(vcpu, FastPath::No)?;
+                exited = false;
+            }
+        }
+        if retired == 0 && transfer.is_some() {
+            let mut run = self.vcpus[n].feed.step(step, time.mispredicted);
+            clocks(self, &mut run, time.end.value());
+            let now = late(self, time.end.value());
+            exited |= self.boundary(cpu, &run, transfer.as_ref(), now)?;
+        }
+        Ok(exited)
+    }
+
+    fn boundary(
+        &mut self,
+        cpu: CpuId,
+        run: &Increments,
+        transfer: Option<&vlbr_arch::Transfer>,
+        now: Cycles,
+    ) -> Result<bool, SceneError> {
+        let output = self.machine.retire(cpu, Boundary { run, transfer, now })?;
+        let Output::Pmi { running, samples } = output else {
+            return Ok(false);
+        };
+        self.pmi_taken();
+        self.host_took(&samples);
+        if self.watch.is_some() {
+            let in_guest = matches!(running, Running::Guest(_));
+            self.draw_pmi(cpu.index(), now.value(), in_guest, samples.len());
+        }
+        let Running::Guest(vcpu) = running else {
+            return Ok(false);
+        };
+        // On a processor of its own the guest takes its PMIs without an exit, but not the host's.
+        let inside = self.machine.host().vcpu(vcpu).place == Place::Guest;
+        if self.machine.policy().is_yardstick() && inside {
+            self.guest_pmi(vcpu.index())?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
