@@ -61,11 +61,17 @@ const fn register(filter: HardwareFilter) -> u64 {
 }
 
 impl GuestPerf {
-    /// Reads `EVENT:PERIOD[:call-graph|:FILTER]` for the part that the guest runs on.
+    /// Reads `EVENT:PERIOD[:call-graph|:FILTER]` for the part that the guest runs on, whose counters are
+    /// fed with what `options` say.
     ///
     /// # Errors
     /// No such event, filter or period: what and why.
-    pub fn parse(text: &str, lbr: &Profile, pmu: &vlbr_pmu::Profile) -> Result<Self, SceneError> {
+    pub fn parse(
+        text: &str,
+        lbr: &Profile,
+        pmu: &vlbr_pmu::Profile,
+        options: &vlbr_pmu::Options,
+    ) -> Result<Self, SceneError> {
         let bad = |reason: String| SceneError::value(format!("guest-perf {text:?}"), reason);
         let mut parts = text.splitn(3, ':');
         let (Some(event), Some(period)) = (parts.next(), parts.next()) else {
@@ -75,7 +81,7 @@ impl GuestPerf {
             .parse()
             .map_err(|_| bad(format!("the period {period:?} is no number")))?;
         let spec = pmu
-            .parse_event(event, &vlbr_pmu::Options::default())
+            .parse_event(event, options)
             .map_err(|error| bad(error.to_string()))?;
         if !spec.counters.contains(Counter::Gp(0)) {
             return Err(bad("the event does not count on counter 0".to_owned()));

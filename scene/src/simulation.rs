@@ -26,6 +26,8 @@ mod fed;
 mod happenings;
 mod host_task;
 mod monitor;
+#[cfg(test)]
+mod one_clock;
 mod passing;
 mod pmis;
 mod progress;
@@ -42,7 +44,7 @@ use happenings::{Agenda, Happening};
 pub use passing::{CpuTime, TimeTally};
 use progress::Progress;
 pub use setup::kernel;
-use setup::{attr, config, guest_cpu};
+use setup::{attr, config, event_options, guest_cpu};
 
 /// What a run led to.
 #[derive(Debug)]
@@ -114,9 +116,8 @@ struct Left {
 struct VcpuState<'s> {
     guest: Guest<'s>,
     clock: GuestClock,
-    /// Clocks of the guest so far, and those that counters have not been given.
+    /// Clocks of the guest so far.
     clocks: u64,
-    owed: u64,
     feed: Fed<'s>,
     tally: VcpuTally,
     /// The kinds of exits that the scene's rates say.
@@ -201,6 +202,7 @@ impl<'s> Simulation<'s> {
             .map_err(|error| SceneError::value("part", error.to_string()))?;
         let pmu = vlbr_pmu::Profile::named(lbr.name())
             .map_err(|error| SceneError::value("part", error.to_string()))?;
+        let options = event_options(time, &machine);
         for (n, spec) in scene.vcpu.iter().enumerate() {
             let at = |key: &str| format!("vcpu[{n}].{key}");
             let vm = scene.vm.iter().position(|vm| vm.name == spec.vm);
@@ -223,7 +225,7 @@ impl<'s> Simulation<'s> {
                 branches: 0,
             });
             let perf = match &spec.guest_perf {
-                Some(text) => Some(GuestPerf::parse(text, lbr, pmu)?),
+                Some(text) => Some(GuestPerf::parse(text, lbr, pmu, &options)?),
                 None => None,
             };
             let source = sources
@@ -236,7 +238,6 @@ impl<'s> Simulation<'s> {
                 guest: Guest::new(source),
                 clock: GuestClock::new(scene, time, n),
                 clocks: 0,
-                owed: 0,
                 feed: Fed::new(Feed::new(source.code(), machine.feeds(), time.clock())),
                 tally: VcpuTally::default(),
                 accesses: accesses::of(n, spec)?,
@@ -282,7 +283,7 @@ impl<'s> Simulation<'s> {
             agenda.add(clocks(scene, spec.from_us), Happening::Wake(task));
         }
         for (n, spec) in scene.event.iter().enumerate() {
-            attr(n, spec, lbr, pmu)?;
+            attr(n, spec, lbr, (pmu, &options))?;
             agenda.add(clocks(scene, spec.from_us), Happening::Open(n));
             if let Some(until) = spec.until_us {
                 agenda.add(clocks(scene, until), Happening::Close(n));

@@ -297,18 +297,18 @@ impl Machine {
         }
     }
 
-    /// Whether nothing on the processor records or counts what retires there, so that it need not
-    /// be told.
+    /// Whether nothing on the processor records or counts what retires there, and no PMI waits, so that
+    /// it need not be told.
     #[must_use]
     pub fn is_quiet(&self, cpu: CpuId) -> bool {
         let devices = [
             Some(self.host.hardware.cpu(cpu).logical()),
             self.own_of(cpu),
         ];
-        devices
-            .into_iter()
-            .flatten()
-            .all(|devices| !devices.lbr().recording() && !devices.pmu().counts())
+        devices.into_iter().flatten().all(|devices| {
+            let pmu = devices.pmu();
+            !devices.lbr().recording() && !pmu.counts() && pmu.pending().is_none()
+        })
     }
 
     /// The instruction of this number may overflow a counter there: fewer may retire at once.
@@ -375,6 +375,22 @@ impl Machine {
                 Ok(Output::Pmi { running, samples })
             }
         }
+    }
+
+    /// Whoever runs is told of clocks that have passed. A PMI that this raises is taken at the next
+    /// boundary.
+    ///
+    /// # Errors
+    /// No such processor.
+    pub fn pass(&mut self, cpu: CpuId, boundary: Boundary<'_>) -> Result<(), HostError> {
+        self.host.retire(cpu, boundary)?;
+        if let Running::Guest(vcpu) = self.host.hardware.cpu(cpu).running()
+            && self.watches()
+            && let Some(own) = self.own.get_mut(vcpu.index())
+        {
+            own.retire(boundary, &mut Nothing);
+        }
+        Ok(())
     }
 
     /// A record went into a stack that is somebody else's.

@@ -69,6 +69,17 @@ pub(super) fn of(outcome: &Outcome, watch: &Watch) -> Section {
         let samples = outcome.samples.get(n).map_or(&[][..], Vec::as_slice);
         of_vcpu(&mut rows, host, (n, vcpu), watch, samples);
     }
+    for (n, cpu) in outcome
+        .time
+        .iter()
+        .flat_map(|time| time.cpus.iter().enumerate())
+    {
+        let value = format!(
+            "guests {}, costs {}, tasks {}, idle {}",
+            cpu.guest, cpu.costs, cpu.host, cpu.idle
+        );
+        rows.push(Row::new(&format!("cpu{n} time"), &value));
+    }
     for (n, which, changes) in watch.events() {
         let key = format!("host event {n}.{which}");
         rows.push(Row::new(&key, &listed(changes)));

@@ -163,7 +163,7 @@ fn check(options: &ImportOptions) -> Result<(), SceneError> {
     if let Some(session) = &options.guest_perf {
         let pmu = vlbr_pmu::Profile::named(lbr.name())
             .map_err(|error| SceneError::value("part", error.to_string()))?;
-        GuestPerf::parse(session, lbr, pmu)?;
+        GuestPerf::parse(session, lbr, pmu, &vlbr_pmu::Options::default())?;
     }
     if !(options.ipc.is_finite() && options.ipc > 0.0 && options.mhz > 0) {
         return Err(SceneError::value("ipc", "and mhz are not above 0"));

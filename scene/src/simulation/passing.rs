@@ -89,15 +89,27 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// The same of an access that a guest made without an exit: its own clocks.
-    pub(super) fn pass_guests_costs(&mut self, vcpu: usize) {
+    /// The same of an access that a guest made without an exit: its own clocks. A PMI that they raise
+    /// comes when it executes something, else a handler that lets its counter count might never end.
+    pub(super) fn pass_guests_costs(&mut self) -> Result<(), SceneError> {
         if !self.is_modelled_time() {
-            return;
+            return Ok(());
         }
         let mut spent = std::mem::take(&mut self.spent);
         self.take_spent(&mut spent);
-        self.vcpus[vcpu].owed += spent.iter().map(|(_, clocks)| clocks).sum::<u64>();
+        for &(cpu, clocks) in &spent {
+            let id = CpuId(cpu as u16);
+            let mut run = Increments::new();
+            add_clocks(&mut run, Cpl::Ring0, clocks);
+            let boundary = Boundary {
+                run: &run,
+                transfer: None,
+                now: self.machine.host().hardware().cpu(id).now(),
+            };
+            self.machine.pass(id, boundary)?;
+        }
         self.spent = spent;
+        Ok(())
     }
 
     /// The same of the handler of a PMI, in which counters stand still.

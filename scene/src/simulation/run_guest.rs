@@ -141,7 +141,7 @@ impl Simulation<'_> {
             let state = &mut self.vcpus[vcpu];
             state.tally.instructions += retired;
             let time = state.clock.retire(code, step);
-            let clocks = time.end.value() - began;
+            let clocks = time.end.value().saturating_sub(began);
             state.clocks += clocks;
             self.cpus[cpu].time.guest += clocks;
             let interrupted = matches!(
@@ -152,9 +152,7 @@ impl Simulation<'_> {
                 }
             );
             let mut exited = false;
-            if quiet {
-                self.vcpus[vcpu].owed = 0;
-            } else {
+            if !quiet {
                 let retiring = Retiring {
                     step,
                     time,
@@ -392,7 +390,7 @@ impl Simulation<'_> {
         };
         match given.exited {
             true => self.pass_costs()?,
-            false => self.pass_guests_costs(vcpu),
+            false => self.pass_guests_costs()?,
         }
         if given.exited && self.watch.is_some() {
             self.draw_at(self.cpu_of(vcpu), None);

@@ -2,7 +2,7 @@
 
 use vlbr_cpu::processor::Options;
 use vlbr_host::kvm::{GuestCpu, KvmBehaviour};
-use vlbr_host::machine::{HostConfig, Input, Output};
+use vlbr_host::machine::{HostConfig, Input, Machine, Output};
 use vlbr_host::perf::{
     Behaviour, Creator, EventAttr, KernelVersion, Target, VersionError, parse_branch_filter,
     with_event_privileges,
@@ -76,16 +76,25 @@ pub(super) fn guest_cpu(host: &vlbr_lbr::Profile, model: &GuestModel) -> Result<
     })
 }
 
+/// What events of the scene may count: clocks and what else a model tells, if there is one.
+pub(super) fn event_options(time: &SceneTime, machine: &Machine) -> vlbr_pmu::Options {
+    let mut options = vlbr_pmu::Options::default();
+    if let SceneTime::Model(_) = time {
+        options.feeds = machine.feeds();
+    }
+    options
+}
+
 /// What `perf record` would open for an event of the scene.
 pub(super) fn attr(
     n: usize,
     spec: &EventSpec,
     lbr: &vlbr_lbr::Profile,
-    pmu: &vlbr_pmu::Profile,
+    (pmu, options): (&vlbr_pmu::Profile, &vlbr_pmu::Options),
 ) -> Result<EventAttr, SceneError> {
     let bad = |key: &str, reason: String| SceneError::value(format!("event[{n}].{key}"), reason);
     let event = pmu
-        .parse_event(&spec.event, &vlbr_pmu::Options::default())
+        .parse_event(&spec.event, options)
         .map_err(|error| bad("event", error.to_string()))?;
     let filter = match &spec.branch_filter {
         None => None,
@@ -126,7 +135,8 @@ impl Simulation<'_> {
             .pmu()
             .profile()
             .clone();
-        let attr = attr(n, spec, &lbr, &pmu)?;
+        let options = event_options(self.time, &self.machine);
+        let attr = attr(n, spec, &lbr, (&pmu, &options))?;
         let task = match (&spec.task, spec.vcpu) {
             (Some(name), _) => {
                 let found = self

@@ -39,44 +39,43 @@ impl Simulation<'_> {
         let code = self.vcpus[n].guest.code();
         let retired = code.step(step).retired;
         let transfer = code.transfer(step).filter(|_| !retiring.interrupted);
-        let by_event = matches!(code.step(step).exit, Exit::Event { .. });
         let transfer = transfer.map(|transfer| Transfer {
-            mispredicted: match by_event {
-                true => transfer.mispredicted,
-                false => time.mispredicted,
+            mispredicted: match code.step(step).exit {
+                Exit::Event { .. } => transfer.mispredicted,
+                _ => time.mispredicted,
             },
             ..*transfer
         });
+        let end = time.end.value();
         // When it has come so far, with what PMIs inside the step took.
         let start = self.cpus[cpu.index()].now;
         let late = |run: &Self, at: u64| Cycles::new(at + run.cpus[cpu.index()].now - start);
         let mut fed = retiring.began;
         let feeds_clocks = self.vcpus[n].clock.feeds_clocks();
         let cpl = code.block(code.step(step).block).mode().cpl;
-        let mut clocks = |run: &mut Self, sum: &mut Increments, at: u64| {
+        let mut clocks = |sum: &mut Increments, at: u64| {
             if feeds_clocks {
-                let owed = std::mem::take(&mut run.vcpus[n].owed);
-                add_clocks(sum, cpl, owed + at - fed);
-                fed = at;
+                add_clocks(sum, cpl, at.saturating_sub(fed));
+                fed = fed.max(at);
             }
         };
         if !retiring.split {
             let mut run = self.vcpus[n].feed.step(step, time.mispredicted);
-            clocks(self, &mut run, time.end.value());
-            return self.boundary(cpu, &run, transfer.as_ref(), late(self, time.end.value()));
+            clocks(&mut run, end);
+            return self.boundary(cpu, &run, transfer.as_ref(), late(self, end));
         }
         let mut past = Increments::new();
         let mut exited = false;
         for index in 0..retired {
             let sum = self.vcpus[n].feed.through(step, index, time.mispredicted);
             let last = index + 1 == retired;
-            let at = match last && !by_event {
-                true => time.end.value(),
+            let at = match last {
+                true => end,
                 false => self.vcpus[n].clock.retired_at(index),
             };
             let mut run = sum.less(&past);
             past = sum;
-            clocks(self, &mut run, at);
+            clocks(&mut run, at);
             let now = late(self, at);
             exited |= self.boundary(cpu, &run, transfer.as_ref().filter(|_| last), now)?;
             if exited && !last {
@@ -85,10 +84,10 @@ impl Simulation<'_> {
                 exited = false;
             }
         }
-        if retired == 0 && transfer.is_some() {
+        if retired == 0 && (transfer.is_some() || feeds_clocks) {
             let mut run = self.vcpus[n].feed.step(step, time.mispredicted);
-            clocks(self, &mut run, time.end.value());
-            let now = late(self, time.end.value());
+            clocks(&mut run, end);
+            let now = late(self, end);
             exited |= self.boundary(cpu, &run, transfer.as_ref(), now)?;
         }
         Ok(exited)
