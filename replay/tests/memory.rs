@@ -294,6 +294,10 @@ impl StepClock for Counted {
     fn retired_at(&self, _index: u16) -> Cycles {
         Cycles::new(self.now)
     }
+
+    fn pass(&mut self, until: Cycles) {
+        self.now = self.now.max(until.value());
+    }
 }
 
 #[test]

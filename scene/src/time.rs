@@ -124,6 +124,10 @@ impl SceneTime {
             .name();
         let codes = sources.iter().map(GuestSource::code);
         let models = choice.models(part, codes).map_err(|error| bad(&error))?;
+        for model in &models {
+            let room = model.check_room(models.len() as u64);
+            room.map_err(|error| bad(&error))?;
+        }
         let prices = Prices::new(costs, part)?;
         let mut names: Vec<String> = models.iter().filter_map(StepModel::describe).collect();
         names.dedup();

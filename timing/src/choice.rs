@@ -347,6 +347,7 @@ mod tests {
         let now = clock.retire(code, StepId(0)).end.value();
         let mut early = clock.clone();
         early.pass(Cycles::new(now - 1));
+        assert_eq!(early.retired_at(0), clock.retired_at(0));
         let goes_on = early.retire(code, StepId(0)).end;
         assert_eq!(goes_on, clock.clone().retire(code, StepId(0)).end);
         let mut paused = clock.clone();

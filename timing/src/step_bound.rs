@@ -133,8 +133,9 @@ impl StepClock for BoundClock {
     }
 
     fn pass(&mut self, until: Cycles) {
-        self.now = self.now.max(until.value().saturating_mul(PARTS));
-        self.before = self.now;
-        self.retired = 0;
+        let until = until.value().saturating_mul(PARTS);
+        if until > self.now {
+            (self.before, self.now, self.retired) = (until, until, 0);
+        }
     }
 }
