@@ -257,7 +257,7 @@ fn a_guest_that_samples_cycles_samples_its_own_clock() {
             let guest = outcome.time.as_ref().unwrap().guests[0];
             // Of the handler the clocks behind the write that lets the counter count are its own.
             assert!(
-                samples > 5 && samples * 6600 <= guest,
+                samples > 1 && samples * 6600 <= guest,
                 "{timing} {name}: {samples} {guest}"
             );
             assert!(
