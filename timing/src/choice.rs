@@ -293,13 +293,13 @@ impl StepModel {
         }
     }
 
-    /// Blocks, or beginnings of blocks, that the bound did not lower and takes by the number of their
-    /// instructions.
+    /// Blocks, or beginnings of blocks, that the model cannot read and takes by the number of their instructions.
     #[must_use]
-    pub const fn guessed(&self) -> usize {
+    pub fn guessed(&self) -> usize {
         match self {
             Self::Bound { bounds, .. } => bounds.guessed(),
-            Self::None | Self::Scoreboard { .. } => 0,
+            Self::Scoreboard { programs, .. } => programs.guessed(),
+            Self::None => 0,
         }
     }
 }
