@@ -62,3 +62,36 @@ pub(crate) fn folds(tables: &[TableConfig]) -> Vec<Fold> {
         .map(|table| Fold::new(table.history))
         .collect()
 }
+
+/// The first of `tags` that is `tag`.
+#[inline(always)]
+pub(crate) fn find(tags: &[u16], tag: u16) -> Option<usize> {
+    const LOWEST: u64 = 0x0001_0001_0001_0001;
+    let &[a, b, c, d] = tags else {
+        return tags.iter().position(|&own| own == tag);
+    };
+    // Four at once: which of them it is no processor foresees. Of the lanes that are zero the lowest is found
+    // for certain, since a borrow only goes upwards.
+    let lanes = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
+    let differ = lanes ^ LOWEST * u64::from(tag);
+    let zero = differ.wrapping_sub(LOWEST) & !differ & LOWEST << 15;
+    (zero != 0).then(|| zero.trailing_zeros() as usize / 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::find;
+
+    proptest! {
+        #[test]
+        fn four_tags_at_once_are_looked_through_as_one_by_one(
+            tags in prop::array::uniform4(prop_oneof![0..4_u16, any::<u16>()]),
+            tag in prop_oneof![0..4_u16, any::<u16>()],
+        ) {
+            let one_by_one = tags.iter().position(|&own| own == tag);
+            prop_assert_eq!(find(&tags, tag), one_by_one);
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The loop part: branches that go one way a fixed number of times, then once the other.
 
+use super::entry::find;
 use super::lfsr::{GOLDEN, Lfsr};
 
 /// Ways of a set.
@@ -13,7 +14,6 @@ const MAX_AGE: u8 = 7;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
-    tag: u16,
     /// Occurrences of the last whole loop, the exit included; 0: none was whole yet.
     trips: u16,
     /// Occurrences of the running loop.
@@ -29,6 +29,8 @@ struct Entry {
 /// The loop part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loops {
+    /// 0: unused.
+    tags: Vec<u16>,
     entries: Vec<Entry>,
     /// Whether it was right more often than the tables where they differ, from 0 on.
     trust: i8,
@@ -47,6 +49,7 @@ impl Loops {
     /// `entries`: a power of two from 4 on.
     pub(crate) fn new(entries: u32) -> Self {
         Self {
+            tags: vec![0; entries as usize],
             entries: vec![Entry::default(); entries as usize],
             trust: -1,
         }
@@ -64,9 +67,8 @@ impl Loops {
     #[inline]
     pub(crate) fn guess(&self, address: u64) -> Option<Guess> {
         let (set, tag) = self.set_and_tag(address);
-        let ways = &self.entries[set..set + WAYS];
-        let way = ways.iter().position(|entry| entry.tag == tag)?;
-        let entry = &ways[way];
+        let way = find(&self.tags[set..set + WAYS], tag)?;
+        let entry = &self.entries[set + way];
         let last = entry.trips != 0 && entry.now + 1 == entry.trips;
         Some(Guess {
             slot: set + way,
@@ -103,7 +105,7 @@ impl Loops {
         let entry = &mut self.entries[guess.slot];
         if guess.sure {
             if guess.taken != taken {
-                *entry = Entry::default();
+                self.forget(guess.slot);
                 if tables == taken {
                     self.trust = (self.trust - 1).max(-64);
                 }
@@ -121,7 +123,7 @@ impl Loops {
                 entry.trips = 0;
                 entry.sure = 0;
                 if entry.now >= MAX_TRIPS {
-                    *entry = Entry::default();
+                    self.forget(guess.slot);
                 }
             }
             return;
@@ -133,19 +135,24 @@ impl Loops {
             entry.sure = 0;
         } else {
             // Two counts that differ, or a branch that turns at once.
-            *entry = Entry::default();
+            self.forget(guess.slot);
             return;
         }
         entry.now = 0;
     }
 
+    fn forget(&mut self, slot: usize) {
+        self.tags[slot] = 0;
+        self.entries[slot] = Entry::default();
+    }
+
     fn allocate(&mut self, address: u64, taken: bool) {
         let (set, tag) = self.set_and_tag(address);
         let ways = &mut self.entries[set..set + WAYS];
-        match ways.iter_mut().find(|entry| entry.age == 0) {
-            Some(entry) => {
-                *entry = Entry {
-                    tag,
+        match ways.iter().position(|entry| entry.age == 0) {
+            Some(way) => {
+                self.tags[set + way] = tag;
+                ways[way] = Entry {
                     age: MAX_AGE,
                     body: !taken,
                     ..Entry::default()

@@ -4,7 +4,7 @@ use super::bimodal::Bimodal;
 use super::branch::{Branch, BranchKind};
 use super::config::{HistoryKind, TageConfig};
 use super::corrector::Corrector;
-use super::entry::{Keys, folds};
+use super::entry::{Keys, find, folds};
 use super::history::{Fold, History, Push};
 use super::lfsr::{GOLDEN, Lfsr};
 use super::loops::Loops;
@@ -18,9 +18,9 @@ const TICKS: i32 = 1023;
 /// Most entries allocated at one misprediction.
 const ALLOCATED: u32 = 2;
 
+/// An entry but for its tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
-    tag: u16,
     counter: i8,
     useful: u8,
 }
@@ -40,6 +40,8 @@ impl Entry {
 pub(crate) struct Tage {
     base: Bimodal,
     keys: Vec<Keys>,
+    /// Tags and the rest of the entries: those of a set lie together, to be looked through at once.
+    tags: Vec<u16>,
     entries: Vec<Entry>,
     /// If that is the history: directions, and two bits of the targets of other branches.
     outcomes: Option<History>,
@@ -67,6 +69,7 @@ impl Tage {
         Self {
             base: Bimodal::new(config.base),
             keys,
+            tags: vec![0; entries],
             entries: vec![Entry::default(); entries],
             outcomes: (config.history == HistoryKind::Outcome).then(History::new),
             folds: folds(&config.tables),
@@ -87,8 +90,8 @@ impl Tage {
         for (table, (keys, fold)) in self.keys.iter().zip(&self.folds).enumerate() {
             let key = keys.key(address, fold.value());
             let first = key.set as usize;
-            let set = &self.entries[first..first + keys.ways as usize];
-            if let Some(way) = set.iter().position(|entry| entry.tag == key.tag) {
+            let set = &self.tags[first..first + keys.ways as usize];
+            if let Some(way) = find(set, key.tag) {
                 lookup.alternate = lookup.provider.map(|(_, entry)| entry);
                 lookup.provider = Some((table, first + way));
             }
@@ -191,11 +194,11 @@ impl Tage {
         while table < self.keys.len() && allocated < ALLOCATED {
             let keys = &self.keys[table];
             let key = keys.key(address, self.folds[table].value());
-            let ways = keys.ways as usize;
-            let set = &mut self.entries[key.set as usize..key.set as usize + ways];
-            if let Some(entry) = set.iter_mut().find(|entry| entry.useful == 0) {
-                *entry = Entry {
-                    tag: key.tag,
+            let (first, ways) = (key.set as usize, keys.ways as usize);
+            let set = &mut self.entries[first..first + ways];
+            if let Some(way) = set.iter().position(|entry| entry.useful == 0) {
+                self.tags[first + way] = key.tag;
+                set[way] = Entry {
                     counter: if taken { 0 } else { -1 },
                     useful: 0,
                 };
