@@ -73,8 +73,8 @@ pub(crate) fn find(tags: &[u16], tag: u16) -> Option<usize> {
     // Four at once: which of them it is no processor foresees. Of the lanes that are zero the lowest is found
     // for certain, since a borrow only goes upwards.
     let lanes = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
-    let differ = lanes ^ LOWEST * u64::from(tag);
-    let zero = differ.wrapping_sub(LOWEST) & !differ & LOWEST << 15;
+    let differ = lanes ^ (LOWEST * u64::from(tag));
+    let zero = differ.wrapping_sub(LOWEST) & !differ & (LOWEST << 15);
     (zero != 0).then(|| zero.trailing_zeros() as usize / 16)
 }
 
