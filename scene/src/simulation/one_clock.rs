@@ -144,8 +144,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// What was seen of a processor last: its clock, that of its devices, and what the host's events of the
-/// scene counted.
+/// What was seen of each processor last: its clock, and that of its devices.
 type Seen = Vec<(u64, u64)>;
 
 fn run(scene: &Scene, costs: &CostModel, name: &str) -> Outcome {
@@ -153,6 +152,7 @@ fn run(scene: &Scene, costs: &CostModel, name: &str) -> Outcome {
     let time = SceneTime::of(scene, &guests, costs).unwrap();
     let run = Simulation::new(scene, &guests, &time, &policy(name), Checking::Off).unwrap();
     let mut seen: Seen = vec![(0, 0); scene.cpus.into()];
+    let mut came = vec![0; scene.vcpu.len()];
     let look = |run: &Simulation<'_>| {
         for (n, (cpu, seen)) in run.cpus.iter().zip(&mut seen).enumerate() {
             let hardware = run.machine.host().hardware();
@@ -161,6 +161,10 @@ fn run(scene: &Scene, costs: &CostModel, name: &str) -> Outcome {
             assert!(devices <= cpu.now, "cpu{n}: {devices} {}", cpu.now);
             assert!(cpu.now >= seen.0 && devices >= seen.1, "cpu{n}");
             *seen = (cpu.now, devices);
+            if let Some(vcpu) = cpu.running.and_then(|task| run.tasks[task].vcpu) {
+                assert!(cpu.now >= came[vcpu], "vcpu{vcpu} goes back on cpu{n}");
+                came[vcpu] = cpu.now;
+            }
         }
     };
     let mut look = look;
@@ -395,4 +399,57 @@ fn adds_up_on_skylake(outcome: &Outcome) {
         CostModel::published().estimate(outcome.machine.ledger(), "skylake", Bound::Default);
     let spent: u64 = time.cpus.iter().map(|cpu| cpu.costs).sum();
     assert_eq!(u128::from(spent), priced.unwrap().cycles);
+}
+
+#[test]
+fn what_happens_on_a_processor_takes_its_time() {
+    let text = r#"
+        name = "apart"
+        part = "skylake"
+        cpus = 3
+        mhz = 1000
+        timing = "bound"
+        duration-us = 300
+
+        [[vm]]
+        name = "a"
+
+        [[vcpu]]
+        vm = "a"
+        cpus = [1]
+        loop = {}
+        guest-perf = "br_inst_retired.near_taken:3000"
+        exits = { external-interrupt = 100 }
+
+        [[task]]
+        name = "t"
+        cpu = 2
+        every-us = 50
+        for-us = 10
+    "#;
+    let scene = Scene::from_toml(text).unwrap();
+    for name in ["v8", "naive"] {
+        let outcome = run(&scene, CostModel::published(), name);
+        let cpus = outcome.time.unwrap().cpus;
+        assert_eq!((cpus[0].guest, cpus[0].host, cpus[2].guest), (0, 0, 0));
+        assert!(cpus[1].guest > 0 && cpus[1].costs > 20_000 && cpus[2].host > 40_000);
+        assert!(
+            cpus[0].costs + cpus[2].costs < cpus[1].costs / 20,
+            "{name}: {cpus:?}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_whose_handler_takes_longer_than_its_period_still_comes_on() {
+    let mut scene = alone("scoreboard", "cycles:100");
+    (scene.duration_us, scene.vcpu[0].instructions) = (None, Some(3000));
+    for name in ["ideal", "v8"] {
+        let outcome = run(&scene, CostModel::published(), name);
+        let vcpu = &outcome.vcpus[0];
+        assert!(
+            vcpu.instructions >= 3000 && vcpu.samples > 5,
+            "{name}: {vcpu:?}"
+        );
+    }
 }
