@@ -453,3 +453,43 @@ fn a_guest_whose_handler_takes_longer_than_its_period_still_comes_on() {
         );
     }
 }
+
+#[test]
+fn a_task_is_sampled_as_often_as_its_clocks_say() {
+    let text = r#"
+        name = "task"
+        part = "skylake"
+        cpus = 1
+        mhz = 1000
+        timing = "bound"
+        duration-us = 1000
+
+        [[vm]]
+        name = "a"
+
+        [[vcpu]]
+        vm = "a"
+        loop = {}
+
+        [[task]]
+        name = "t"
+        cpu = 0
+        every-us = 100
+        for-us = 50
+
+        [[event]]
+        event = "cycles:u"
+        cpu = 0
+        period = 1000
+        exclude-guest = true
+    "#;
+    let scene = Scene::from_toml(text).unwrap();
+    let outcome = run(&scene, CostModel::published(), "none");
+    let clocks = outcome.time.unwrap().cpus[0].host;
+    assert!(clocks > 400_000);
+    assert!(
+        (clocks / 1000).abs_diff(outcome.host_samples) < 5,
+        "{clocks} {}",
+        outcome.host_samples
+    );
+}
