@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vlbr_arch::Msr;
 use vlbr_arch::vmx::{ExitReason, MsrArea, VmcsField};
 use vlbr_cpu::ledger::{
-    Actor, Bound, Class, CostItem, CostModel, CostModelError, Event, Ledger, MsrAccess,
+    Actor, Bound, Class, CostItem, CostModel, CostModelError, Event, Ledger, MsrAccess, Prices,
 };
 
 /// Registers below 0x100 exist.
@@ -227,6 +227,23 @@ fn an_exit_without_its_entry_is_estimated_by_share() {
     ledger.vm_entry();
     let both = price(&ledger);
     assert_eq!((both.cycles, both.worst), (761, Some(Class::H)));
+}
+
+/// 55 of 100 parts of 761 cycles, and the rest.
+#[test]
+fn exit_and_entry_take_their_shares_of_a_round_trip_where_they_happen() {
+    let prices = Prices::new(CostModel::published(), "westmere").unwrap();
+    let mut ledger = Ledger::new();
+    ledger.set_prices(prices, 3);
+    ledger.charge_to(2);
+    ledger.vm_exit(ExitReason::HLT, None);
+    ledger.charge_to(1);
+    ledger.vm_entry();
+    let mut spent = Vec::new();
+    ledger.take_spent(&mut spent);
+    assert_eq!(spent, [(1, 343), (2, 418)]);
+    ledger.take_spent(&mut spent);
+    assert_eq!(spent, []);
 }
 
 #[test]

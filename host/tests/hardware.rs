@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use vlbr_arch::{BranchClass, Cpl, Cycles, DebugCtl, Msr, Transfer};
-use vlbr_cpu::ledger::Actor;
+use vlbr_cpu::ledger::{Actor, CostModel, Event, Prices};
 use vlbr_cpu::processor::{Boundary, Options};
 use vlbr_host::hardware::{Entry, Hardware, Running, Word};
 use vlbr_host::{CpuId, Owned, Owner, TaskId, VcpuId};
@@ -171,4 +171,24 @@ proptest! {
             prop_assert_eq!(read.owner, running.owner(cpl));
         }
     }
+}
+
+#[test]
+fn what_is_counted_takes_time_on_its_processor() {
+    let mut hardware = Hardware::new("skylake", 3, &Options::default()).unwrap();
+    let prices = Prices::new(CostModel::published(), "skylake").unwrap();
+    let (msr, by) = (Msr::DEBUGCTL, Actor::Host);
+    let [read, write, entry] =
+        [Event::Rdmsr(msr), Event::Wrmsr(msr), Event::VmEntry].map(|event| prices.of(event));
+    hardware.set_prices(prices);
+    let (_, _, ledger) = hardware.split(CpuId(2));
+    ledger.vm_entry();
+    let _ = hardware.rdmsr(CpuId(0), by, msr).unwrap();
+    let (_, _, ledger) = hardware.split(CpuId(1));
+    ledger.vm_entry();
+    let value = Owned::new(0, Owner::Kernel);
+    hardware.wrmsr(CpuId(2), by, msr, value).unwrap();
+    let mut spent = Vec::new();
+    hardware.take_spent(&mut spent);
+    assert_eq!(spent, [(0, read), (1, entry), (2, entry + write)]);
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vlbr_arch::vmx::ExitReason;
 use vlbr_arch::{BranchClass, Cpl, Cycles, Msr, Transfer};
-use vlbr_cpu::processor::Options;
+use vlbr_cpu::ledger::Actor;
+use vlbr_cpu::processor::{Boundary, Options};
 use vlbr_host::kvm::{ExitLevel, GuestCpu, KvmBehaviour, Vmcs12};
-use vlbr_host::machine::{Checking, ExitCause, FastPath, HostConfig, Input, Machine};
+use vlbr_host::machine::{Checking, ExitCause, FastPath, HostConfig, Input, Machine, Output};
 use vlbr_host::perf::{
     Behaviour, Creator, EventAttr, EventId, KernelVersion, Target, parse_branch_filter,
 };
 use vlbr_host::policy::{Catalog, Policy};
-use vlbr_host::{CpuId, TaskId, VcpuId, VmId};
+use vlbr_host::{CpuId, Owned, Owner, TaskId, VcpuId, VmId};
 use vlbr_lbr::Profile;
 use vlbr_pmu::Increments;
 
@@ -284,4 +285,43 @@ fn random_inputs_reach_guests() {
     ] {
         assert!(notes.get(&note).is_some_and(|count| *count > 0), "{note}");
     }
+}
+
+/// Clocks that pass behind an access may overflow a counter that the next access stops.
+#[test]
+fn a_processor_on_which_a_pmi_waits_is_told_of_the_next_boundary() {
+    use vlbr_pmu::Source;
+    const CPU: CpuId = CpuId(1);
+    // EN, OS, instructions.
+    const KERNEL_INSTRUCTIONS: u64 = 0x42_00c0;
+    let policy = Catalog::builtin().named("none").unwrap();
+    let mut machine = machine("skylake", &policy, Checking::Off);
+    assert!(machine.is_quiet(CPU));
+    let hardware = machine.host_mut().hardware_mut();
+    let write = |hardware: &mut vlbr_host::hardware::Hardware, msr, value| {
+        let value = Owned::new(value, Owner::Kernel);
+        hardware.wrmsr(CPU, Actor::Host, msr, value).unwrap();
+    };
+    let pmu = hardware.cpu_mut(CPU).logical_mut().pmu_mut();
+    pmu.set_lvtpc(vlbr_arch::LvtPc::from_bits(0x400));
+    // A write of the legacy register is 32 bits wide, and its sign is extended.
+    write(hardware, Msr::PMC0, 0xffff_fff6);
+    write(hardware, Msr::PERFEVTSEL0, 1 << 20 | KERNEL_INSTRUCTIONS);
+    write(hardware, Msr::PERF_GLOBAL_CTRL, 1);
+    let mut run = Increments::new();
+    run.add(Source::Instructions, Cpl::Ring0, 12);
+    let boundary = |run, now| Boundary {
+        run,
+        transfer: None,
+        now: Cycles::new(now),
+    };
+    machine.pass(CPU, boundary(&run, 5)).unwrap();
+    write(machine.host_mut().hardware_mut(), Msr::PERF_GLOBAL_CTRL, 0);
+    let pmu = machine.host().hardware().cpu(CPU).logical().pmu();
+    assert!(!pmu.counts() && pmu.pending().is_some());
+    assert!(!machine.is_quiet(CPU));
+    let none = Increments::new();
+    let taken = machine.retire(CPU, boundary(&none, 6)).unwrap();
+    assert!(matches!(taken, Output::Pmi { .. }), "{taken:?}");
+    assert!(machine.is_quiet(CPU));
 }

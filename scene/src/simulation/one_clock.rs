@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vlbr_arch::LbrInfo;
-use vlbr_cpu::ledger::{Bound, CostModel};
+use vlbr_cpu::ledger::{Actor, Bound, CostModel};
 use vlbr_host::CpuId;
 use vlbr_host::machine::Checking;
 use vlbr_host::policy::{Catalog, Policy};
@@ -492,4 +492,88 @@ fn a_task_is_sampled_as_often_as_its_clocks_say() {
         "{clocks} {}",
         outcome.host_samples
     );
+}
+
+#[test]
+fn the_handlers_of_pmis_take_time_in_which_no_counter_counts() {
+    let costs = CostModel::published();
+    for (branches, sampled) in [
+        (0, "vcpu = 0\nperiod = 900\nexclude-host = true"),
+        (0, "task = \"t\"\nperiod = 300"),
+        (20, "task = \"t\"\nperiod = 300"),
+    ] {
+        let text = format!(
+            "name = \"handled\"\npart = \"skylake\"\ncpus = 1\nmhz = 1000\ntiming = \"bound\"\n\
+             duration-us = 400\n[[vm]]\nname = \"a\"\n[[vcpu]]\nvm = \"a\"\nloop = {{}}\n\
+             [[task]]\nname = \"t\"\ncpu = 0\nevery-us = 40\nfor-us = 20\nbranch-every = {branches}\n\
+             [[event]]\nevent = \"cycles\"\ncpu = 0\n[[event]]\nevent = \"cycles\"\n{sampled}\n"
+        );
+        let scene = Scene::from_toml(&text).unwrap();
+        let guests = guests(&scene);
+        let time = SceneTime::of(&scene, &guests, costs).unwrap();
+        let run = Simulation::new(&scene, &guests, &time, &policy("none"), Checking::Off).unwrap();
+        let mut samples = 0;
+        let look = &mut |run: &Simulation<'_>| {
+            let host = run.machine.host();
+            let Some(event) = run.events().get(&0).and_then(|events| events.first()) else {
+                return;
+            };
+            let counted = host.perf().read(host.hardware(), *event).unwrap();
+            let rows = run.machine.ledger().rows();
+            let rows = rows.filter(|(actor, ..)| *actor == Actor::HostPmi);
+            let price = |event| costs.price(event, "skylake", Bound::Default).unwrap();
+            let handlers: u64 = rows.map(|(_, event, count)| count * price(event)).sum();
+            let busy = run.cpus[0].now - run.cpus[0].time.idle;
+            assert!(
+                counted.unwrap_or(0) + handlers <= busy,
+                "{sampled}: {counted:?} {handlers} {busy}"
+            );
+            samples = run.host_samples;
+        };
+        run.observed(look).unwrap();
+        assert!(samples > 50, "{sampled}: {samples}");
+    }
+}
+
+#[test]
+fn a_vcpu_comes_no_earlier_than_it_left() {
+    // A task takes the place of the first vCPU, which is inside a long step, at the end of the slice of the
+    // second one, whose steps are short.
+    let text = r#"
+        name = "moves"
+        part = "skylake"
+        cpus = 2
+        mhz = 1003
+        timing = "bound"
+        duration-us = 200
+
+        [scheduling]
+        slice-us = 101
+
+        [[vm]]
+        name = "a"
+
+        [[vcpu]]
+        vm = "a"
+        loop = { length = 100 }
+        preempted-migrations-per-million = 1000000
+
+        [[vcpu]]
+        vm = "a"
+        cpus = [1]
+        loop = { length = 2 }
+
+        [[task]]
+        name = "t"
+        cpu = 0
+        from-us = 101
+        every-us = 1000
+        for-us = 50
+    "#;
+    let scene = Scene::from_toml(text).unwrap();
+    let outcome = run(&scene, &free(), "none");
+    assert_eq!(outcome.vcpus[0].switches.migrations, 1);
+    // The processor waits for it.
+    let cpus = outcome.time.unwrap().cpus;
+    assert!(cpus[1].idle > 0 && cpus[1].idle < 30, "{cpus:?}");
 }

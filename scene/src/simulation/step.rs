@@ -122,3 +122,72 @@ impl Simulation<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vlbr_cpu::ledger::CostModel;
+    use vlbr_host::machine::Checking;
+    use vlbr_host::policy::Catalog;
+
+    use super::*;
+    use crate::{GuestSource, Scene, SceneTime};
+
+    const SCENE: &str = r#"
+        name = "step"
+        part = "skylake"
+        cpus = 1
+        mhz = 1000
+        timing = "scoreboard"
+        duration-us = 20
+
+        [[vm]]
+        name = "a"
+
+        [[vcpu]]
+        vm = "a"
+        loop = { length = 100 }
+
+        [[event]]
+        event = "instructions"
+        cpu = 0
+        period = 40
+        exclude-host = true
+    "#;
+
+    #[test]
+    fn what_retires_behind_a_pmi_inside_a_step_comes_behind_its_handler() {
+        let scene = Scene::from_toml(SCENE).unwrap();
+        let sources = [GuestSource::looped(scene.vcpu[0].looped.unwrap()).unwrap()];
+        let time = SceneTime::of(&scene, &sources, CostModel::published()).unwrap();
+        let policy = Arc::clone(&Catalog::builtin().named("none").unwrap());
+        let mut run = Simulation::new(&scene, &sources, &time, &policy, Checking::Off).unwrap();
+        while run.advance().unwrap() {}
+        for _ in 0..10 {
+            let (began, samples) = (run.cpus[0].now, run.host_samples);
+            let state = &mut run.vcpus[0];
+            let step = state.guest.step().unwrap().unwrap();
+            state.clock.begin(began);
+            let time = state.clock.retire(state.guest.code(), step);
+            let retiring = Retiring {
+                step,
+                time,
+                began,
+                interrupted: false,
+                split: true,
+            };
+            let exited = run.retire(CpuId(0), retiring).unwrap();
+            let handlers = run.cpus[0].now - began;
+            assert!(run.host_samples >= samples + 2 && handlers > 1000);
+            let devices = run.machine.host().hardware().cpu(CpuId(0)).now();
+            assert_eq!(devices.value(), time.end.value() + handlers);
+            // What the caller does behind a step.
+            run.cpus[0].now += time.end.value() - began;
+            run.set_clock(0);
+            if exited {
+                run.enter(vlbr_host::VcpuId(0), FastPath::No).unwrap();
+            }
+        }
+    }
+}
