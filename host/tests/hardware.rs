@@ -1,4 +1,4 @@
-//! Entries at once and MSR by MSR: the same registers, owners and rows.
+//! Entries at once and MSR by MSR: the same registers, owners and rows; and whose time accesses take.
 
 use proptest::prelude::*;
 use vlbr_arch::{BranchClass, Cpl, Cycles, DebugCtl, Msr, Transfer};

@@ -571,9 +571,14 @@ fn a_vcpu_comes_no_earlier_than_it_left() {
         for-us = 50
     "#;
     let scene = Scene::from_toml(text).unwrap();
-    let outcome = run(&scene, &free(), "none");
-    assert_eq!(outcome.vcpus[0].switches.migrations, 1);
-    // The processor waits for it.
-    let cpus = outcome.time.unwrap().cpus;
-    assert!(cpus[1].idle > 0 && cpus[1].idle < 30, "{cpus:?}");
+    let idle = |costs: &CostModel| {
+        let outcome = run(&scene, costs, "none");
+        assert_eq!(outcome.vcpus[0].switches.migrations, 1);
+        outcome.time.unwrap().cpus[1].idle
+    };
+    // The processor waits for the end of the step, and of the exit.
+    let step = idle(&free());
+    assert!(step > 0 && step < 30, "{step}");
+    let exit = idle(CostModel::published());
+    assert!(exit > 200, "{exit}");
 }

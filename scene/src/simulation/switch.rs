@@ -18,9 +18,12 @@ impl Simulation<'_> {
             self.end_slice(vcpu);
         }
         self.set_clock(cpu);
-        self.leave_and_come(cpu, before, next);
+        self.come(cpu, next);
         let task = next.map(|next| self.tasks[next].id);
         self.apply(&Input::Switch(CpuId(cpu as u16), task))?;
+        if let Some(before) = before {
+            self.tasks[before].left_at = self.cpus[cpu].now;
+        }
         if let Some(vcpu) = next.and_then(|task| self.tasks[task].vcpu) {
             self.came_back(cpu, vcpu);
         }
@@ -45,11 +48,9 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    /// A task that left another processor comes no earlier than it left.
-    fn leave_and_come(&mut self, cpu: usize, before: Option<usize>, next: Option<usize>) {
-        if let Some(before) = before {
-            self.tasks[before].left_at = self.cpus[cpu].now;
-        }
+    /// A task that left another processor comes no earlier than it left: when the switch there was over,
+    /// as `finish_task` says that it is off its processor behind perf's hooks for both tasks.
+    fn come(&mut self, cpu: usize, next: Option<usize>) {
         if let Some(next) = next.filter(|_| self.is_modelled_time()) {
             self.catch_up(cpu, self.tasks[next].left_at);
         }
