@@ -471,10 +471,7 @@ impl<'s> Simulation<'s> {
 
     fn apply(&mut self, input: &Input) -> Result<Output, SceneError> {
         let output = self.machine.apply(input)?;
-        match output {
-            Output::Pmi { .. } => self.pmi_taken(),
-            _ => self.pass_costs()?,
-        }
+        self.pass_costs()?;
         if self.watch.is_some() {
             self.draw(input);
         }

@@ -28,8 +28,6 @@ impl<'s> Simulation<'s> {
     /// Draws what an input changed.
     pub(super) fn draw(&mut self, input: &Input) {
         let cpu = match input {
-            // Branches of a task; a PMI that they raise is drawn where it is taken.
-            Input::Retire(..) => return,
             Input::Switch(cpu, _) | Input::Rotate(cpu) | Input::DeepCState(cpu) => cpu.index(),
             Input::Run(vcpu)
             | Input::Leave(vcpu)
@@ -70,5 +68,71 @@ impl<'s> Simulation<'s> {
             watch.pmi(cpu, now, in_guest, samples as u64);
         }
         self.draw_at(cpu, Some(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vlbr_cpu::ledger::CostModel;
+    use vlbr_host::machine::Checking;
+    use vlbr_host::policy::Catalog;
+
+    use super::*;
+    use crate::{GuestSource, Scene, SceneTime};
+
+    const SCENE: &str = r#"
+        name = "drawn"
+        part = "skylake"
+        cpus = 1
+        mhz = 1000
+        timing = "bound"
+        duration-us = 20
+
+        [[vm]]
+        name = "a"
+
+        [[vcpu]]
+        vm = "a"
+        loop = {}
+
+        [[task]]
+        name = "t"
+        cpu = 0
+        every-us = 100
+        for-us = 50
+        branch-every = 20
+
+        [[event]]
+        event = "cycles:u"
+        task = "t"
+        period = 200
+    "#;
+
+    #[test]
+    fn a_pmi_in_a_task_is_drawn_before_what_its_handler_takes() {
+        let scene = Scene::from_toml(SCENE).unwrap();
+        let sources = [GuestSource::looped(scene.vcpu[0].looped.unwrap()).unwrap()];
+        let time = SceneTime::of(&scene, &sources, CostModel::published()).unwrap();
+        let policy = Arc::clone(&Catalog::builtin().named("none").unwrap());
+        let mut out = Vec::new();
+        let mut run = Simulation::new(&scene, &sources, &time, &policy, Checking::Off).unwrap();
+        run.set_timeline(&mut out);
+        while run.advance().unwrap() {}
+        let samples = run.host_samples;
+        let mut taken = 0;
+        while run.host_samples == samples {
+            run.host_ran(0, 20);
+            taken = run.cpus[0].now;
+            run.host_branch(0, 1, (20, false), 20).unwrap();
+        }
+        assert!(run.cpus[0].now > taken);
+        drop(run);
+        let text = String::from_utf8(out).unwrap();
+        let last = text.lines().rfind(|line| line.contains("\"PMI\"")).unwrap();
+        // A clock is a nanosecond.
+        let at = format!("\"ts\":{}.{:03},", taken / 1000, taken % 1000);
+        assert!(last.contains(&at), "{at} {last}");
     }
 }

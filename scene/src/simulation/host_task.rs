@@ -94,7 +94,9 @@ impl Simulation<'_> {
         }
         let now = Cycles::new(self.cpus[cpu].now);
         let boxed = Box::new((run, Some(transfer)));
-        let output = self.apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
+        let output = self
+            .machine
+            .apply(&Input::Retire(CpuId(cpu as u16), boxed, now))?;
         self.host_pmi(cpu, output)
     }
 }
