@@ -1,5 +1,8 @@
 //! The state of the core between instructions.
 
+mod memory;
+mod rename;
+
 use core::ops::Range;
 
 use vlbr_cpu::Slots;
@@ -8,13 +11,10 @@ use crate::lower::taken_ports;
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::pipeline::Pipeline;
 use crate::scoreboard::calendar::{Calendar, Divider};
-use crate::scoreboard::contents::{Contents, Source};
+use crate::scoreboard::contents::Contents;
 use crate::scoreboard::frontend::FrontEnd;
-use crate::scoreboard::inst::{
-    Address, Extra, Flags, INPUTS, Inst, MANY, OUTPUTS, Reference, Shape,
-};
+use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS, Shape};
 use crate::scoreboard::program::Program;
-use crate::scoreboard::slots::{Stall, lose};
 
 /// Values that are followed: registers, groups of flags, what the current instruction loads and stores. Value 0 is
 /// always ready.
@@ -441,7 +441,7 @@ impl Scoreboard {
             self.store(address, inst.address.size, value, data);
         }
         if let Some(extra) = extra {
-            for number in 0..self::stores(extra).count().min(MOST_STORES) {
+            for number in 0..memory::stores(extra).count().min(MOST_STORES) {
                 let (place, size, data) = self.later[number];
                 self.store(place, size, value, data);
             }
@@ -458,48 +458,6 @@ impl Scoreboard {
         }
         if other && inst.flags.any(Flags::SERIALIZES) {
             self.drain(self.retire.cycle);
-        }
-        done
-    }
-
-    /// Loads beyond the first operand in memory, and where stores beyond it go to; when all loads have their data,
-    /// and what the last one loaded.
-    #[cold]
-    fn more_references(
-        &mut self,
-        extra: &Extra,
-        start: u64,
-        (mut done, mut loaded): (u64, u64),
-    ) -> (u64, u64) {
-        let loads = |reference: &&Reference| reference.flags.any(Flags::LOADS);
-        for reference in extra.references.iter().filter(loads) {
-            let place = self.contents.address(reference.address);
-            let Reference {
-                address,
-                flags,
-                latency,
-            } = *reference;
-            let (data, value) = self.load(address, flags, latency, place, start);
-            self.ready[LOADED] = self.ready[LOADED].max(data as i64);
-            (done, loaded) = (done.max(data), value);
-        }
-        for (later, reference) in self.later.iter_mut().zip(stores(extra)) {
-            let place = self.contents.address(reference.address);
-            *later = (place, reference.address.size, 0);
-        }
-        (done, loaded)
-    }
-
-    /// Dispatches stores beyond the first operand in memory; when the last one is done.
-    #[cold]
-    fn dispatch_more_stores(&mut self, extra: &Extra, start: u64) -> u64 {
-        let mut done = 0;
-        for (number, reference) in stores(extra).enumerate() {
-            let (data, ready) = self.dispatch_store(reference.address, reference.flags, start);
-            if let Some(later) = self.later.get_mut(number) {
-                later.2 = data;
-            }
-            done = done.max(ready);
         }
         done
     }
@@ -546,196 +504,6 @@ impl Scoreboard {
         last
     }
 
-    /// Dispatches address and data of a store; when it has its data, and when it has both.
-    #[inline]
-    fn dispatch_store(&mut self, address: Address, flags: Flags, start: u64) -> (u64, u64) {
-        let ports = match flags.any(Flags::INDEXED) {
-            true => self.ports.store_index,
-            false => self.ports.store_address,
-        };
-        let ready = self.address_ready(address, start);
-        let at = self.calendar.dispatch::<3>(ports, ready);
-        let from = self.ready[STORED].max(start as i64 + 1) as u64;
-        let data = self.calendar.dispatch::<1>(self.ports.store_data, from);
-        (data, at.max(data) + 1)
-    }
-
-    /// A store retired.
-    #[inline]
-    fn store(&mut self, place: u64, size: u8, value: u64, data: u64) {
-        // So many leave the store buffer per cycle, in order.
-        if self.retire.cycle > self.committed.cycle {
-            self.committed = Lane {
-                cycle: self.retire.cycle,
-                used: 0,
-            };
-        }
-        self.committed.take(self.parameters.commit);
-        let slot = self.stores as usize % STORES;
-        self.data_ring[slot] = data;
-        self.commit_ring[slot] = self.committed.cycle;
-        self.stores += 1;
-        self.contents.store(place, size, value, self.stores);
-    }
-
-    /// The front end delivers `inst` and the renamer takes it; the cycle of the latter.
-    #[inline]
-    fn deliver_and_issue(&mut self, program: &Program, at: usize, inst: &Inst) -> u64 {
-        let n = self.issued;
-        // What no micro-operation has used yet is 0.
-        let queue = u64::from(self.pipeline.idq);
-        let slot = n.wrapping_sub(queue) as usize % RING;
-        self.front.hold(self.issue_ring[slot]);
-        let stores = inst.flags.any(Flags::STORES);
-        let (mut decoded, mut issued) = (u32::from(inst.decoded), u32::from(inst.issued));
-        if inst.decoded == MANY || inst.issued == MANY {
-            let extra = program.extras.get(inst.extra as usize);
-            (decoded, issued) = extra.map_or((0, 0), |e| (e.decoded.into(), e.issued.into()));
-        }
-        let delivered = self
-            .front
-            .deliver(inst, decoded, &self.parameters, &self.pipeline);
-        let last = n + u64::from(issued.max(1)) - 1;
-        let slot = last.wrapping_sub(self.pipeline.rob.into()) as usize % RING;
-        let mut room = self.retire_ring[slot];
-        let buffer = u64::from(self.pipeline.store_buffer);
-        let slot = self.stores.wrapping_sub(buffer) as usize % STORES;
-        let commit = self.commit_ring[slot];
-        room = room.max(if stores { commit } else { 0 });
-        if inst.flags.any(Flags::LOADS) {
-            let buffer = u64::from(self.pipeline.load_buffer);
-            let slot = self.loads.wrapping_sub(buffer) as usize % LOADS;
-            room = room.max(self.load_ring[slot]);
-        }
-        room = room.max(self.calendar.room(inst.entries.into()));
-        let cycle = delivered.max(room);
-        if cycle > self.issue.cycle {
-            let stall = if room > delivered {
-                Stall::Backend
-            } else if self.recovering {
-                Stall::BadSpeculation
-            } else {
-                Stall::Frontend
-            };
-            self.issue_not_before(cycle, stall);
-        }
-        self.recovering = false;
-        if self.high != 0 || inst.flags.any(Flags::HIGH_BYTE) {
-            self.join_high_bytes(program, at);
-        }
-        let width = self.parameters.issue;
-        self.issue.take(width);
-        let start = self.issue.cycle;
-        self.issue_ring[n as usize % RING] = start;
-        if issued > 1 {
-            for number in 1..issued as usize {
-                self.issue.take(width);
-                self.issue_ring[(n as usize + number) % RING] = self.issue.cycle;
-            }
-        }
-        self.slots.retiring += u64::from(issued);
-        self.calendar.advance(start);
-        start
-    }
-
-    /// Joins high bytes that are renamed apart where the instruction reads the whole.
-    #[cold]
-    fn join_high_bytes(&mut self, program: &Program, at: usize) {
-        let Some(high) = program.high.get(at) else {
-            return;
-        };
-        let (merges, high) = high.follow(self.high);
-        self.high = high;
-        if merges > 0 {
-            // Joining a high byte has cycles of its own.
-            let cycle = self.issue.cycle + u64::from(self.issue.used > 0) + u64::from(merges);
-            self.issue_not_before(cycle, Stall::Backend);
-        }
-    }
-
-    /// The renamer stands still until `cycle`.
-    fn issue_not_before(&mut self, cycle: u64, stall: Stall) {
-        if cycle > self.issue.cycle {
-            let width = u64::from(self.parameters.issue);
-            let lost = (cycle - self.issue.cycle) * width - u64::from(self.issue.used);
-            lose(&mut self.slots, stall, lost);
-            self.issue = Lane { cycle, used: 0 };
-        }
-    }
-
-    /// RSP takes the offset of the stack engine: one micro-operation.
-    fn synchronize_stack(&mut self) {
-        let begin = self.ready[STACK].max(self.issue.cycle as i64 + 1) as u64;
-        let cycle = self.calendar.dispatch::<4>(self.ports.any, begin);
-        self.ready[STACK] = cycle as i64 + 1;
-        self.stack_offset = false;
-        // It takes a slot, but none of the buffers.
-        self.slots.retiring += 1;
-        self.issue.used += 1;
-        if self.issue.used > self.parameters.issue {
-            self.issue.cycle += 1;
-            self.issue.used = 1;
-        }
-    }
-
-    #[inline(always)]
-    fn address_ready(&self, address: Address, start: u64) -> u64 {
-        let ready = |value: u8| self.ready[usize::from(value) % VALUES];
-        (start as i64 + 1)
-            .max(ready(address.base))
-            .max(ready(address.index)) as u64
-    }
-
-    /// When a load from `place` has its data, and what it is.
-    #[inline]
-    fn load(
-        &mut self,
-        address: Address,
-        flags: Flags,
-        latency: u8,
-        place: u64,
-        start: u64,
-    ) -> (u64, u64) {
-        let ready = self.address_ready(address, start);
-        let cycle = self.calendar.dispatch::<2>(self.ports.load, ready);
-        let fast = flags.any(Flags::NEAR) && self.loaded >> (address.base & 31) & 1 != 0;
-        let own = match latency {
-            0 if fast => self.latencies.load_fast,
-            0 => self.latencies.load,
-            cycles => cycles.into(),
-        };
-        let mut data = cycle + own;
-        let found = self.contents.load(place, address.size);
-        match found.source {
-            Source::Cache => {}
-            Source::Store(number) => {
-                let forward = match latency {
-                    0 => self.latencies.forward,
-                    _ => self.latencies.forward_vector,
-                };
-                if let Some(ready) = self.of_store(number, &self.data_ring) {
-                    data = data.max(ready + forward);
-                }
-            }
-            Source::Blocked(number) => {
-                // One that comes later finds everything in the cache.
-                if let Some(committed) = self.of_store(number, &self.commit_ring)
-                    && cycle < committed
-                {
-                    data = committed + self.latencies.forward_blocked;
-                }
-            }
-        }
-        (data, found.value)
-    }
-
-    /// What `ring` has of store `number`, from 1 on; nothing of those that left the store buffer long ago.
-    #[inline]
-    fn of_store(&self, number: u64, ring: &[u64; STORES]) -> Option<u64> {
-        let remembered = number + STORES as u64 > self.stores;
-        remembered.then(|| ring[(number - 1) as usize % STORES])
-    }
-
     /// In order, so many a cycle, at most one taken branch.
     #[inline(always)]
     fn retire_one(&mut self, issued: usize, done: u64, taken: bool) {
@@ -774,10 +542,4 @@ fn issued(inst: &Inst, extra: Option<&Extra>) -> usize {
         (MANY, Some(extra)) => extra.issued.into(),
         (issued, _) => issued.into(),
     }
-}
-
-/// Stores of what an [`Inst`] has no room for.
-fn stores(extra: &Extra) -> impl Iterator<Item = &Reference> {
-    let stores = |reference: &&Reference| reference.flags.any(Flags::STORES);
-    extra.references.iter().filter(stores)
 }

@@ -95,7 +95,7 @@ impl<'a> Programmer<'a> {
     /// Appends the instructions of `bytes` to `program`, which then has several blocks.
     ///
     /// # Errors
-    /// As [`Programmer::program`]; some of the instructions may have been appended.
+    /// As [`Programmer::program`]; nothing has been appended then.
     pub fn append(
         &mut self,
         bytes: &[u8],
@@ -162,8 +162,7 @@ impl<'a> Programmer<'a> {
                 _ => instruction.ip(),
             };
             let crosses = layout.branch && pair >> 5 != instruction.next_ip() >> 5;
-            let jumps = |instruction: &Instruction| instruction.is_jcc_short_or_near();
-            let conditional = jumps(&instruction) || branch.is_some();
+            let conditional = instruction.is_jcc_short_or_near() || branch.is_some();
             inst.flags = inst
                 .flags
                 .when(Flags::BEGINS_GROUP, begins)
