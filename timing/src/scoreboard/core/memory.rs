@@ -143,7 +143,7 @@ impl Scoreboard {
     }
 }
 
-/// Stores of what an [`Inst`] has no room for.
+/// Stores that an instruction has no room for in itself.
 pub(super) fn stores(extra: &Extra) -> impl Iterator<Item = &Reference> {
     let stores = |reference: &&Reference| reference.flags.any(Flags::STORES);
     extra.references.iter().filter(stores)
