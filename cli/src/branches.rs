@@ -77,7 +77,7 @@ fn predictor(args: &BranchesArgs) -> Result<PredictorConfig, Box<dyn Error>> {
         let found = predictors().named(profile.name());
         return found.cloned().ok_or_else(|| {
             format!(
-                "no predictor is known of '{}'; --predictor takes one of: {}",
+                "no predictor is known of {:?}; --predictor takes one of: {}",
                 profile.name(),
                 predictors().names()
             )
@@ -94,7 +94,7 @@ fn predictor(args: &BranchesArgs) -> Result<PredictorConfig, Box<dyn Error>> {
     }
     predictors().named(name).cloned().ok_or_else(|| {
         format!(
-            "there is no predictor '{name}'; there are: {}",
+            "there is no predictor {name:?}; there are: {}",
             predictors().names()
         )
         .into()

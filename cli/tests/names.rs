@@ -68,7 +68,7 @@ fn branches_are_counted_by_kind_with_their_predictor_and_the_worst_by_name() {
         .unwrap();
     let said = String::from_utf8_lossy(&core2.stderr).into_owned();
     assert!(
-        said.contains("no predictor is known of 'core2-45nm'; --predictor takes"),
+        said.contains("no predictor is known of \"core2-45nm\"; --predictor takes"),
         "{said}"
     );
 }

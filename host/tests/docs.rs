@@ -110,7 +110,7 @@ fn what_is_wrong_with_a_policy_is_said_on_one_line() {
         ),
         (
             "name = \"x\"\nbase = \"upstream@six\"\n",
-            "policy \"upstream@six\": 'six' is no version of Linux",
+            "policy \"upstream@six\": \"six\" is no version of Linux",
         ),
     ] {
         let error = catalog.from_toml(text).unwrap_err().to_string();

@@ -14,10 +14,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventNameError {
     /// Nothing before the modifiers, or nothing at all.
-    #[error("'{0}' names no event")]
+    #[error("{0:?} names no event")]
     Empty(String),
     /// The part has no event of this name.
-    #[error("{profile} has no event '{name}'; nearest are {}", nearest.join(", "))]
+    #[error("{profile} has no event {name:?}; nearest are {}", nearest.join(", "))]
     Unknown {
         /// The profile.
         profile: String,
@@ -31,7 +31,7 @@ pub enum EventNameError {
     Refused(#[from] Refusal),
     /// Bits of a raw event that are not the event's.
     #[error(
-        "'{name}': bits {bits:#x} belong to no event: known are 7:0 event, 15:8 umask, 18 edge, 19 pc, 21 any, 23 inv, 31:24 cmask, 32 in_tx, 33 in_tx_cp"
+        "{name:?}: bits {bits:#x} belong to no event: known are 7:0 event, 15:8 umask, 18 edge, 19 pc, 21 any, 23 inv, 31:24 cmask, 32 in_tx, 33 in_tx_cp"
     )]
     Bits {
         /// The text.
@@ -41,7 +41,7 @@ pub enum EventNameError {
     },
     /// A term between the slashes.
     #[error(
-        "'{name}': {reason} in term '{term}'; terms are event, umask, edge, pc, any, inv, cmask, in_tx, in_tx_cp, config, period, name, or the name of an event"
+        "{name:?}: {reason} in term {term:?}; terms are event, umask, edge, pc, any, inv, cmask, in_tx, in_tx_cp, config, period, name, or the name of an event"
     )]
     Term {
         /// The text.
@@ -52,7 +52,7 @@ pub enum EventNameError {
         reason: &'static str,
     },
     /// A modifier other than u, k and p.
-    #[error("'{name}': unknown modifier '{modifier}': u, k and p are known")]
+    #[error("{name:?}: unknown modifier {modifier:?}: u, k and p are known")]
     Modifier {
         /// The text.
         name: String,
@@ -60,7 +60,7 @@ pub enum EventNameError {
         modifier: char,
     },
     /// Slashes that do not match.
-    #[error("'{0}' is not of the form cpu/TERM,.../MODIFIERS")]
+    #[error("{0:?} is not of the form cpu/TERM,.../MODIFIERS")]
     Slashes(String),
 }
 

@@ -202,9 +202,25 @@ fn counters_that_can_count() {
 }
 
 #[test]
+fn a_name_is_quoted_on_one_line() {
+    let options = Options::default();
+    let profile = Profile::named("skylake-server").unwrap();
+    for text in [
+        "br_inst_retired\near_taken",
+        "instructions:\n",
+        "cpu/event=\n/",
+        "r\n1",
+        "\n",
+    ] {
+        let said = profile.parse_event(text, &options).unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn unknown_names_tell_the_nearest() {
     let text = error("skylake", "br_inst_retired.near_take").to_string();
-    assert!(text.starts_with("skylake has no event 'br_inst_retired.near_take'; nearest are BR_INST_RETIRED.NEAR_TAKEN, "), "{text}");
+    assert!(text.starts_with("skylake has no event \"br_inst_retired.near_take\"; nearest are BR_INST_RETIRED.NEAR_TAKEN, "), "{text}");
     let text = error("gracemont", "instrutions").to_string();
     assert!(text.contains("nearest are instructions, "), "{text}");
     // Never one that would be refused in turn.

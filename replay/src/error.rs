@@ -27,13 +27,13 @@ pub enum ReplayError {
     Counters(#[from] CounterError),
     /// The LBR is of a part whose PMU is not known.
     #[error(
-        "no PMU is known for the LBR of '{0}': neither the name nor a family and model of that \
+        "no PMU is known for the LBR of {0:?}: neither the name nor a family and model of that \
          profile is one of `vlbr list`"
     )]
     NoPmu(String),
     /// An event of clocks, and no clock.
     #[error(
-        "'{event}' counts clocks, which a trace does not have; --timing gives them, --clock instructions \
+        "{event:?} counts clocks, which a trace does not have; --timing gives them, --clock instructions \
          lets one pass with each instruction"
     )]
     NeedsClock {
@@ -48,7 +48,7 @@ pub enum ReplayError {
     NeedsPredictions(vlbr_pmu::Refusal),
     /// The kernel's part of an event, which the trace does not hold.
     #[error(
-        "'{0}' at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
+        "{0:?} at CPL 0 (modifier k) cannot be counted: the trace holds user code only; without \
          modifiers user code is counted"
     )]
     UserOnly(String),
@@ -85,10 +85,10 @@ pub enum ReplayError {
     #[error("{0}")]
     Symbols(String),
     /// A symbol of `--from` or `--to` is not in the trace's files.
-    #[error("no symbol '{0}' in the files the trace maps; an address can be given as 0x...")]
+    #[error("no symbol {0:?} in the files the trace maps; an address can be given as 0x...")]
     NoSymbol(String),
     /// Control never reached the start of the region.
-    #[error("control never reaches '{0}'")]
+    #[error("control never reaches {0:?}")]
     NotReached(String),
     /// The format needs another kind of sampling.
     #[error("{0}")]

@@ -119,12 +119,12 @@ fn a_model_that_there_is_not_is_refused() {
         (
             "skylake",
             "timing = \"scoreboard\"\nmicroarchitecture = \"486\"",
-            "no microarchitecture '486'",
+            "no microarchitecture \"486\"",
         ),
         (
             "skylake",
             "timing = \"scoreboard\"\npredictor = \"oracle\"",
-            "no predictor is known for 'oracle'",
+            "no predictor is known for \"oracle\"",
         ),
         (
             "skylake",

@@ -69,7 +69,7 @@ const MAX_CLOCKS: u64 = 1 << 30;
 #[non_exhaustive]
 pub enum ModelError {
     /// No core of that name.
-    #[error("no microarchitecture '{name}'; there are {known}")]
+    #[error("no microarchitecture {name:?}; there are {known}")]
     Unknown {
         /// The name.
         name: String,
@@ -87,7 +87,7 @@ pub enum ModelError {
         known: String,
     },
     /// The core has no predictor.
-    #[error("no predictor is known for '{name}'; --predictor takes one of: {known}")]
+    #[error("no predictor is known for {name:?}; --predictor takes one of: {known}")]
     NoPredictor {
         /// The core, or what was asked for.
         name: String,

@@ -5,7 +5,7 @@ use vlbr_traces::perfdata::BranchSampleType;
 
 /// A filter name perf does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown branch filter '{name}', there are {known}")]
+#[error("unknown branch filter {name:?}, there are {known}")]
 pub struct FilterNameError {
     /// The name.
     pub name: String,

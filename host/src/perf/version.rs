@@ -50,7 +50,7 @@ impl fmt::Display for KernelVersion {
 
 /// A text that is no version of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no version of Linux: 5.4 or 5.15.85, for instance")]
+#[error("{0:?} is no version of Linux: 5.4 or 5.15.85, for instance")]
 pub struct VersionError(
     /// The text.
     pub String,

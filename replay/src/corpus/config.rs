@@ -389,7 +389,7 @@ impl Reader<'_> {
                     skip |= matches;
                 }
                 if !names.insert(name.clone()) {
-                    return Err(self.error(at, format!("'{name}' is named twice")));
+                    return Err(self.error(at, format!("{name:?} is named twice")));
                 }
                 if skip {
                     continue;
@@ -408,7 +408,7 @@ impl Reader<'_> {
         if let Some(unused) = skipped.iter().position(|used| !used) {
             let skip = &trace.skip[unused];
             let reason = format!(
-                "'{}' skips nothing: a profile, a filter or both",
+                "{:?} skips nothing: a profile, a filter or both",
                 skip.get_ref()
             );
             return Err(self.error(skip.span().start, reason));
@@ -564,16 +564,16 @@ licence = 'MIT'
         for (change, with, line, reason) in [
             ("period = 997", "perod = 997", 3, "unknown field `perod`"),
             ("period = 997", "period = 0", 3, "nonzero"),
-            ("'any,u',", "'any,w',", 2, "unknown branch filter 'w'"),
+            ("'any,u',", "'any,w',", 2, "unknown branch filter \"w\""),
             ("period = 101", "perid = 101", 2, "unknown field `perid`"),
-            ("instructions:u", "cyclops", 2, "no event 'cyclops'"),
+            ("instructions:u", "cyclops", 2, "no event \"cyclops\""),
             ("'skylake'", "'skylark'", 1, "skylark"),
             ("'skylake'", "'absent.toml'", 1, "absent.toml"),
             (
                 "['sandy-bridge']\n",
                 "['haswell']\n",
                 9,
-                "'haswell' skips nothing",
+                "\"haswell\" skips nothing",
             ),
             ("gpl/boot", "../boot", 6, "is no name"),
             ("'lua'", "'gpl/boot'", 12, "a second trace"),

@@ -29,7 +29,7 @@ pub enum CorpusError {
         reason: String,
     },
     /// A text that is no shard.
-    #[error("'{0}' is no shard: I/N with 1 <= I <= N, such as 2/3")]
+    #[error("{0:?} is no shard: I/N with 1 <= I <= N, such as 2/3")]
     Shard(String),
     /// A golden file cannot be written.
     #[error(transparent)]

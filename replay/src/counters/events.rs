@@ -12,27 +12,27 @@ pub enum EventListError {
     Name(#[from] EventNameError),
     /// Several events that are not a group.
     #[error(
-        "'{0}': one event is sampled; others are counted beside it in a group with leader \
+        "{0:?}: one event is sampled; others are counted beside it in a group with leader \
          sampling, -e '{{leader,others}}:S'"
     )]
     NoGroup(String),
     /// Braces that do not match, or other modifiers behind them.
-    #[error("'{0}' is not of the form {{LEADER,EVENT,...}}:S")]
+    #[error("{0:?} is not of the form {{LEADER,EVENT,...}}:S")]
     Braces(String),
     /// Braces around events of which none is sampled.
-    #[error("'{0}': braces are for sampling; events that are counted are listed without them")]
+    #[error("{0:?}: braces are for sampling; events that are counted are listed without them")]
     NotSampled(String),
     /// A precise event.
     #[error(
-        "'{0}': precise sampling (p) is not modelled here; without it and without skid samples fall \
+        "{0:?}: precise sampling (p) is not modelled here; without it and without skid samples fall \
          on the exact instruction and name the one that would run next"
     )]
     Precise(String),
     /// A counter that takes back what an aborted transaction counted.
-    #[error("'{0}': in_tx_cp is not modelled here: aborted transactions take nothing back")]
+    #[error("{0:?}: in_tx_cp is not modelled here: aborted transactions take nothing back")]
     Checkpointed(String),
     /// A period among the terms of an event that is not sampled.
-    #[error("'{0}' is counted, not sampled: it takes no period")]
+    #[error("{0:?} is counted, not sampled: it takes no period")]
     Period(String),
 }
 

@@ -334,8 +334,8 @@ fn a_region_that_is_not_reached_is_an_error_of_its_trace() {
     let folder = Folder::new();
     let with = |line: &str| CONFIG.replace("command = 'made up'", line);
     for (line, expected) in [
-        ("from = 'no_such_symbol'", "no symbol 'no_such_symbol'"),
-        ("from = '0x1'", "control never reaches '0x1'"),
+        ("from = 'no_such_symbol'", "no symbol \"no_such_symbol\""),
+        ("from = '0x1'", "control never reaches \"0x1\""),
     ] {
         folder.describe(&with(line));
         let report = folder.check();
