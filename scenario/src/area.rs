@@ -27,11 +27,13 @@ pub enum Area {
     Vmx,
     /// 2001: Linux as host, its perf and KVM.
     Host,
+    /// 3101: the contract between KVM and perf over the LBR.
+    Contract,
 }
 
 impl Area {
     /// Every area, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Insertion,
         Self::Filtering,
         Self::CallStack,
@@ -44,6 +46,7 @@ impl Area {
         Self::Pmu,
         Self::Vmx,
         Self::Host,
+        Self::Contract,
     ];
 
     /// Name of the folder and of the `area:` line.
@@ -62,6 +65,7 @@ impl Area {
             Self::Pmu => "pmu",
             Self::Vmx => "vmx",
             Self::Host => "host",
+            Self::Contract => "contract",
         }
     }
 
@@ -71,6 +75,8 @@ impl Area {
         match self {
             // Each file has the number of its scenario behind 2000.
             Self::Host => 2001,
+            // A hundred for each rule behind 3000.
+            Self::Contract => 3101,
             _ => 100 * (self as u32 + 1),
         }
     }
@@ -80,6 +86,7 @@ impl Area {
     pub const fn last_number(self) -> u32 {
         match self {
             Self::Host => 2699,
+            Self::Contract => 4499,
             _ => self.first_number() + 99,
         }
     }
@@ -88,6 +95,12 @@ impl Area {
     #[must_use]
     pub const fn has_number(self, number: u32) -> bool {
         number >= self.first_number() && number <= self.last_number()
+    }
+
+    /// Whether its files are about a host, with the headers and steps of those.
+    #[must_use]
+    pub const fn is_of_hosts(self) -> bool {
+        matches!(self, Self::Host | Self::Contract)
     }
 
     /// The area with this name.

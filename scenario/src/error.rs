@@ -57,7 +57,7 @@ pub enum Reason {
     #[error("{0}")]
     Policy(String),
     /// A header of hosts in another area.
-    #[error("{0}: is a header of area host")]
+    #[error("{0}: is a header of areas host and contract")]
     HeaderOfHost(&'static str),
     /// The options are not those of the device.
     #[error("{0}")]

@@ -167,6 +167,8 @@ pub enum HostAct {
     Disable(EventName),
     /// `rotate`.
     Rotate(u16),
+    /// `pebs`: an adaptive PEBS record of the event.
+    PebsRecord(EventName),
     /// `c6`.
     DeepCState(u16),
     /// `reset`.
@@ -321,6 +323,8 @@ pub enum HostNumber {
     Finding(Rule),
     /// `perf`: of a processor.
     Cpu(u16, CpuField),
+    /// `perf callstack_users`: call-stack events of processors that are on.
+    CallStackUsers,
     /// `context`: of a task.
     Context(String, ContextField),
     /// `index`: the event's counter.

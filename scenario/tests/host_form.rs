@@ -109,3 +109,31 @@ fn names_that_a_host_lacks_fail_the_step() {
         assert!(failures.iter().all(|f| f.line == line), "{new:?}");
     }
 }
+
+/// An adaptive record is made by an event that asks for it, while it is on and the host runs.
+#[test]
+fn an_event_that_makes_no_pebs_record_fails_the_step() {
+    let text = |part: &str, precise: &str, at: &str| {
+        format!(
+            "scenario 1\ntitle: A\narea: host\nrule: 8/69\nsource: ds.c\nevidence: source\n\
+             profiles: {part}\npolicies: upstream@6.16\ndescription:\n  A.\n\n\
+             given\n  event h branches on cpu0 {precise} period 0x1000 branch any,u,k\n  vcpu v0 in a\n  \
+             switch cpu0 v0\n  run v0\n  enter v0\n  {at}\nwhen\n  pebs h\nthen\n  samples h = 1\n"
+        )
+    };
+    let failed = |part, precise, at| {
+        let scenario = parse(Path::new("2069-name.scn"), &text(part, precise, at)).unwrap();
+        let failures = run_scenario(&scenario).1;
+        failures.first().map(|failure| failure.line)
+    };
+    assert_eq!(failed("ice-lake", "precise", "exit v0 hlt"), None);
+    for (part, precise, at) in [
+        ("ice-lake", "precise", "rotate cpu0"),
+        ("ice-lake", "precise disabled", "exit v0 hlt"),
+        ("ice-lake", "", "exit v0 hlt"),
+        ("skylake", "precise", "exit v0 hlt"),
+    ] {
+        let case = format!("{part} {precise} {at}");
+        assert_eq!(failed(part, precise, at), Some(20), "{case}");
+    }
+}

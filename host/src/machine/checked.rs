@@ -247,6 +247,12 @@ impl Machine {
                 host.on_event(policy, *event, |perf, hw| perf.disable(hw, *event))??;
             }
             Input::Rotate(cpu) => host.rotate(policy, *cpu)?,
+            Input::PebsRecord(event) => {
+                let (cpu, sample) = host.pebs_record(*event)?;
+                let samples = vec![sample];
+                self.check_samples(Some(cpu), &samples);
+                return Ok(Output::Samples(samples));
+            }
             Input::DeepCState(cpu) => host.deep_c_state(*cpu)?,
             Input::Reset(vcpu) => {
                 host.reset_vcpu(policy, *vcpu)?;

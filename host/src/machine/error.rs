@@ -4,7 +4,7 @@ use vlbr_cpu::processor::MsrFault;
 use vlbr_vmx::{Abort, EntryError, Fail};
 
 use crate::hardware::HardwareError;
-use crate::perf::Errno;
+use crate::perf::{Errno, EventId};
 use crate::{CpuId, TaskId, VcpuId, VmId};
 
 /// An input that the host cannot take in its state, or that the model cannot follow.
@@ -56,6 +56,10 @@ pub enum HostError {
     /// L2 does not run.
     #[error("{0} runs no L2")]
     NotNested(VcpuId),
+    /// The event makes no adaptive PEBS record with branches: it asks for none, is not on, or a guest
+    /// runs there, where its counter stands still.
+    #[error("{0} makes no adaptive PEBS record with branches now")]
+    NoPebsRecord(EventId),
     /// An ioctl fails.
     #[error("-{0:?}")]
     Errno(Errno),

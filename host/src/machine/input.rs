@@ -53,6 +53,8 @@ pub enum Input {
     Disable(EventId),
     /// The rotation timer.
     Rotate(CpuId),
+    /// An adaptive PEBS record of an event that is on is made while the host runs there, and parsed.
+    PebsRecord(EventId),
     /// An idle processor goes through a C-state deeper than C1.
     DeepCState(CpuId),
     /// The vCPU's PMU is reset: RESET, not INIT.
@@ -105,6 +107,8 @@ pub enum Output {
         /// The samples that the host's handler took.
         samples: Vec<PmiSample>,
     },
+    /// The samples of a PEBS record.
+    Samples(Vec<PmiSample>),
     /// VM entry of L1 failed with this reason.
     NestedFailed(ExitReason),
 }

@@ -11,7 +11,7 @@ use vlbr_vmx::{Context, GuestMsr, GuestMsrStop, Launch, VmExit};
 use super::{Host, HostError};
 use crate::hardware::Running;
 use crate::kvm::{Access, Answer, Call, ExitLevel, Note, Operation, Place, SnapshotPoint};
-use crate::perf::PmiSample;
+use crate::perf::{Event, EventId, PmiSample};
 use crate::policy::Policy;
 use crate::{CpuId, Owned, Owner, VcpuId};
 
@@ -276,6 +276,23 @@ impl Host {
             self.overflowed(sample.event);
         }
         samples
+    }
+
+    /// An adaptive PEBS record of an event that is on, while the host runs there: where, and its sample.
+    /// In a guest the counters of PEBS stand still (`intel_guest_get_msrs`).
+    ///
+    /// # Errors
+    /// The event makes no such record now.
+    pub fn pebs_record(&mut self, event: EventId) -> Result<(CpuId, PmiSample), HostError> {
+        let on = self.perf.event(event).and_then(Event::oncpu);
+        let hosts = |cpu: &CpuId| matches!(self.hardware.cpu(*cpu).running(), Running::Host(_));
+        let made = on.filter(hosts).and_then(|cpu| {
+            let sample = self
+                .perf
+                .pebs_record(&self.hardware, cpu, event, &self.code)?;
+            Some((cpu, sample))
+        });
+        made.ok_or(HostError::NoPebsRecord(event))
     }
 
     /// A boundary of whoever runs on this processor.

@@ -147,6 +147,13 @@ impl Perf {
         self.data.get(&id)
     }
 
+    /// `x86_pmu.lbr_callstack_users`, from 6.15: the call-stack events of processors that are on. Below 0
+    /// after the hazard that [`LbrContext::callstack_users`] tells of.
+    #[must_use]
+    pub const fn lbr_callstack_users(&self) -> i32 {
+        self.system_wide.callstack_users
+    }
+
     /// The LBR driver's state of a processor.
     ///
     /// # Panics

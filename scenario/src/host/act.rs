@@ -113,6 +113,14 @@ impl HostMachine {
             HostAct::Enable(event) => Input::Enable(self.existing(event)?),
             HostAct::Disable(event) => Input::Disable(self.existing(event)?),
             HostAct::Rotate(cpu) => Input::Rotate(self.cpu(*cpu)?),
+            HostAct::PebsRecord(event) => {
+                let input = Input::PebsRecord(self.existing(event)?);
+                let Output::Samples(samples) = self.apply(&input)? else {
+                    return Err(mismatch("a sample", "none"));
+                };
+                self.samples.extend(samples);
+                return Ok(());
+            }
             HostAct::DeepCState(cpu) => Input::DeepCState(self.cpu(*cpu)?),
             HostAct::Reset(vcpu) => Input::Reset(self.vcpu(vcpu)?),
             HostAct::Capability(vm, on, good, expected) => {

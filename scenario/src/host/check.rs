@@ -132,6 +132,7 @@ impl HostMachine {
                     CpuField::GuestOwns => host.perf().guest_owns_lbr(cpu).into(),
                 }
             }
+            HostNumber::CallStackUsers => i64::from(host.perf().lbr_callstack_users()) as u64,
             HostNumber::Context(task, field) => {
                 let context = host.perf().lbr_context(self.task(task)?);
                 let context = context.ok_or_else(|| mismatch("a saved context", "none"))?;

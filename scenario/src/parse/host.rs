@@ -141,6 +141,7 @@ fn act(word: &str, words: &mut Words<'_>) -> Result<HostAct, Reason> {
         "enable" => HostAct::Enable(event(words)?),
         "disable" => HostAct::Disable(event(words)?),
         "rotate" => HostAct::Rotate(cpu(words)?),
+        "pebs" => HostAct::PebsRecord(event(words)?),
         "c6" => HostAct::DeepCState(cpu(words)?),
         "reset" => HostAct::Reset(name(words)?),
         "cap" => capability(words)?,

@@ -64,6 +64,7 @@ pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<HostChec
             &CarriedField::NAMED,
             "what was carried: read, written, refused, records, records-equal",
         )?),
+        "perf" if words.take("callstack_users") => HostNumber::CallStackUsers,
         "perf" => HostNumber::Cpu(
             cpu(words)?,
             one_of(

@@ -84,7 +84,7 @@ pub struct Scenario {
     pub pmu_options: vlbr_pmu::Options,
     /// Changes to the profile's quirks.
     pub quirks: Vec<QuirkChange>,
-    /// What area host says beside.
+    /// What an area of hosts says beside.
     pub host: Option<HostHeader>,
     /// Steps in order.
     pub steps: Vec<Step>,
@@ -218,7 +218,7 @@ fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
             "when" if !indented => phase = Some(Phase::When),
             "then" if !indented => phase = Some(Phase::Then),
             _ => match (phase, indented) {
-                (Some(phase), true) if header.area == Some(Area::Host) => {
+                (Some(phase), true) if header.area.is_some_and(Area::is_of_hosts) => {
                     steps.push(host::parse(*line, phase, content)?);
                 }
                 (Some(phase), true) => steps.push(step::parse(*line, phase, content)?),
@@ -401,7 +401,7 @@ impl Header {
         Ok(())
     }
 
-    /// What area host says beside; no other area does.
+    /// What areas of hosts say beside; no other area does.
     fn host(&self, area: Area) -> Result<Option<HostHeader>, Reason> {
         let given = [
             (!self.policies.is_empty(), "policies"),
@@ -409,7 +409,7 @@ impl Header {
             (self.cpus.is_some(), "cpus"),
             (self.ignore_msrs.is_some(), "kvm"),
         ];
-        if area != Area::Host {
+        if !area.is_of_hosts() {
             return match given.iter().find(|(given, _)| *given) {
                 Some((_, name)) => Err(Reason::HeaderOfHost(name)),
                 None => Ok(None),
