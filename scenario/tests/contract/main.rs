@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vlbr_scenario::{Area, Scenario, discover, load};
+use vlbr_scenario::{Area, Evidence, Scenario, discover, load};
 
 /// Rules of the contract.
 const RULES: u32 = 14;
@@ -105,6 +105,25 @@ fn every_rule_is_kept_somewhere() {
     }
 }
 
+/// "Violations found", up to the next heading of its level.
+fn violations() -> String {
+    let document = fs::read_to_string(project().join("docs/contract.md")).unwrap();
+    let (_, violations) = document.split_once("\n## Violations found\n").unwrap();
+    violations.split("\n## ").next().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_only_deduced_says_so() {
+    let files = files();
+    let violations = violations();
+    for link in violations.split("](../scenarios/contract/").skip(1) {
+        let (name, behind) = link.split_once(')').unwrap();
+        let evidence = files[name].host.as_ref().unwrap().evidence;
+        let says = behind.starts_with(" (deduced)");
+        assert_eq!(says, evidence == Evidence::Deduced, "{name}");
+    }
+}
+
 #[test]
 fn violations_and_the_rest_of_the_document_name_files_that_exist() {
     let document = fs::read_to_string(project().join("docs/contract.md")).unwrap();
@@ -112,8 +131,7 @@ fn violations_and_the_rest_of_the_document_name_files_that_exist() {
     for name in linked(&document) {
         assert!(files.contains_key(&name), "{name}");
     }
-    let (_, violations) = document.split_once("\n## Violations found\n").unwrap();
-    let violations = violations.split("\n## ").next().unwrap();
+    let violations = violations();
     let entries: Vec<&str> = violations.split("\n### ").skip(1).collect();
     assert!(entries.len() >= 14, "{} violations", entries.len());
     let mut shown = BTreeSet::new();
