@@ -3,9 +3,11 @@
 use core::fmt;
 
 use vlbr_arch::Msr;
+use vlbr_arch::vmx::MsrArea;
 
 use super::Host;
 use crate::hardware::{LbrRegister, Word};
+use crate::kvm::Place;
 use crate::perf::{PmiSample, StackState};
 use crate::{CpuId, Owner, VcpuId};
 
@@ -161,7 +163,12 @@ impl Host {
         let context = self.perf.lbr_context(task)?;
         (context.stack_state() == StackState::Valid).then(|| {
             let mut entries = context.entries();
-            entries.truncate(context.valid_lbrs() as usize);
+            // Of architectural LBR nobody counts them: it is restored up to the first empty one.
+            let valid = match self.lbr_msrs().arch {
+                true => entries.iter().take_while(|e| e.from().value != 0).count(),
+                false => context.valid_lbrs() as usize,
+            };
+            entries.truncate(valid);
             entries
         })
     }
@@ -176,6 +183,14 @@ impl Host {
         if let Some(saved) = &state.lbr.saved {
             let entries = saved.entries.entries(self.lbr_msrs().nr);
             return entries.filter(|entry| own(entry.from())).count();
+        }
+        if state.lbr.armed && state.place != Place::Guest {
+            // VM exit has stored them.
+            let stored = (0..self.lbr_msrs().nr).filter_map(|n| {
+                let from = self.lbr_msrs().entry(Word::From, n)?;
+                self.area_entry(vcpu, MsrArea::ExitStore, from)
+            });
+            return stored.filter(|from| *from != 0).count();
         }
         if let Some(saved) = self.saved_by_perf(state.thread) {
             return saved.iter().filter(|e| own(e.from())).count();
