@@ -8,6 +8,9 @@ use crate::VcpuId;
 use crate::hardware::Memory;
 use crate::machine::{Host, HostError};
 
+/// What VMPTRST gives while no VMCS is current.
+const NONE: u64 = u64::MAX;
+
 impl Host {
     /// A field of the vCPU's VMCS, wherever that is; nothing is counted.
     #[must_use]
@@ -44,8 +47,9 @@ impl Host {
         let Some(vmx) = processor.vmx_mut() else {
             return Ok(0);
         };
-        make_current(vmx, memory, at)?;
-        Ok(ledger.vmread(actor, field, || vmx.vmread(field, OperandSize::Bits64))?)
+        while_current(vmx, memory, at, |vmx| {
+            ledger.vmread(actor, field, || vmx.vmread(field, OperandSize::Bits64))
+        })
     }
 
     /// VMWRITE, counted.
@@ -70,11 +74,11 @@ impl Host {
         let Some(vmx) = processor.vmx_mut() else {
             return Ok(());
         };
-        make_current(vmx, memory, at)?;
-        ledger.vmwrite(actor, field, || {
-            vmx.vmwrite(field, value, OperandSize::Bits64)
-        })?;
-        Ok(())
+        while_current(vmx, memory, at, |vmx| {
+            ledger.vmwrite(actor, field, || {
+                vmx.vmwrite(field, value, OperandSize::Bits64)
+            })
+        })
     }
 
     /// A guest, or user space, writes this to `IA32_DEBUGCTL`: in L2 whose exit saves debug controls
@@ -103,10 +107,21 @@ impl Host {
     }
 }
 
-/// VMPTRLD, if another VMCS is current: KVM remembers which one is.
-fn make_current(vmx: &mut Vmx, memory: &Memory, at: u64) -> Result<(), Fail> {
-    match vmx.vmptrst() {
-        Ok(current) if current == at => Ok(()),
-        _ => vmx.vmptrld(memory, at),
+/// With this VMCS current. Another one that was is so again afterwards: its vCPU may be loaded there.
+fn while_current<T>(
+    vmx: &mut Vmx,
+    memory: &Memory,
+    at: u64,
+    act: impl FnOnce(&mut Vmx) -> Result<T, Fail>,
+) -> Result<T, HostError> {
+    let before = vmx.vmptrst()?;
+    if before == at {
+        return Ok(act(vmx)?);
     }
+    vmx.vmptrld(memory, at)?;
+    let done = act(vmx);
+    if before != NONE {
+        vmx.vmptrld(memory, before)?;
+    }
+    Ok(done?)
 }
