@@ -323,6 +323,7 @@ fn every_policy_has_a_row() {
         "upstream@6.16",
         "arch-xsaves",
         "mediated-swap",
+        "mediated-lazy",
         "none",
         "ideal",
     ] {

@@ -160,6 +160,7 @@ fn what_user_space_names_arrives_whole_where_it_may_be_written() {
         "upstream@6.16",
         "naive",
         "mediated-swap",
+        "mediated-lazy",
     ] {
         let (bench, migration) = migrated("skylake", policy, Carried::Named);
         assert_eq!(migration.count(Arrival::Equal), BRANCHES, "{policy}");
@@ -168,6 +169,17 @@ fn what_user_space_names_arrives_whole_where_it_may_be_written() {
         assert_eq!(migration.refused, [], "{policy}");
         assert_eq!(bench.machine.findings().count(Rule::Loss), 0, "{policy}");
     }
+}
+
+/// The proposal lists what it has.
+#[test]
+fn a_mediated_lbr_arrives_whole_by_what_is_listed() {
+    let (bench, migration) = migrated("skylake", "mediated-lazy", Carried::Listed);
+    assert_eq!(migration.count(Arrival::Equal), BRANCHES);
+    let lost = migration.controls.iter().filter(|c| c.1 != Arrival::Equal);
+    assert_eq!(lost.count(), 0, "{:?}", migration.controls);
+    assert_eq!(migration.refused, []);
+    assert!(bench.machine.findings().is_empty());
 }
 
 /// v8 recognises no INFO register in an access that exits.
@@ -228,7 +240,7 @@ fn every_policy_is_tried() {
     let tried = [
         &LEGACY[..],
         &["msr-list", "msr-list-virtualbox", "arch-xsaves", "arch-msr"],
-        &["none", "mediated", "ideal", "v8-as-posted"],
+        &["none", "mediated", "ideal", "v8-as-posted", "mediated-lazy"],
     ]
     .concat();
     for policy in Catalog::builtin().all() {

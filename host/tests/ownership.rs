@@ -148,6 +148,7 @@ fn a_guest_that_is_left_alone_gives_no_finding_under_any_policy_that_offers_lbr(
         "upstream@6.9",
         "naive",
         "mediated-swap",
+        "mediated-lazy",
         "msr-list",
         "ideal",
     ] {

@@ -89,6 +89,13 @@ fn a_migration_says_of_every_policy_what_the_guest_keeps() {
             "{policy}"
         );
     }
+    let lazy = report(&with(MIGRATIONS), "mediated-lazy");
+    for row in &lazy.monitor {
+        let records = row.records.unwrap();
+        assert_eq!((records.held, records.equal), (32, 32));
+        assert_eq!(row.refused, Vec::<String>::new());
+    }
+    assert_eq!(lazy.findings.unwrap(), []);
     for policy in ["none", "mediated"] {
         let report = report(&with(MIGRATIONS), policy);
         let held = report.monitor.iter().map(|row| row.records.unwrap().held);

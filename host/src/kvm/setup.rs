@@ -182,11 +182,15 @@ impl Host {
         Ok(())
     }
 
-    /// VMCLEAR where the VMCS is active. `loaded_vmcs_clear`.
+    /// VMCLEAR where the VMCS is active, whose registers may hold the guest's LBR as well.
+    /// `loaded_vmcs_clear`.
     pub(crate) fn unload_vmcs(&mut self, vcpu: VcpuId) -> Result<(), HostError> {
         let Some(cpu) = self.vcpu_mut(vcpu).active_on.take() else {
             return Ok(());
         };
+        if self.perf.lbr_cpu(cpu).guest() == Some(vcpu) {
+            self.perf.guest_lbr_flush(&mut self.hardware, cpu);
+        }
         let at = self.vcpu(vcpu).vmcs_at;
         let running = self.hardware.cpu(cpu).running();
         debug_assert!(!matches!(running, Running::Guest(guest) if guest == vcpu));

@@ -180,7 +180,7 @@ impl Host {
         let owner = Owner::Guest(vcpu);
         let state = self.vcpu(vcpu);
         let own = |from: crate::Owned| from.owner == owner && from.value != 0;
-        if let Some(saved) = &state.lbr.saved {
+        if let Some(saved) = state.lbr.saved.as_ref().or(self.perf.guest_lbr(vcpu)) {
             let entries = saved.entries.entries(self.lbr_msrs().nr);
             return entries.filter(|entry| own(entry.from())).count();
         }
@@ -198,6 +198,11 @@ impl Host {
         let Some(cpu) = state.cpu.or(state.active_on) else {
             return 0;
         };
+        let lbr = self.perf.lbr_cpu(cpu);
+        if lbr.of_guest && lbr.guest != Some(vcpu) {
+            // Nobody will read them any more: its vCPU was reset.
+            return 0;
+        }
         let processor = self.hardware.cpu(cpu);
         let msrs = processor.lbr_msrs();
         let owned = |n: &u32| {

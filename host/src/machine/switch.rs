@@ -307,6 +307,7 @@ impl Host {
         if let Some(task) = self.current(cpu) {
             return Err(HostError::Runs { task, cpu });
         }
+        self.perf.guest_lbr_flush(&mut self.hardware, cpu);
         self.hardware.cpu_mut(cpu).deep_c_state();
         Ok(())
     }

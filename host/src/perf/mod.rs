@@ -36,8 +36,8 @@ pub use errno::Errno;
 pub use event::Event;
 pub use filter::{FilterError, LbrFilter};
 pub use lbr::{
-    BranchRecord, BranchStack, CodeBytes, CpuLbr, LbrContext, LbrDataId, LbrModel, NoCode,
-    SharedSlot,
+    BranchRecord, BranchStack, CodeBytes, CpuLbr, GuestLbrs, LbrContext, LbrDataId, LbrModel,
+    NoCode, SharedSlot,
 };
 pub use perf_state::Perf;
 pub(crate) use perf_state::TaskState;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::core::{Context, ContextId, Holder};
-use super::lbr::{CpuLbr, LbrContext, LbrDataId, LbrModel, SharedSlot};
+use super::lbr::{CpuLbr, GuestLbrs, LbrContext, LbrDataId, LbrModel, SharedSlot};
 use super::x86::{CpuPmu, PmuModel};
 use super::{Behaviour, CloneSwap, Event, EventId, SystemWide};
 use crate::hardware::Hardware;
@@ -52,6 +52,7 @@ pub struct Perf {
     pub(crate) contexts: BTreeMap<ContextId, Context>,
     pub(crate) tasks: BTreeMap<TaskId, TaskState>,
     pub(crate) data: BTreeMap<LbrDataId, LbrContext>,
+    pub(crate) guests: GuestLbrs,
     pub(crate) cpus: Vec<CpuState>,
     /// Slots of `LBR_SELECT`, one for each core or processor.
     pub(crate) slots: Vec<SharedSlot>,
@@ -80,6 +81,7 @@ impl Perf {
             contexts: BTreeMap::new(),
             tasks: BTreeMap::new(),
             data: BTreeMap::new(),
+            guests: GuestLbrs::default(),
             cpus: Vec::new(),
             slots: vec![SharedSlot::default(); hardware.cpus()],
             system_wide: SystemWide::default(),

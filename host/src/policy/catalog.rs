@@ -7,7 +7,8 @@ use toml::Table;
 
 use super::knobs::{changed, table};
 use super::{
-    Arbitration, Architectural, EventPolicy, Ideal, ListPolicy, NoLbr, Policy, SwapPolicy,
+    Arbitration, Architectural, EventPolicy, Ideal, ListPolicy, MediatedLazy, NoLbr, Policy,
+    SwapPolicy,
 };
 use crate::perf::KernelVersion;
 
@@ -88,6 +89,7 @@ impl Catalog {
         catalog.register(Arc::new(Architectural::msr()));
         catalog.register(Arc::new(NoLbr::mediated()));
         catalog.register(Arc::new(SwapPolicy::mediated()));
+        catalog.register(Arc::new(MediatedLazy));
         catalog.register(Arc::new(NoLbr::none()));
         catalog.register(Arc::new(Ideal));
         catalog

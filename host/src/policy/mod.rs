@@ -9,6 +9,7 @@ mod architectural;
 mod catalog;
 mod event;
 mod knobs;
+mod lazy;
 mod list;
 mod offer;
 mod plain;
@@ -27,6 +28,7 @@ use crate::{VcpuId, VmId};
 pub use architectural::Architectural;
 pub use catalog::{Catalog, PolicyError};
 pub use event::EventPolicy;
+pub use lazy::MediatedLazy;
 pub use list::{ListPolicy, ListRules, ListSet};
 pub use plain::{Ideal, NoLbr};
 pub use rules::{

@@ -8,7 +8,7 @@ use vlbr_vmx::VmExit;
 use super::Policy;
 use super::offer::{self, Offer};
 use super::rules::knob;
-use crate::hardware::LbrRegister;
+use crate::hardware::{LbrMsrs, LbrRegister};
 use crate::kvm::{Access, Answer, Call, ExitLevel, Initiator, Operation, SavedStack, Spare};
 use crate::machine::{Host, HostError};
 use crate::perf::{Behaviour, GuestLbr};
@@ -156,36 +156,45 @@ impl SwapPolicy {
             }
         }
         let saved = &mut host.vcpu_mut(call.vcpu).lbr.saved;
-        let stack = saved.get_or_insert_default();
-        let kept = match register {
-            LbrRegister::Tos => Some(&mut stack.tos),
-            LbrRegister::Filter if msrs.select.is_some() => Some(&mut stack.filter),
-            LbrRegister::Entry(word, n) => {
-                let mut entry = stack.entries.entry(n);
-                return match access.operation {
-                    Operation::Read => Answer::Value(entry.get(word)),
-                    Operation::Write(value) => {
-                        entry.set(word, value);
-                        stack.entries.set_entry(n, entry);
-                        Answer::Done
-                    }
-                };
-            }
-            _ => None,
-        };
-        match (kept, access.operation) {
-            (None, _) => Answer::Unknown,
-            (Some(kept), Operation::Read) => Answer::Value(*kept),
-            (Some(kept), Operation::Write(value)) => {
-                *kept = value;
-                Answer::Done
-            }
-        }
+        access_saved(saved.get_or_insert_default(), &msrs, register, access)
     }
 
     fn swaps(&self, host: &Host, vcpu: VcpuId, at: SwapAt) -> bool {
         let on = !self.rules.offered || host.vcpu(vcpu).lbr.msrs.is_some();
         on && self.rules.at == at
+    }
+}
+
+/// An access to a register of a stack that is kept in memory.
+pub(super) fn access_saved(
+    stack: &mut SavedStack,
+    msrs: &LbrMsrs,
+    register: LbrRegister,
+    access: Access,
+) -> Answer {
+    let kept = match register {
+        LbrRegister::Tos => Some(&mut stack.tos),
+        LbrRegister::Filter if msrs.select.is_some() => Some(&mut stack.filter),
+        LbrRegister::Entry(word, n) => {
+            let mut entry = stack.entries.entry(n);
+            return match access.operation {
+                Operation::Read => Answer::Value(entry.get(word)),
+                Operation::Write(value) => {
+                    entry.set(word, value);
+                    stack.entries.set_entry(n, entry);
+                    Answer::Done
+                }
+            };
+        }
+        _ => None,
+    };
+    match (kept, access.operation) {
+        (None, _) => Answer::Unknown,
+        (Some(kept), Operation::Read) => Answer::Value(*kept),
+        (Some(kept), Operation::Write(value)) => {
+            *kept = value;
+            Answer::Done
+        }
     }
 }
 

@@ -34,6 +34,11 @@ fn check(name: &str, instructions: Option<u64>) {
             .1
     };
     ratio(of("naive"), of("v8"), name);
+    let lazy = forms::accesses(of("mediated-lazy"));
+    for other in ["v8", "upstream@6.16", "mediated-swap"] {
+        let accesses = forms::accesses(of(other));
+        assert!(lazy <= accesses, "{name}: {lazy}, {other} {accesses}");
+    }
 }
 
 /// The closed form of a policy. The scenes' part has the legacy LBR.
@@ -51,6 +56,7 @@ fn form(policy: &str, outcome: &Outcome, said: &str) {
         "msr-list" => drop(forms::list(outcome, 4, said)),
         "msr-list-virtualbox" => drop(forms::list(outcome, 3, said)),
         "mediated-swap" => forms::swaps_at_load_and_put(outcome, said),
+        "mediated-lazy" => forms::moves_if_need_be(outcome, said),
         "arch-xsaves" | "arch-msr" | "mediated" | "none" => {
             forms::nothing_by_perf(outcome, said);
             forms::nothing_at_transitions(outcome, said);

@@ -206,6 +206,37 @@ pub(crate) fn swaps_at_load_and_put(outcome: &Outcome, said: &str) {
     nothing_by_perf(outcome, &said);
 }
 
+/// Whole stacks, moved when somebody else needs the registers: what was written and not read again
+/// stands in them.
+pub(crate) fn moves_if_need_be(outcome: &Outcome, said: &str) {
+    let (numbers, ledger) = (Numbers::of(outcome), outcome.machine.ledger());
+    let each = numbers.n * numbers.e + 2;
+    let host = outcome.machine.host();
+    let stacks = host.perf().guest_lbrs();
+    let said = format!("{said}: {stacks:?}, {numbers:?}");
+    let used = host.vcpus().iter().filter(|vcpu| vcpu.lbr.used).count() as u64;
+    let saves = stacks.saves();
+    // The first load of each, and one for each save that was not the last thing that happened.
+    assert_eq!(
+        stacks.loads() + stacks.in_memory() as u64,
+        used + saves,
+        "{said}"
+    );
+    assert_eq!(reads(ledger, Actor::HostSave), saves * each, "{said}");
+    let written = writes(ledger, Actor::HostRestore);
+    assert_eq!(written, stacks.loads() * each, "{said}");
+    let sum = |of: fn(&VcpuTally) -> u64| outcome.vcpus.iter().map(of).sum::<u64>();
+    // No more than one a slice: at its end, or because of the one that follows.
+    let slices = sum(|vcpu| vcpu.switches.pairs) + outcome.vcpus.len() as u64;
+    assert!(saves <= slices, "{said}");
+    for actor in [Actor::HostReset, Actor::WorldSwitch] {
+        assert_eq!(reads(ledger, actor) + writes(ledger, actor), 0, "{said}");
+    }
+    assert_eq!(writes(ledger, Actor::HostSave), 0, "{said}");
+    assert_eq!(reads(ledger, Actor::HostRestore), 0, "{said}");
+    assert_eq!(debugctl_exits(ledger), numbers.d, "DEBUGCTL: {said}");
+}
+
 /// RDMSR and WRMSR of the LBR that switching it costs.
 pub(crate) fn accesses(outcome: &Outcome) -> u64 {
     let ledger = outcome.machine.ledger();

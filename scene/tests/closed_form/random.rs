@@ -137,6 +137,11 @@ proptest! {
     }
 
     #[test]
+    fn stacks_that_move_if_need_be(shape in shapes()) {
+        forms::moves_if_need_be(&run(&scene(&shape), "mediated-lazy"), &format!("{shape:?}"));
+    }
+
+    #[test]
     fn lists_at_every_exit_and_entry(shape in shapes()) {
         list(&shape);
     }

@@ -79,7 +79,10 @@ impl Perf {
         let mut can_add_hardware = true;
         for leader in leaders {
             let event = self.event_ref(leader);
-            if event.state <= EventState::Off || event.target.cpu().is_some_and(|on| on != cpu) {
+            if event.state <= EventState::Off
+                || event.target.cpu().is_some_and(|on| on != cpu)
+                || self.is_put_aside(cpu, leader)
+            {
                 continue;
             }
             let tried = self.can_go_on(cpu, leader, can_add_hardware);

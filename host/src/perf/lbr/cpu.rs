@@ -2,7 +2,7 @@
 
 use super::LbrDataId;
 use crate::perf::X86Br;
-use crate::{Owned, Owner};
+use crate::{Owned, Owner, VcpuId};
 
 /// The shared register of the branch filter, `regs[EXTRA_REG_LBR]`: of a processor, or of a core on
 /// Nehalem and Westmere.
@@ -58,6 +58,12 @@ pub struct CpuLbr {
     pub(crate) vcpu_lbr: bool,
     pub(crate) last: Option<(LbrDataId, u64)>,
     pub(crate) stack: BranchStack,
+    /// The guest whose stack the registers alone hold.
+    pub(crate) guest: Option<VcpuId>,
+    /// It has the LBR: events that need it are put aside.
+    pub(crate) lent: bool,
+    /// What the registers hold was some guest's, and must be emptied before an event has them.
+    pub(crate) of_guest: bool,
 }
 
 impl CpuLbr {
@@ -95,6 +101,18 @@ impl CpuLbr {
     #[must_use]
     pub const fn last(&self) -> Option<(LbrDataId, u64)> {
         self.last
+    }
+
+    /// The guest whose stack stands in the registers and nowhere else, with a mediated LBR.
+    #[must_use]
+    pub const fn guest(&self) -> Option<VcpuId> {
+        self.guest
+    }
+
+    /// That guest has the LBR now; events of the host that need it are put aside.
+    #[must_use]
+    pub const fn lent(&self) -> bool {
+        self.lent
     }
 
     /// The branch stack that was stored last.

@@ -111,6 +111,7 @@ impl Perf {
         }
         let lbr = &mut self.cpu_mut(cpu).lbr;
         lbr.last = None;
+        lbr.of_guest = false;
         let clears = lbr.select && self.behaviour.reset_clears_select;
         if clears && !self.model.arch {
             self.wrmsr_of(hw, cpu, BY, Msr::LBR_SELECT, Owned::CLEARED);

@@ -3,6 +3,7 @@
 mod context;
 mod cpu;
 mod enable;
+mod guest;
 mod model;
 mod read;
 mod restore;
@@ -14,5 +15,6 @@ mod users;
 pub(crate) use context::SystemWide;
 pub use context::{LbrContext, LbrDataId};
 pub use cpu::{BranchRecord, BranchStack, CpuLbr, SharedSlot};
+pub use guest::GuestLbrs;
 pub use model::LbrModel;
 pub use software_filter::{CodeBytes, NoCode};

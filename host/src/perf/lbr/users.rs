@@ -28,6 +28,7 @@ impl Perf {
         };
         let (flagged, no_counter, new) = (event.hw.lbr_select, event.hw.no_counter, !event.ran);
         let pebs = self.pmu.pebs_baseline && event.attr.precise_ip != 0;
+        self.guest_lbr_flush(hw, cpu);
         let lbr = &mut self.cpu_mut(cpu).lbr;
         lbr.select |= flagged;
         lbr.vcpu_lbr |= no_counter;
@@ -39,7 +40,7 @@ impl Perf {
         lbr.pebs_users += u32::from(pebs);
         lbr.users += 1;
         // A reschedule calls no hook that would reset for a new event.
-        if lbr.users == 1 && new {
+        if lbr.users == 1 && (new || lbr.of_guest) {
             self.lbr_reset(hw, cpu);
         }
     }

@@ -18,15 +18,15 @@ pub struct SwitchPair {
 }
 
 impl Perf {
-    /// Whether the guest that runs on a processor owns its LBR: bit 58 of the guest mask, or
-    /// `vcpu_lbr` in v8. The host then neither enables, disables nor reads it.
+    /// Whether the guest that runs on a processor owns its LBR: bit 58 of the guest mask,
+    /// `vcpu_lbr` in v8, or by [`Perf::guest_lbr_load`]. The host then neither enables, disables nor reads it.
     ///
     /// # Panics
     /// There is no such processor.
     #[must_use]
     pub fn guest_owns_lbr(&self, cpu: CpuId) -> bool {
         let state = self.cpu(cpu);
-        state.lbr.vcpu_lbr || state.pmu.guest_mask >> super::VLBR & 1 != 0
+        state.lbr.vcpu_lbr || state.lbr.lent || state.pmu.guest_mask >> super::VLBR & 1 != 0
     }
 
     /// The MSRs that KVM switches at VM entry and exit on a processor: `intel_guest_get_msrs`.
