@@ -195,7 +195,10 @@ impl Host {
         if let Some(saved) = self.saved_by_perf(state.thread) {
             return saved.iter().filter(|e| own(e.from())).count();
         }
-        let Some(cpu) = state.cpu.or(state.active_on) else {
+        // User space may have loaded it elsewhere since: the guest goes on where its thread is.
+        let cpus = (0..self.hardware.cpus()).map(|cpu| CpuId(cpu as u16));
+        let mut on = cpus.filter(|cpu| self.current(*cpu) == Some(state.thread));
+        let Some(cpu) = state.cpu.or_else(|| on.next()).or(state.active_on) else {
             return 0;
         };
         let lbr = self.perf.lbr_cpu(cpu);

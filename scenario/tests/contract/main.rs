@@ -15,8 +15,14 @@ fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every file of the folder, by its name.
+/// Every file of the folder, by its name, but those that an exploration wrote: from 51 on.
 fn files() -> BTreeMap<String, Scenario> {
+    let written = |(_, scenario): &(String, Scenario)| scenario.number % 100 <= 50;
+    all().into_iter().filter(written).collect()
+}
+
+/// Every file of the folder, by its name.
+fn all() -> BTreeMap<String, Scenario> {
     let found = discover(&[project().join("scenarios/contract")]).unwrap();
     let named = found.into_iter().map(|path| match load(&path) {
         Ok(scenario) => (file_name(&path), scenario),
@@ -87,7 +93,7 @@ fn every_rule_names_the_files_that_carry_its_number_and_no_others() {
 
 #[test]
 fn a_file_has_the_number_of_a_rule_that_it_names() {
-    for (file, scenario) in files() {
+    for (file, scenario) in all() {
         assert_eq!(scenario.area, Area::Contract, "{file}");
         let rule = (scenario.number - 3000) / 100;
         assert!((1..=RULES).contains(&rule), "{file}");
