@@ -173,6 +173,18 @@ impl Host {
         })
     }
 
+    /// The processor in which the guest's registers are, or would be if it went on.
+    fn holds_lbr_of(&self, vcpu: VcpuId) -> Option<CpuId> {
+        let state = self.vcpu(vcpu);
+        let mut cpus = (0..self.hardware.cpus()).map(|cpu| CpuId(cpu as u16));
+        let cached = cpus
+            .clone()
+            .find(|cpu| self.perf.lbr_cpu(*cpu).guest == Some(vcpu));
+        // User space may have loaded the vCPU elsewhere since: the guest goes on where its thread is.
+        let on = cpus.find(|cpu| self.current(*cpu) == Some(state.thread));
+        cached.or(state.cpu).or(on).or(state.active_on)
+    }
+
     /// How many records a vCPU's guest would find if it were let: in the processor while its state
     /// is there, else in the copy that stands for it.
     #[must_use]
@@ -195,10 +207,7 @@ impl Host {
         if let Some(saved) = self.saved_by_perf(state.thread) {
             return saved.iter().filter(|e| own(e.from())).count();
         }
-        // User space may have loaded it elsewhere since: the guest goes on where its thread is.
-        let cpus = (0..self.hardware.cpus()).map(|cpu| CpuId(cpu as u16));
-        let mut on = cpus.filter(|cpu| self.current(*cpu) == Some(state.thread));
-        let Some(cpu) = state.cpu.or_else(|| on.next()).or(state.active_on) else {
+        let Some(cpu) = self.holds_lbr_of(vcpu) else {
             return 0;
         };
         let lbr = self.perf.lbr_cpu(cpu);
