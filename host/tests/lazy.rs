@@ -472,19 +472,6 @@ fn explored(part: &'static str, inputs: &[Input]) {
             }
             _ => input,
         };
-        // A thread inside KVM_RUN makes no other ioctl.
-        if let Input::UserRead(thread, ..) = input
-            && let Some(vcpu) = machine.host().task(*thread).and_then(|task| task.vcpu)
-            && machine.host().vcpu(vcpu).place != Place::UserSpace
-        {
-            continue;
-        }
-        // Nor is a vCPU reset whose VMCS stands where another guest runs.
-        let guests = machine.host().vcpus().iter();
-        let inside = guests.filter(|vcpu| vcpu.place == Place::Guest).count();
-        if matches!(input, Input::Reset(_)) && inside != 0 {
-            continue;
-        }
         // Four counters take four events, whose filters are the same.
         if matches!(input, Input::Open(..)) && machine.host().perf().events().len() == 4 {
             continue;

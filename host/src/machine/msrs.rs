@@ -113,6 +113,17 @@ impl Host {
         }
         let task = self.task(thread).ok_or(HostError::NoTask(thread))?;
         let cpu = task.cpu.ok_or(HostError::NotRunning(thread))?;
+        // A thread inside KVM_RUN makes no other ioctl.
+        if let Some(own) = task.vcpu {
+            let is = self.vcpu(own).place;
+            if is != Place::UserSpace {
+                return Err(HostError::Place {
+                    vcpu: own,
+                    is: is.name(),
+                    needed: Place::UserSpace.name(),
+                });
+            }
+        }
         let call = Call {
             vcpu,
             cpu,

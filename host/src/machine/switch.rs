@@ -149,6 +149,24 @@ impl Host {
         Ok(())
     }
 
+    /// Whoever works on the vCPU's VMCS loads it; where another guest runs it is cleared for that by
+    /// an interrupt.
+    fn unload_beside_a_guest(
+        &mut self,
+        policy: &dyn Policy,
+        vcpu: VcpuId,
+    ) -> Result<(), HostError> {
+        let active = self.vcpu(vcpu).active_on;
+        let beside = active.filter(|cpu| {
+            let running = self.hardware.cpu(*cpu).running();
+            matches!(running, Running::Guest(_))
+        });
+        match beside {
+            Some(cpu) => self.on_cpu(policy, Some(cpu), |host| host.unload_vmcs(vcpu))?,
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn put(&mut self, policy: &dyn Policy, call: Call) {
         policy.put(self, call);
         self.vcpu_mut(call.vcpu).cpu = None;
@@ -195,6 +213,7 @@ impl Host {
                 needed: Place::Kernel.name(),
             });
         }
+        self.unload_beside_a_guest(policy, vcpu)?;
         self.reset_guest_pmu(vcpu);
         policy.reset(self, vcpu);
         self.write_guest_debugctl(vcpu, 0)
@@ -225,6 +244,7 @@ impl Host {
                 false => Err(Errno::EINVAL.into()),
             };
         }
+        self.unload_beside_a_guest(policy, vcpu)?;
         self.vcpu_mut(vcpu).guest_cpu = guest_cpu;
         self.reset_guest_pmu(vcpu);
         if self.kvm.refresh_resets_pmu {
