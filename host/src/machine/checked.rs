@@ -42,8 +42,8 @@ pub struct Machine {
     config: HostConfig,
     pub(super) checking: Checking,
     pub(super) findings: Findings,
-    differences: [u64; 4],
-    compared: u64,
+    pub(super) differences: [u64; 4],
+    pub(super) compared: u64,
     pub(super) inputs: u64,
 }
 

@@ -1,5 +1,6 @@
 //! The whole host as one deterministic state machine.
 
+mod canonical;
 mod checked;
 mod checks;
 mod code;
@@ -12,6 +13,7 @@ mod run;
 mod switch;
 mod watch;
 
+pub use canonical::Canonical;
 pub use checked::{Checking, Machine};
 pub use checks::{Difference, Findings, Rule, Violation};
 pub use code::Code;

@@ -11,6 +11,7 @@ mod behaviour;
 mod boot;
 mod branch_sample;
 mod branch_type;
+mod canonical;
 mod core;
 mod errno;
 mod event;

@@ -126,6 +126,19 @@ impl Context {
         index
     }
 
+    /// Indices count from 0 in the same order; those that the leaders have then.
+    pub(crate) fn compress(&mut self) -> Vec<(EventId, u64)> {
+        let mut order: Vec<u64> = self.pinned.keys().chain(self.flexible.keys()).copied().collect();
+        order.sort_unstable();
+        let place = |index: u64| order.partition_point(|other| *other < index) as u64;
+        for groups in [&mut self.pinned, &mut self.flexible] {
+            *groups = groups.iter().map(|(at, id)| (place(*at), *id)).collect();
+        }
+        self.next_index = order.len() as u64;
+        let all = self.pinned.iter().chain(&self.flexible);
+        all.map(|(at, id)| (*id, *at)).collect()
+    }
+
     /// `unclone_ctx`: it is nobody's clone from now on.
     pub(crate) const fn unclone(&mut self) {
         self.parent = None;
