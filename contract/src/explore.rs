@@ -50,7 +50,9 @@ pub fn explore(scene: &Scene, bounds: &Bounds) -> Result<Explored, ContractError
         return Err(ContractError::Threads);
     }
     let model = Arc::new(SceneModel::new(scene)?);
-    let mut builder = Explorer(Arc::clone(&model)).checker().threads(bounds.threads);
+    let mut builder = Explorer(Arc::clone(&model))
+        .checker()
+        .threads(bounds.threads);
     if let Some(transitions) = bounds.transitions {
         builder = builder.target_state_count(transitions.get());
     }
@@ -65,7 +67,9 @@ pub fn explore(scene: &Scene, bounds: &Bounds) -> Result<Explored, ContractError
     graph.sort();
     Ok(Explored {
         scene: scene.clone(),
-        exhausted: bounds.transitions.is_none_or(|most| transitions < most.get()),
+        exhausted: bounds
+            .transitions
+            .is_none_or(|most| transitions < most.get()),
         states,
         violations: graph.violations(),
         stuck: graph.stuck(),

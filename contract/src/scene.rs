@@ -6,9 +6,7 @@ use vlbr_arch::Msr;
 use vlbr_cpu::processor::Options;
 use vlbr_host::kvm::{Answer, GuestCpu, KvmBehaviour};
 use vlbr_host::machine::{Checking, HostConfig, Input, Machine, Output};
-use vlbr_host::perf::{
-    Behaviour, EventAttr, KernelVersion, Target, parse_branch_filter,
-};
+use vlbr_host::perf::{Behaviour, EventAttr, KernelVersion, Target, parse_branch_filter};
 use vlbr_host::policy::Policy;
 use vlbr_host::{CpuId, TaskId, VcpuId};
 use vlbr_pmu::{Device as _, SourceSet};

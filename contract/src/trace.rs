@@ -72,13 +72,19 @@ pub(crate) fn violation(
         let violations = step.edge.violations.iter();
         violations.filter(|(of, _)| *of == rule).count()
     });
-    let (last, before) = replayed.lines.split_last().map_or(("", &[][..]), |(l, b)| (l, b));
+    let (last, before) = replayed
+        .lines
+        .split_last()
+        .map_or(("", &[][..]), |(l, b)| (l, b));
     text.push_str("given\n");
     for line in before {
         // Writing to a String does not fail.
         let _ = writeln!(text, "  {line}");
     }
-    let _ = write!(text, "when\n  {last}\nthen\n  finding \"{rule}\" = {times}\n");
+    let _ = write!(
+        text,
+        "when\n  {last}\nthen\n  finding \"{rule}\" = {times}\n"
+    );
     Ok(text)
 }
 

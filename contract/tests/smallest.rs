@@ -1,39 +1,80 @@
-//! The smallest scene, one vCPU, one processor and one event of the host, under each policy.
+//! The smallest scene: one vCPU, one processor and one event of the host.
 
+use core::num::NonZeroUsize;
 use std::path::Path;
 
-use vlbr_contract::{Bounds, Explored, Rival, Scene, explore};
+use vlbr_contract::{Action, Bounds, Explored, Rival, Scene, Write, explore};
+use vlbr_host::machine::Rule;
 use vlbr_host::policy::Catalog;
 
-fn explored(policy: &str, rival: Rival, threads: usize) -> Explored {
+fn explored(policy: &str, threads: usize, transitions: usize) -> Explored {
     let policy = Catalog::builtin().named(policy).expect("a policy");
-    let scene = Scene::smallest(policy, rival);
+    let scene = Scene::smallest(policy, Rival::PinnedOnCpu);
     let bounds = Bounds {
         threads,
-        ..Bounds::default()
+        transitions: NonZeroUsize::new(transitions),
     };
     explore(&scene, &bounds).expect("the scene can be explored")
 }
 
-#[test]
-fn look() {
-    for policy in ["ideal", "v8", "upstream@6.16", "v8-as-posted"] {
-        for (rival, name) in Rival::NAMED {
-            let begin = std::time::Instant::now();
-            let found = explored(policy, rival, 2);
-            println!(
-                "{policy} {name}: {} states {} transitions depth {} exhausted {} stuck {:?} in {:?}",
-                found.states(), found.transitions(), found.depth(), found.exhausted(), found.stuck(), begin.elapsed()
-            );
-            for (way, path) in found.violations() {
-                println!("   {way:?}: {} {path:?}", path.len());
-            }
-            for text in found.scenarios().expect("texts") {
-                let scenario = vlbr_scenario::parse(Path::new("2901-shown.scn"), &text).expect(&text);
-                let (_, failures) = vlbr_scenario::run_scenario(&scenario);
-                println!("{} {failures:?}", text.lines().nth(1).unwrap());
-                if !failures.is_empty() { println!("{text}"); }
-            }
-        }
+/// Every scenario shows what it was written for.
+fn shows(found: &Explored) -> usize {
+    let texts = found.scenarios().expect("paths can be done again");
+    for text in &texts {
+        let scenario = vlbr_scenario::parse(Path::new("2699-shown.scn"), text);
+        let scenario = scenario.unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let (_, failures) = vlbr_scenario::run_scenario(&scenario);
+        assert!(failures.is_empty(), "{failures:?}\n{text}");
     }
+    texts.len()
+}
+
+#[test]
+fn ideal_breaks_no_rule_in_any_state() {
+    let found = explored("ideal", 2, 1_000_000);
+    assert!(found.exhausted());
+    assert!(found.states() > 1000, "{}", found.states());
+    assert!(found.violations().is_empty());
+    assert_eq!(found.stuck(), (0, None));
+}
+
+#[test]
+fn threads_change_nothing_of_a_scene_that_is_exhausted() {
+    let [one, two] = [1, 2].map(|threads| explored("ideal", threads, 1_000_000));
+    assert!(one.exhausted() && two.exhausted());
+    assert_eq!(
+        (one.states(), one.transitions(), one.depth()),
+        (two.states(), two.transitions(), two.depth())
+    );
+    assert_eq!(one.violations(), two.violations());
+}
+
+#[test]
+fn v8_does_not_give_the_lbr_back_after_a_rival_while_the_guest_recorded() {
+    let found = explored("v8", 1, 30_000);
+    let shortest = [
+        Action::Run,
+        Action::Enter,
+        Action::GuestWrite(Write::DebugCtlLbr),
+        Action::Open,
+        Action::Close,
+    ];
+    assert_eq!(found.stuck().1, Some(&shortest[..]));
+    assert!(shows(&found) > 10);
+}
+
+#[test]
+fn v8_lets_a_guest_that_is_denied_branch_into_the_stack_of_the_host() {
+    let found = explored("v8", 1, 30_000);
+    let into_host = |(rule, way): &&(Rule, String)| {
+        *rule == Rule::Leak && way.contains("a guest's branch enters the stack of a host event")
+    };
+    let way = found.violations().keys().find(into_host).expect("found");
+    assert_eq!(found.violations()[way].len(), 5);
+}
+
+#[test]
+fn upstream_violations_are_shown_by_their_scenarios() {
+    let found = explored("upstream@6.16", 1, 30_000);
+    assert!(shows(&found) > 0);
 }

@@ -87,7 +87,11 @@ impl Perf {
             let listed = listed.chain(cpu.pmu.active.values_mut());
             listed.for_each(|id| *id = event(*id));
         }
-        perf.events = perf.events.into_iter().map(|(k, v)| (event(k), v)).collect();
+        perf.events = perf
+            .events
+            .into_iter()
+            .map(|(k, v)| (event(k), v))
+            .collect();
         let renamed = perf.contexts.into_iter();
         perf.contexts = renamed.map(|(k, v)| (context(k), v)).collect();
         perf.data = perf.data.into_iter().map(|(k, v)| (datum(k), v)).collect();

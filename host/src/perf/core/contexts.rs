@@ -128,7 +128,12 @@ impl Context {
 
     /// Indices count from 0 in the same order; those that the leaders have then.
     pub(crate) fn compress(&mut self) -> Vec<(EventId, u64)> {
-        let mut order: Vec<u64> = self.pinned.keys().chain(self.flexible.keys()).copied().collect();
+        let mut order: Vec<u64> = self
+            .pinned
+            .keys()
+            .chain(self.flexible.keys())
+            .copied()
+            .collect();
         order.sort_unstable();
         let place = |index: u64| order.partition_point(|other| *other < index) as u64;
         for groups in [&mut self.pinned, &mut self.flexible] {
