@@ -77,7 +77,7 @@ impl Action {
     pub(crate) fn enabled(
         machine: &Machine,
         rival: Option<EventId>,
-        branches: [u8; 2],
+        budget: [u8; 3],
         into: &mut Vec<Self>,
     ) {
         let host = machine.host();
@@ -100,10 +100,10 @@ impl Action {
         }
         add(guest, Self::ReadSelect);
         add(guest, Self::ReadYoungest);
-        add(branches[usize::from(!guest)] != 0, Self::Branch);
-        add(rival.is_none(), Self::Open);
+        add(budget[usize::from(!guest)] != 0, Self::Branch);
+        add(rival.is_none() && budget[2] != 0, Self::Open);
         add(rival.is_some(), Self::Close);
-        add(off || error, Self::Enable);
+        add((off || error) && budget[2] != 0, Self::Enable);
         add(rival.is_some() && !off, Self::Disable);
         add(true, Self::Rotate);
         add(guest, Self::Exit);

@@ -1,5 +1,6 @@
 //! The graph of what was explored.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use vlbr_host::machine::Rule;
@@ -76,8 +77,8 @@ impl Graph {
         while let Some(key) = waiting.pop_front() {
             order.push(key);
             for (n, edge) in self.from(key).iter().enumerate() {
-                if !origins.contains_key(&edge.to) {
-                    origins.insert(edge.to, Some((key, n)));
+                if let Entry::Vacant(vacant) = origins.entry(edge.to) {
+                    vacant.insert(Some((key, n)));
                     waiting.push_back(edge.to);
                 }
             }
@@ -122,8 +123,8 @@ impl Graph {
     }
 
     /// States without a rival from which no path without a reset and without a new rival leads to
-    /// where the guest asks for the LBR and is served: how many, and the first of the shortest
-    /// paths to one.
+    /// where the guest asks for the LBR and is served, nor to a state that was not explored: how
+    /// many, and the first of the shortest paths to one.
     pub(crate) fn stuck(&self) -> (usize, Option<Vec<Action>>) {
         let mut back: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
         let mut free: BTreeSet<Key> = BTreeSet::from([self.first]);
@@ -138,6 +139,10 @@ impl Graph {
                 }
                 if edge.served {
                     served.insert(*from);
+                }
+                // Nobody knows what lies behind a state that the bound left unexplored.
+                if !self.edges.contains_key(&edge.to) {
+                    served.insert(edge.to);
                 }
             }
         }

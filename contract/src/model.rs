@@ -18,20 +18,21 @@ pub(crate) struct State {
     pub(crate) machine: Arc<Machine>,
     /// The host's event, while it is open.
     pub(crate) rival: Option<EventId>,
-    /// Branches that the guest and the host have left.
-    pub(crate) branches: [u8; 2],
+    /// Branches that the guest and the host have left, and how often the host's event may still be
+    /// opened or enabled.
+    pub(crate) budget: [u8; 3],
     pub(crate) key: Key,
 }
 
 impl State {
-    pub(crate) fn new(machine: Machine, rival: Option<EventId>, branches: [u8; 2]) -> Self {
+    pub(crate) fn new(machine: Machine, rival: Option<EventId>, budget: [u8; 3]) -> Self {
         let mut hasher = DefaultHasher::new();
         machine.canonical().hash(&mut hasher);
-        branches.hash(&mut hasher);
+        budget.hash(&mut hasher);
         Self {
             machine: Arc::new(machine),
             rival,
-            branches,
+            budget,
             key: hasher.finish(),
         }
     }
@@ -62,7 +63,7 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) struct SceneModel {
     pub(crate) start: Start,
-    budget: [u8; 2],
+    budget: [u8; 3],
     pub(crate) graph: Mutex<Graph>,
     pub(crate) failure: Mutex<Option<ContractError>>,
 }
@@ -70,7 +71,7 @@ pub(crate) struct SceneModel {
 impl SceneModel {
     pub(crate) fn new(scene: &Scene) -> Result<Self, ContractError> {
         let start = scene.start()?;
-        let budget = [scene.guest_branches, scene.host_branches];
+        let budget = [scene.guest_branches, scene.host_branches, scene.openings];
         let first = State::new(start.machine.clone(), None, budget);
         Ok(Self {
             start,
@@ -107,14 +108,17 @@ impl SceneModel {
             }
         };
         let found = machine.take_results();
-        let (mut rival, mut branches) = (from.rival, from.branches);
+        let (mut rival, mut budget) = (from.rival, from.budget);
         match (action, &output) {
             (Action::Open, Some(Output::Event(event))) => rival = Some(*event),
             (Action::Close, Some(_)) => rival = None,
-            (Action::Branch, _) => branches[usize::from(!in_guest)] -= 1,
+            (Action::Branch, _) => budget[usize::from(!in_guest)] -= 1,
             _ => {}
         }
-        let state = State::new(machine, rival, branches);
+        if matches!(action, Action::Open | Action::Enable) {
+            budget[2] -= 1;
+        }
+        let state = State::new(machine, rival, budget);
         let mut violations: Vec<_> = found.violations().iter().collect();
         violations.sort_by_key(|violation| (violation.rule, violation.particulars()));
         let violations = violations.into_iter();
@@ -146,7 +150,7 @@ impl Model for Explorer {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        Action::enabled(&state.machine, state.rival, state.branches, actions);
+        Action::enabled(&state.machine, state.rival, state.budget, actions);
     }
 
     fn next_state(&self, from: &State, action: Action) -> Option<State> {

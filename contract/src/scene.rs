@@ -78,6 +78,9 @@ pub struct Scene {
     pub guest_branches: u8,
     /// Most branches of the host on a path.
     pub host_branches: u8,
+    /// How often the host's event is opened or enabled on a path, at most. Without a bound some kernels
+    /// have no end of states: `lbr_callstack_users` of 6.16 goes down each time.
+    pub openings: u8,
 }
 
 /// A scene before its first action.
@@ -101,7 +104,7 @@ impl Scene {
     pub(crate) const CPU: CpuId = CpuId(0);
 
     /// One vCPU, one processor and one event on Skylake, with one branch of the guest and one of
-    /// the host.
+    /// the host, and an event that is opened or enabled twice.
     #[must_use]
     pub fn smallest(policy: Arc<dyn Policy>, rival: Rival) -> Self {
         Self {
@@ -110,6 +113,7 @@ impl Scene {
             rival,
             guest_branches: 1,
             host_branches: 1,
+            openings: 2,
         }
     }
 

@@ -115,7 +115,7 @@ fn complete(model: &SceneModel, path: &mut Vec<Action>) -> Result<(), ContractEr
             state = model.step(&state, *action, 0)?.state;
         }
         let mut enabled = Vec::new();
-        Action::enabled(&state.machine, state.rival, state.branches, &mut enabled);
+        Action::enabled(&state.machine, state.rival, state.budget, &mut enabled);
         let towards = [ask, Action::Enter, Action::Run, Action::SwitchIn];
         let Some(next) = towards.into_iter().find(|next| enabled.contains(next)) else {
             break;
