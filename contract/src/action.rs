@@ -100,7 +100,10 @@ impl Action {
         }
         add(guest, Self::ReadSelect);
         add(guest, Self::ReadYoungest);
-        add(budget[usize::from(!guest)] != 0, Self::Branch);
+        add(
+            budget[usize::from(!guest)] != 0 && records(machine),
+            Self::Branch,
+        );
         add(rival.is_none() && budget[2] != 0, Self::Open);
         add(rival.is_some(), Self::Close);
         add((off || error) && budget[2] != 0, Self::Enable);
@@ -177,6 +180,12 @@ impl Action {
         };
         (input, text.to_owned())
     }
+}
+
+/// Whether a branch leaves something anywhere: in the processor's LBR, or in that of a processor of
+/// the guest's own.
+fn records(machine: &Machine) -> bool {
+    !machine.is_quiet(Scene::CPU)
 }
 
 /// The guest in user mode, or the host's kernel.

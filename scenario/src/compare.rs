@@ -9,10 +9,13 @@ use crate::expr::Scope;
 use crate::{BranchOutcome, Check, EntryCheck, Expr, Fault, ReadCheck, WriteOutcome};
 
 /// A step that went otherwise.
-#[derive(Debug)]
-pub(crate) struct Mismatch {
-    pub(crate) expected: String,
-    pub(crate) found: String,
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, found {found}")]
+pub struct Mismatch {
+    /// What the step says.
+    pub expected: String,
+    /// What it led to.
+    pub found: String,
 }
 
 pub(crate) type Outcome = Result<(), Mismatch>;

@@ -27,12 +27,13 @@ mod vmx_step;
 mod world;
 
 pub use area::Area;
+pub use compare::Mismatch;
 pub use discover::{DiscoverError, MAX_FILE_BYTES, discover, load};
 pub use error::{ParseError, Reason};
 pub use execute::{run, run_scenario};
 pub use export::{ExportError, ExportSummary, VERSION as EXPORT_VERSION, export};
 pub use expr::{Expr, Operator};
-pub use host::HostKernel;
+pub use host::{HostKernel, HostMachine, HostNames, StageError};
 pub use index::{IndexError, Rule, index, parse_rules};
 pub use parse::{Evidence, HostHeader, QuirkChange, Scenario, parse};
 pub use pmu_step::{PmuStep, StateField};

@@ -1,15 +1,17 @@
 //! The host's physical memory, as far as VMX looks at it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vlbr_vmx::PhysicalMemory;
 
 const PAGE: u64 = 4096;
 
-/// Pages that were written; whatever lies elsewhere reads as zeros.
+/// Pages that were written; whatever lies elsewhere reads as zeros. Copies share what neither has
+/// written since.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
-    pages: BTreeMap<u64, Box<[u8]>>,
+    pages: BTreeMap<u64, Arc<[u8]>>,
     allocated: u64,
 }
 
@@ -53,8 +55,12 @@ impl PhysicalMemory for Memory {
             let page = self
                 .pages
                 .entry(page)
-                .or_insert_with(|| vec![0; PAGE as usize].into_boxed_slice());
-            page[offset..offset + length].copy_from_slice(&bytes[at..at + length]);
+                .or_insert_with(|| vec![0; PAGE as usize].into());
+            // A bitmap is often written with what it holds.
+            if page[offset..offset + length] != bytes[at..at + length] {
+                Arc::make_mut(page)[offset..offset + length]
+                    .copy_from_slice(&bytes[at..at + length]);
+            }
         }
     }
 }

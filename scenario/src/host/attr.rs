@@ -1,11 +1,12 @@
 //! What a step asks perf and KVM for.
 
 use vlbr_host::kvm::GuestCpu;
+use vlbr_host::machine::Machine;
 use vlbr_host::perf::{EventAttr, EventKind, Target};
 use vlbr_lbr::{Interface, Profile};
 use vlbr_pmu::Device as _;
 
-use super::HostMachine;
+use super::names::HostNames;
 use crate::compare::{Mismatch, mismatch};
 use crate::host_step::{Counts, EventText, VcpuModel};
 
@@ -27,14 +28,14 @@ pub(super) fn guest_cpu(profile: &Profile, model: &VcpuModel) -> Result<GuestCpu
     })
 }
 
-impl HostMachine {
-    pub(super) fn attr(&self, text: &EventText) -> Result<EventAttr, Mismatch> {
+impl HostNames {
+    pub(super) fn attr(&self, machine: &Machine, text: &EventText) -> Result<EventAttr, Mismatch> {
         let mut attr = match &text.counts {
             Counts::V8Lbr => EventAttr::V8_GUEST_LBR,
             Counts::VirtualLbr => EventAttr::VIRTUAL_GUEST_LBR,
             Counts::Software => EventAttr::counting(EventKind::Software),
             Counts::Named(name) => {
-                let pmu = self.machine.host().hardware().fresh().pmu();
+                let pmu = machine.host().hardware().fresh().pmu();
                 let spec = pmu.profile().parse_event(name, pmu.options());
                 let spec = spec.map_err(|error| mismatch("an event of the part", error))?;
                 EventAttr::sampling(&spec, 0, None)
@@ -52,13 +53,13 @@ impl HostMachine {
         Ok(attr)
     }
 
-    pub(super) fn target(&self, text: &EventText) -> Result<Target, Mismatch> {
+    pub(super) fn target(&self, machine: &Machine, text: &EventText) -> Result<Target, Mismatch> {
         let task = text
             .task
             .as_deref()
-            .map(|name| self.task(name))
+            .map(|name| self.task(machine, name))
             .transpose()?;
-        let cpu = text.cpu.map(|cpu| self.cpu(cpu)).transpose()?;
+        let cpu = text.cpu.map(|cpu| self.cpu(machine, cpu)).transpose()?;
         match (task, cpu) {
             (None, Some(cpu)) => Ok(Target::Cpu(cpu)),
             (Some(task), None) => Ok(Target::Task(task)),

@@ -41,9 +41,18 @@ impl HostKernel {
         let policy = policy.map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             name: name.to_owned(),
+            ..Self::of(policy)
+        })
+    }
+
+    /// A policy in the kernel that it is part of.
+    #[must_use]
+    pub fn of(policy: Arc<dyn Policy>) -> Self {
+        Self {
+            name: policy.name().to_owned(),
             version: policy.kernel().unwrap_or(KERNEL),
             policy,
-        })
+        }
     }
 
     /// As `policies:` names it.

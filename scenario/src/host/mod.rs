@@ -4,27 +4,26 @@ mod act;
 mod attr;
 mod check;
 mod kernel;
-
-use std::collections::BTreeMap;
+mod names;
 
 use vlbr_arch::{Cycles, Msr};
 use vlbr_cpu::ledger::Ledger;
 use vlbr_cpu::processor::Options;
-use vlbr_host::hardware::Word;
 use vlbr_host::kvm::Journal;
 use vlbr_host::machine::{
     Checking, Findings, HostConfig, HostError, Machine, Migration, MsrValues,
 };
 use vlbr_host::perf::{EventId, PmiSample};
-use vlbr_host::{CpuId, Owner, TaskId, VcpuId, VmId};
+use vlbr_host::{CpuId, Owner, TaskId, VcpuId};
 use vlbr_lbr::Profile;
 
 use crate::compare::{Mismatch, Outcome, eval, mismatch};
 use crate::expr::Scope;
-use crate::host_step::{CarriedField, EventName, HostStep, OwnerName};
+use crate::host_step::{CarriedField, EventName, HostAct, HostStep, OwnerName};
 use crate::{Expr, Register};
 
 pub use kernel::HostKernel;
+pub use names::HostNames;
 
 /// What a scenario's host has, beside its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +34,23 @@ pub(crate) struct HostSetup {
     pub(crate) ignore_msrs: bool,
 }
 
+/// Why there is no host to do steps on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// No such part.
+    #[error("there is no part {0:?}")]
+    Part(String),
+    /// The host cannot be made.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
 /// A host with the names that the scenario gave.
-pub(crate) struct HostMachine {
+#[derive(Debug)]
+pub struct HostMachine {
     machine: Machine,
-    /// Its part.
-    profile: &'static Profile,
-    tasks: BTreeMap<String, TaskId>,
-    vms: BTreeMap<String, VmId>,
-    vcpus: BTreeMap<String, VcpuId>,
-    events: BTreeMap<String, EventId>,
+    names: HostNames,
     /// Since the last `when`.
     samples: Vec<PmiSample>,
     ledger: Ledger,
@@ -83,11 +90,7 @@ impl HostMachine {
         };
         Ok(Self {
             machine: Machine::new(&config, kernel.policy(), Checking::On)?,
-            profile,
-            tasks: BTreeMap::new(),
-            vms: BTreeMap::new(),
-            vcpus: BTreeMap::new(),
-            events: BTreeMap::new(),
+            names: HostNames::new(profile),
             samples: Vec::new(),
             ledger: Ledger::new(),
             journal: Journal::default(),
@@ -96,6 +99,37 @@ impl HostMachine {
             values: MsrValues::new(),
             clock: 0,
         })
+    }
+
+    /// A host of this part on which nothing runs, every counter source fed, for steps that are done
+    /// one by one.
+    ///
+    /// # Errors
+    /// No such part, or its processors cannot be made.
+    pub fn stage(kernel: &HostKernel, part: &str, cpus: usize) -> Result<Self, StageError> {
+        let profile = Profile::named(part).map_err(|_| StageError::Part(part.to_owned()))?;
+        let mut options = Options::default();
+        options.pmu.feeds = vlbr_pmu::SourceSet::ALL;
+        let setup = HostSetup {
+            cpus,
+            ignore_msrs: false,
+        };
+        Ok(Self::new(kernel, profile, options, setup)?)
+    }
+
+    /// Does a step as it would stand in a scenario, which says what it leads to.
+    ///
+    /// # Errors
+    /// It leads to something else.
+    pub fn perform(&mut self, act: &HostAct) -> Result<(), Mismatch> {
+        let depth = self.depth();
+        self.act(act, Scope { depth, n: 0 })
+    }
+
+    /// The host and what the names stand for.
+    #[must_use]
+    pub fn into_parts(self) -> (Machine, HostNames) {
+        (self.machine, self.names)
     }
 
     /// A `when` begins: counts start there.
@@ -136,79 +170,31 @@ impl HostMachine {
     }
 
     fn cpu(&self, cpu: u16) -> Result<CpuId, Mismatch> {
-        if usize::from(cpu) < self.machine.host().hardware().cpus() {
-            Ok(CpuId(cpu))
-        } else {
-            Err(absent("processor", &format!("cpu{cpu}")))
-        }
+        self.names.cpu(&self.machine, cpu)
     }
 
-    /// A task; the thread of a vCPU has its name.
     fn task(&self, name: &str) -> Result<TaskId, Mismatch> {
-        if let Some(vcpu) = self.vcpus.get(name) {
-            return Ok(self.machine.host().vcpu(*vcpu).thread);
-        }
-        let task = self.tasks.get(name).copied();
-        task.ok_or_else(|| absent("task", name))
+        self.names.task(&self.machine, name)
     }
 
     fn vcpu(&self, name: &str) -> Result<VcpuId, Mismatch> {
-        let vcpu = self.vcpus.get(name).copied();
-        vcpu.ok_or_else(|| absent("vCPU", name))
+        self.names.vcpu(name)
     }
 
-    /// The number of an event; `None`: a vCPU has no such event now.
     fn event(&self, name: &EventName) -> Result<Option<EventId>, Mismatch> {
-        match name {
-            EventName::Opened(name) => match self.events.get(name) {
-                Some(event) => Ok(Some(*event)),
-                None => Err(absent("event", name)),
-            },
-            EventName::Lbr(vcpu) => {
-                let vcpu = self.vcpu(vcpu)?;
-                Ok(self.machine.host().vcpu(vcpu).lbr.event)
-            }
-            EventName::Counter(vcpu, n) => {
-                let vcpu = self.vcpu(vcpu)?;
-                let counters = &self.machine.host().vcpu(vcpu).pmu.gp;
-                let counter = counters.get(*n);
-                Ok(counter
-                    .ok_or_else(|| absent("counter", &format!("pmc{n}")))?
-                    .event)
-            }
-        }
+        self.names.event(&self.machine, name)
     }
 
     fn existing(&self, name: &EventName) -> Result<EventId, Mismatch> {
-        self.event(name)?
-            .ok_or_else(|| mismatch("the event", "none"))
+        self.names.existing(&self.machine, name)
     }
 
     fn owner(&self, owner: &OwnerName) -> Result<Owner, Mismatch> {
-        Ok(match owner {
-            OwnerName::Nobody => Owner::Nobody,
-            OwnerName::Kernel => Owner::Kernel,
-            OwnerName::Named(name) => match self.vcpus.get(name) {
-                Some(vcpu) => Owner::Guest(*vcpu),
-                None => Owner::Task(self.task(name)?),
-            },
-        })
+        self.names.owner(&self.machine, owner)
     }
 
     fn msr(&self, register: &Register, scope: Scope) -> Result<Msr, Mismatch> {
-        let msrs = self.machine.host().lbr_msrs();
-        let (base, index) = match register {
-            Register::At(msr) => return Ok(*msr),
-            Register::From(index) => (msrs.entry(Word::From, 0), index),
-            Register::To(index) => (msrs.entry(Word::To, 0), index),
-            Register::Info(index) => (msrs.entry(Word::Info, 0), index),
-        };
-        let base = base.ok_or_else(|| mismatch("a part with this register", "none"))?;
-        let index = u32::try_from(eval(index, scope)?).ok();
-        // One behind the last entry may be asked for.
-        let index = index.filter(|index| *index < 0x100);
-        let index = index.ok_or_else(|| mismatch("an entry below 256", "another"))?;
-        Ok(base.plus(index))
+        self.names.msr(&self.machine, register, scope)
     }
 
     fn now(&mut self, after: u64) -> Cycles {

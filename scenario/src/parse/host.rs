@@ -49,6 +49,20 @@ pub(super) fn parse(line: usize, phase: Phase, text: &str) -> Result<Step, Reaso
     })
 }
 
+impl HostAct {
+    /// Reads a step under `given` or `when` of a host scenario.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Self, Reason> {
+        let mut words = Words::new(text);
+        let word = words.next("a step")?;
+        let act = act(word, &mut words)?;
+        words.end()?;
+        Ok(act)
+    }
+}
+
 /// A name that a scenario gives: letters, digits, `-` and `_`.
 pub(super) fn name(words: &mut Words<'_>) -> Result<String, Reason> {
     const EXPECTED: &str = "a name";
