@@ -1,204 +1,239 @@
 //! What may happen in a scene.
 
-use vlbr_arch::vmx::ExitReason;
-use vlbr_arch::{BranchClass, Cpl, Cycles, DebugCtl, Msr, Transfer};
-use vlbr_host::hardware::{Running, Word};
-use vlbr_host::kvm::{ExitLevel, Place};
-use vlbr_host::machine::{ExitCause, FastPath, Input, Machine};
+use vlbr_host::hardware::Running;
+use vlbr_host::kvm::Place;
+use vlbr_host::machine::Machine;
 use vlbr_host::perf::{EventId, EventState};
-use vlbr_pmu::Increments;
+use vlbr_host::{CpuId, TaskId, VcpuId};
+use vlbr_scenario::HostNames;
+use vlbr_scenario::host_step::{EventName, HostAct, MsrWant};
 
-use crate::scene::{Scene, Start};
+use crate::ContractError;
+use crate::scene::Scene;
 
-/// What a guest writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Write {
-    /// `IA32_DEBUGCTL.LBR`.
-    DebugCtlLbr,
-    /// 0 to `IA32_DEBUGCTL`.
-    DebugCtlZero,
-    /// 1 to `MSR_LBR_SELECT`.
-    Select,
+/// What stands for registers that parts name differently: the word, with the legacy LBR, and with the
+/// architectural LBR.
+const WORDS: [(&str, &str, &str); 5] = [
+    (
+        "$on",
+        "IA32_DEBUGCTL LBR",
+        "IA32_LBR_CTL LBR_EN|USR|OS|ALL_TYPES",
+    ),
+    (
+        "$frozen-on",
+        "IA32_DEBUGCTL LBR|FREEZE_LBRS_ON_PMI",
+        "IA32_LBR_CTL LBR_EN|USR|OS|ALL_TYPES",
+    ),
+    ("$off", "IA32_DEBUGCTL 0", "IA32_LBR_CTL 0"),
+    ("$filter", "MSR_LBR_SELECT", "IA32_LBR_CTL"),
+    ("$first", "FROM[1]", "FROM[0]"),
+];
+
+/// Who has to run for an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum During {
+    Anyone,
+    Guest,
+    Host,
 }
 
-impl Write {
-    const ALL: [Self; 3] = [Self::DebugCtlLbr, Self::DebugCtlZero, Self::Select];
-
-    const fn access(self) -> (Msr, u64) {
-        match self {
-            Self::DebugCtlLbr => (Msr::DEBUGCTL, DebugCtl::LBR.bits()),
-            Self::DebugCtlZero => (Msr::DEBUGCTL, 0),
-            Self::Select => (Msr::LBR_SELECT, 1),
-        }
-    }
+/// Something that may happen.
+#[derive(Clone, Debug)]
+pub(crate) struct Action {
+    /// The step of a scenario, up to what it leads to.
+    pub(crate) text: String,
+    pub(crate) act: HostAct,
+    /// How often on a path.
+    pub(crate) most: Option<u8>,
+    during: During,
+    /// The guest asks for the LBR by this.
+    pub(crate) asks: Option<String>,
+    /// Its event among those of the scene.
+    pub(crate) event: Option<usize>,
 }
 
-/// Something that may happen next. The order is that in which paths of one length are preferred.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// `KVM_RUN` begins.
-    Run,
-    /// VM entry.
-    Enter,
-    /// The guest writes an MSR.
-    GuestWrite(Write),
-    /// The guest reads `MSR_LBR_SELECT`.
-    ReadSelect,
-    /// The guest reads FROM of the entry that TOS names.
-    ReadYoungest,
-    /// Whoever runs on the processor branches.
-    Branch,
-    /// The host's event is opened.
-    Open,
-    /// It is closed.
-    Close,
-    /// It is enabled.
-    Enable,
-    /// It is disabled.
-    Disable,
-    /// The rotation timer of perf.
-    Rotate,
-    /// HLT exits.
-    Exit,
-    /// `KVM_RUN` returns.
-    Leave,
-    /// The vCPU's thread gets the processor.
-    SwitchIn,
-    /// The processor idles.
-    SwitchOut,
-    /// The idle processor goes through a deep C-state.
-    DeepCState,
-    /// The vCPU is reset.
-    Reset,
+/// Where a path is.
+pub(crate) struct Here<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) names: &'a HostNames,
+    pub(crate) events: &'a [Option<EventId>],
+}
+
+/// A step with the words that stand for registers replaced.
+pub(crate) fn for_part(text: &str, arch: bool) -> String {
+    WORDS
+        .iter()
+        .fold(text.to_owned(), |text, (word, legacy, new)| {
+            text.replace(word, if arch { new } else { legacy })
+        })
 }
 
 impl Action {
-    /// What may happen now, in order.
-    pub(crate) fn enabled(
-        machine: &Machine,
-        rival: Option<EventId>,
-        budget: [u8; 3],
-        into: &mut Vec<Self>,
-    ) {
-        let host = machine.host();
-        let on = host.current(Scene::CPU) == Some(Scene::THREAD);
-        let place = host.vcpu(Scene::VCPU).place;
-        let guest = place == Place::Guest;
-        let event = rival.and_then(|rival| host.perf().event(rival));
-        let off = event.is_some_and(|event| event.state() == EventState::Off);
-        // The rest takes an event that is enabled already; it is what user space may do at ERROR.
-        let error = event.is_some_and(|event| event.state() == EventState::Error);
-        let mut add = |when: bool, action| {
-            if when {
-                into.push(action);
+    /// Those of a scene, and the names of its events in the order of the actions that open them.
+    pub(crate) fn parse_all(
+        scene: &Scene,
+        arch: bool,
+    ) -> Result<(Vec<Self>, Vec<String>), ContractError> {
+        let mut actions = Vec::new();
+        let mut events = Vec::new();
+        for (line, text) in &scene.actions {
+            let action = Self::parse(scene, *line, &for_part(text, arch))?;
+            if let HostAct::Open(name, ..) = &action.act {
+                if events.contains(name) {
+                    let reason = format!("a second event {name:?}");
+                    return Err(ContractError::line(&scene.name, *line, reason));
+                }
+                events.push(name.clone());
             }
-        };
-        add(on && place == Place::UserSpace, Self::Run);
-        add(place == Place::Kernel, Self::Enter);
-        for write in Write::ALL {
-            add(guest, Self::GuestWrite(write));
+            actions.push((*line, action));
         }
-        add(guest, Self::ReadSelect);
-        add(guest, Self::ReadYoungest);
-        add(
-            budget[usize::from(!guest)] != 0 && records(machine),
-            Self::Branch,
-        );
-        add(rival.is_none() && budget[2] != 0, Self::Open);
-        add(rival.is_some(), Self::Close);
-        add((off || error) && budget[2] != 0, Self::Enable);
-        add(rival.is_some() && !off, Self::Disable);
-        add(true, Self::Rotate);
-        add(guest, Self::Exit);
-        add(place == Place::Kernel, Self::Leave);
-        add(!on, Self::SwitchIn);
-        add(on, Self::SwitchOut);
-        add(!on, Self::DeepCState);
-        add(!guest, Self::Reset);
+        let mut placed = Vec::new();
+        for (line, mut action) in actions {
+            let name = match &action.act {
+                HostAct::Open(name, ..)
+                | HostAct::Close(EventName::Opened(name))
+                | HostAct::Enable(EventName::Opened(name))
+                | HostAct::Disable(EventName::Opened(name)) => Some(name),
+                _ => None,
+            };
+            if let Some(name) = name {
+                let place = events.iter().position(|event| event == name);
+                let unknown = || {
+                    let reason = format!("no action opens an event {name:?}");
+                    ContractError::line(&scene.name, line, reason)
+                };
+                action.event = Some(place.ok_or_else(unknown)?);
+            }
+            placed.push(action);
+        }
+        Ok((placed, events))
     }
 
-    /// Whether it is the guest's first step to what it has to get back.
-    pub(crate) fn asks_for_lbr(self) -> bool {
-        self == Self::GuestWrite(Write::Select)
-    }
-
-    /// The host's input and the same as a step of a scenario, up to what it leads to. `opened` is
-    /// how many events the path has opened.
-    pub(crate) fn input(
-        self,
-        start: &Start,
-        machine: &Machine,
-        rival: Option<EventId>,
-        opened: u32,
-    ) -> (Input, String) {
-        let (cpu, vcpu) = (Scene::CPU, Scene::VCPU);
-        let event = rival.unwrap_or(EventId(u32::MAX));
-        let name = format!("h{}", opened.saturating_sub(1));
-        let (input, text) = match self {
-            Self::Run => (Input::Run(vcpu), "run v0"),
-            Self::Enter => (Input::Enter(vcpu, FastPath::No), "enter v0"),
-            Self::GuestWrite(write) => {
-                let (msr, value) = write.access();
-                let input = Input::GuestWrite(vcpu, msr, value, Cpl::Ring0);
-                return (input, format!("guest v0 wrmsr {msr} {value:#x}"));
+    fn parse(scene: &Scene, line: usize, text: &str) -> Result<Self, ContractError> {
+        let bad = |reason: String| ContractError::line(&scene.name, line, reason);
+        let (mut rest, mut most, mut during, mut asks) = (text, None, During::Anyone, None);
+        while let Some((before, after)) = rest.split_once(": ") {
+            let words: Vec<_> = before.split_whitespace().collect();
+            match words[..] {
+                ["at", "most", count] => {
+                    let count = count.parse().ok().filter(|count| *count > 0);
+                    let count = count.ok_or_else(|| bad(format!("{before:?}: 1 to 255 times")))?;
+                    most = Some(count);
+                }
+                ["guest"] => during = During::Guest,
+                ["host"] => during = During::Host,
+                [vcpu, "asks"] => asks = Some(vcpu.to_owned()),
+                _ => {
+                    let known =
+                        "\"at most N\", \"guest\", \"host\" and \"VCPU asks\" stand before a step";
+                    return Err(bad(format!("{before:?}: {known}")));
+                }
             }
-            Self::ReadSelect => {
-                let msr = Msr::LBR_SELECT;
-                let input = Input::GuestRead(vcpu, msr, Cpl::Ring0);
-                return (input, format!("guest v0 rdmsr {msr}"));
-            }
-            Self::ReadYoungest => {
-                let processor = machine.host().hardware().cpu(cpu);
-                let tos = processor.logical().lbr().tos() as u32;
-                let msr = processor.lbr_msrs().entry(Word::From, tos);
-                let input = Input::GuestRead(vcpu, msr.unwrap_or(Msr::LBR_SELECT), Cpl::Ring0);
-                return (input, format!("guest v0 rdmsr FROM[{tos}]"));
-            }
-            Self::Branch => return branch(machine),
-            Self::Open => {
-                let input = Input::Open(
-                    start.rival.clone(),
-                    start.target,
-                    vlbr_host::perf::Creator::User,
-                    None,
-                );
-                return (input, format!("event h{opened} {}", start.event_text));
-            }
-            Self::Close => return (Input::Close(event), format!("close {name}")),
-            Self::Enable => return (Input::Enable(event), format!("enable {name}")),
-            Self::Disable => return (Input::Disable(event), format!("disable {name}")),
-            Self::Rotate => (Input::Rotate(cpu), "rotate cpu0"),
-            Self::Exit => {
-                let cause = ExitCause::Instruction(ExitReason::HLT, 1);
-                (Input::Exit(vcpu, cause, ExitLevel::RunLoop), "exit v0 hlt")
-            }
-            Self::Leave => (Input::Leave(vcpu), "leave v0"),
-            Self::SwitchIn => (Input::Switch(cpu, Some(Scene::THREAD)), "switch cpu0 v0"),
-            Self::SwitchOut => (Input::Switch(cpu, None), "switch cpu0 idle"),
-            Self::DeepCState => (Input::DeepCState(cpu), "c6 cpu0"),
-            Self::Reset => (Input::Reset(vcpu), "reset v0"),
+            rest = after;
+        }
+        // What a read gives is seen, not expected.
+        let reads = rest.contains(" rdmsr ");
+        let step = if reads {
+            format!("{rest} = 0")
+        } else {
+            rest.to_owned()
         };
-        (input, text.to_owned())
+        let act = HostAct::parse(&step)
+            .map_err(|reason| ContractError::reason(&scene.name, line, &reason))?;
+        match &act {
+            HostAct::Task(..)
+            | HostAct::Vcpu(..)
+            | HostAct::Set(..)
+            | HostAct::Code(..)
+            | HostAct::SetMsrs(..)
+            | HostAct::GetMsrs(..)
+            | HostAct::Capability(..) => {
+                return Err(bad(format!(
+                    "{rest:?} is no action: it belongs under given"
+                )));
+            }
+            HostAct::Open(..) if most.is_none() => {
+                // perf's numbers of an endless row of events have no end either.
+                return Err(bad(format!("{rest:?} needs \"at most N: \" before it")));
+            }
+            HostAct::Branch(..) | HostAct::Retire(..) if most.is_none() => {
+                return Err(bad(format!("{rest:?} needs \"at most N: \" before it")));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            text: rest.to_owned(),
+            act,
+            most,
+            during,
+            asks,
+            event: None,
+        })
     }
-}
 
-/// Whether a branch leaves something anywhere: in the processor's LBR, or in that of a processor of
-/// the guest's own.
-fn records(machine: &Machine) -> bool {
-    !machine.is_quiet(Scene::CPU)
-}
+    /// Whether it reads an MSR.
+    pub(crate) fn reads(&self) -> bool {
+        match &self.act {
+            HostAct::Guest(_, step) | HostAct::User(.., step) => {
+                matches!(step.want, MsrWant::Value(_))
+            }
+            _ => false,
+        }
+    }
 
-/// The guest in user mode, or the host's kernel.
-fn branch(machine: &Machine) -> (Input, String) {
-    let processor = machine.host().hardware().cpu(Scene::CPU);
-    let (from, to, cpl, level) = match processor.running() {
-        Running::Guest(_) => (0x40_1000, 0x40_2000, Cpl::Ring3, ""),
-        Running::Host(_) => (0x50_1000, 0x50_2000, Cpl::Ring0, " kernel"),
-    };
-    let class = BranchClass::NearRelJmp;
-    let run = Increments::branch(class, true, false, cpl);
-    let transfer = Transfer::near(class, from, to, cpl);
-    let input = Input::Retire(Scene::CPU, Box::new((run, Some(transfer))), Cycles::new(0));
-    let text = format!("on cpu0 jmp rel {from:#x} -> {to:#x}{level}");
-    (input, text)
+    /// Whether the event that it opens asks for the LBR.
+    pub(crate) fn opens_rival(&self) -> bool {
+        matches!(&self.act, HostAct::Open(_, text, _) if text.branch.is_some())
+    }
+
+    /// Whether it may be worth trying here; the host has the last word.
+    pub(crate) fn may(&self, here: &Here<'_>) -> bool {
+        let host = here.machine.host();
+        let place = |vcpu: &str| here.names.vcpu(vcpu).map(|vcpu| host.vcpu(vcpu).place).ok();
+        let event = self
+            .event
+            .and_then(|event| here.events.get(event).copied().flatten());
+        let state = event
+            .and_then(|event| host.perf().event(event))
+            .map(vlbr_host::perf::Event::state);
+        match &self.act {
+            HostAct::Run(vcpu) | HostAct::Migrate(vcpu, _) => place(vcpu) == Some(Place::UserSpace),
+            HostAct::Enter(vcpu, _) | HostAct::Leave(vcpu) => place(vcpu) == Some(Place::Kernel),
+            HostAct::Exit(vcpu, ..) | HostAct::Guest(vcpu, _) => place(vcpu) == Some(Place::Guest),
+            HostAct::Reset(vcpu) => place(vcpu) != Some(Place::Guest),
+            HostAct::Open(..) => event.is_none(),
+            HostAct::Close(_) => event.is_some(),
+            // What user space may do at ERROR too.
+            HostAct::Enable(_) => {
+                matches!(state, Some(EventState::Off | EventState::Error))
+            }
+            HostAct::Disable(_) => state.is_some_and(|state| state != EventState::Off),
+            HostAct::Branch(cpu, ..) | HostAct::Retire(cpu, ..) => {
+                let cpu = CpuId(*cpu);
+                let guest = match host.hardware().cpu(cpu).running() {
+                    Running::Guest(_) => During::Guest,
+                    Running::Host(_) => During::Host,
+                };
+                (self.during == During::Anyone || self.during == guest)
+                    && !here.machine.is_quiet(cpu)
+            }
+            HostAct::Switch(cpu, next) => {
+                let now = host.current(CpuId(*cpu));
+                match next {
+                    None => now.is_some(),
+                    Some(task) => {
+                        let task: Option<TaskId> = here.names.task(here.machine, task).ok();
+                        task.is_some_and(|task| now != Some(task))
+                    }
+                }
+            }
+            HostAct::DeepCState(cpu) => host.current(CpuId(*cpu)).is_none(),
+            _ => true,
+        }
+    }
+
+    /// The vCPU whose guest asks for the LBR by this.
+    pub(crate) fn asked(&self, names: &HostNames) -> Option<VcpuId> {
+        self.asks.as_deref().and_then(|vcpu| names.vcpu(vcpu).ok())
+    }
 }

@@ -1,29 +1,80 @@
-//! What cannot be explored.
+//! Why a scene cannot be explored.
+
+use std::path::PathBuf;
 
 use vlbr_host::machine::HostError;
+use vlbr_scenario::{Reason, StageError};
 
-/// A scene that cannot be explored.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+/// A scene that is none, or that cannot be explored.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContractError {
-    /// The scene's host cannot be set up.
-    #[error("the scene cannot be set up: {0}")]
-    Setup(#[from] HostError),
-    /// The part does not count what the host's event counts.
-    #[error("the host's event: {0}")]
-    Event(String),
-    /// The scene's part has no LBR with `LBR_SELECT`, which its guest's accesses are to.
-    #[error("{0} has no MSR_LBR_SELECT")]
-    Part(String),
-    /// No thread can be had to explore with.
-    #[error("at least one thread is needed")]
-    Threads,
-    /// An action was offered in a state that cannot take it.
-    #[error("{action}: {error}")]
+    /// A line of a scene.
+    #[error("{scene}:{line}: {reason}")]
+    Line {
+        /// The scene's name, or its file.
+        scene: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A scene lacks something.
+    #[error("{scene}: {reason}")]
+    Scene {
+        /// The scene's name, or its file.
+        scene: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// There is no host for it.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A step of the setup leads to something else.
+    #[error("{scene}: {step:?}: {reason}")]
+    Setup {
+        /// The scene.
+        scene: String,
+        /// The step.
+        step: String,
+        /// What it leads to.
+        reason: String,
+    },
+    /// An action fails that should not, whatever the state: the model is wrong.
+    #[error("{scene} under {policy}: {action:?}: {error}")]
     Action {
-        /// The action, as a scenario has it.
+        /// The scene.
+        scene: String,
+        /// The policy.
+        policy: String,
+        /// The action.
         action: String,
-        /// Why not.
+        /// Why.
         error: HostError,
     },
+    /// A file.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Threads to run on.
+    #[error(transparent)]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+impl ContractError {
+    pub(crate) fn line(scene: &str, line: usize, reason: impl ToString) -> Self {
+        Self::Line {
+            scene: scene.to_owned(),
+            line,
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn reason(scene: &str, line: usize, reason: &Reason) -> Self {
+        Self::line(scene, line, reason)
+    }
 }

@@ -1,133 +1,166 @@
 //! Exploring a scene.
 
-use core::num::NonZeroUsize;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use stateright::{Checker as _, Model as _};
-use vlbr_host::machine::Rule;
+use vlbr_host::policy::Policy;
+use vlbr_scenario::host_step::HostAct;
 
-use crate::graph::Graph;
 use crate::model::{Explorer, SceneModel, held};
-use crate::{Action, ContractError, Scene, trace};
+use crate::start::Start;
+use crate::{ContractError, ContractRule, Scene, trace};
 
 /// How far a scene is explored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
-    /// Threads. What is found of a scene that is exhausted is the same with any number.
-    pub threads: usize,
-    /// Transitions after which it ends; which were seen by then depends on the threads.
-    pub transitions: Option<NonZeroUsize>,
+    /// Most actions of a path.
+    pub depth: Option<NonZeroUsize>,
+    /// States after which nothing more is explored; the nearest come first. A scene may say less.
+    pub states: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            threads: 1,
-            transitions: NonZeroUsize::new(10_000_000),
+            depth: None,
+            states: 1_000_000,
         }
     }
 }
 
-/// A scene as it was explored.
-#[derive(Debug)]
-pub struct Explored {
-    scene: Scene,
-    model: Arc<SceneModel>,
-    graph: Graph,
-    exhausted: bool,
-    states: usize,
-    violations: BTreeMap<(Rule, String), Vec<Action>>,
-    stuck: (usize, Option<Vec<Action>>),
+/// A rule that a policy breaks in a scene.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// The rule.
+    pub rule: ContractRule,
+    /// Each way in which it is broken, with the actions of the shortest path, the shortest first.
+    pub ways: Vec<(String, usize)>,
+    /// The actions of the first of the shortest paths, as steps of a scenario.
+    pub path: Vec<String>,
+    /// The same as a scenario that shows it.
+    pub scenario: String,
 }
 
-/// Explores every interleaving of a scene.
+/// A scene as it was explored under a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explored {
+    /// The policy.
+    pub policy: String,
+    /// The scene.
+    pub scene: String,
+    /// Whether guests were offered an LBR; else most rules say nothing.
+    pub offered: bool,
+    /// Whether every state was left by every action that it offers.
+    pub exhausted: bool,
+    /// States that were reached.
+    pub states: usize,
+    /// Actions that were taken from them.
+    pub transitions: usize,
+    /// Actions to the state that needs most.
+    pub depth: usize,
+    /// Up to how many actions every interleaving was tried.
+    pub whole: usize,
+    /// States from which a guest does not get the LBR back though no rival is left.
+    pub stuck: usize,
+    /// Rules that are broken, in order.
+    pub broken: Vec<Broken>,
+}
+
+/// Explores every interleaving of a scene under a policy, in one thread; `progress` is told now and
+/// then how many states were seen.
 ///
 /// # Errors
 /// The scene cannot be set up, or an action fails that should not.
-pub fn explore(scene: &Scene, bounds: &Bounds) -> Result<Explored, ContractError> {
-    if bounds.threads == 0 {
-        return Err(ContractError::Threads);
+pub fn explore(
+    scene: &Scene,
+    policy: &Arc<dyn Policy>,
+    bounds: &Bounds,
+    progress: &dyn Fn(usize),
+) -> Result<Explored, ContractError> {
+    let start = Start::of(scene, policy)?;
+    let most = scene
+        .states
+        .map_or(bounds.states, |states| states.min(bounds.states));
+    let model = Arc::new(SceneModel::new(start, most));
+    let mut builder = Explorer(Arc::clone(&model)).checker().threads(1);
+    if let Some(depth) = bounds.depth {
+        // The checker counts states of a path.
+        builder = builder.target_max_depth(depth.get().saturating_add(1));
     }
-    let model = Arc::new(SceneModel::new(scene)?);
-    let mut builder = Explorer(Arc::clone(&model))
-        .checker()
-        .threads(bounds.threads);
-    if let Some(transitions) = bounds.transitions {
-        builder = builder.target_state_count(transitions.get());
+    let checker = builder.spawn_bfs();
+    while !checker.is_done() {
+        sleep(Duration::from_millis(20));
+        progress(model.expanded.load(Ordering::Relaxed));
     }
-    let checker = builder.spawn_bfs().join();
-    let states = checker.unique_state_count();
-    let transitions = checker.state_count();
-    drop(checker);
+    drop(checker.join());
     if let Some(failure) = held(&model.failure).take() {
         return Err(failure);
     }
-    let mut graph = held(&model.graph).clone();
-    graph.sort();
-    Ok(Explored {
-        scene: scene.clone(),
-        exhausted: bounds
-            .transitions
-            .is_none_or(|most| transitions < most.get()),
-        states,
-        violations: graph.violations(),
-        stuck: graph.stuck(),
-        model,
-        graph,
-    })
+    read(&model, scene)
 }
 
-impl Explored {
-    /// Whether every state was left by every action that it offers.
-    #[must_use]
-    pub const fn exhausted(&self) -> bool {
-        self.exhausted
-    }
-
-    /// States that were seen.
-    #[must_use]
-    pub const fn states(&self) -> usize {
-        self.states
-    }
-
-    /// Actions that were taken from them.
-    #[must_use]
-    pub fn transitions(&self) -> usize {
-        self.graph.transitions()
-    }
-
-    /// Actions to the state that needs most.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.graph.depth()
-    }
-
-    /// Each way in which a rule is broken, with the first of its shortest paths.
-    #[must_use]
-    pub const fn violations(&self) -> &BTreeMap<(Rule, String), Vec<Action>> {
-        &self.violations
-    }
-
-    /// States without a rival from which the guest does not get the LBR short of a reset: how many,
-    /// and the first of the shortest paths to one.
-    #[must_use]
-    pub fn stuck(&self) -> (usize, Option<&[Action]>) {
-        (self.stuck.0, self.stuck.1.as_deref())
-    }
-
-    /// Each violation as a scenario that shows it, shortest path first among those of a rule.
-    ///
-    /// # Errors
-    /// A path cannot be done again.
-    pub fn scenarios(&self) -> Result<Vec<String>, ContractError> {
-        let found = self.violations.iter();
-        let mut texts: Vec<_> = found
-            .map(|((rule, way), path)| trace::violation(&self.scene, &self.model, *rule, way, path))
-            .collect::<Result<_, _>>()?;
-        if let Some(path) = &self.stuck.1 {
-            texts.push(trace::stuck(&self.scene, &self.model, path)?);
+/// What the graph says.
+fn read(model: &SceneModel, scene: &Scene) -> Result<Explored, ContractError> {
+    let (graph, ways) = (held(&model.graph), held(&model.ways));
+    let reached = graph.reached();
+    let mut rules: BTreeMap<ContractRule, Vec<(String, Vec<usize>)>> = BTreeMap::new();
+    for (number, path) in reached.broken() {
+        if let Some((rule, way)) = ways.get(number) {
+            rules.entry(*rule).or_default().push((way.clone(), path));
         }
-        Ok(texts)
     }
+    let barred = |n: usize| {
+        let act = &model.start.actions[n].act;
+        matches!(act, HostAct::Reset(_) | HostAct::Open(..))
+    };
+    let mut stuck = 0;
+    if model.start.offered {
+        for vcpu in 0..model.start.machine.host().vcpus().len() as u8 {
+            let asks = model.start.actions.iter();
+            let mut asks = asks.filter_map(|action| action.asked(&model.start.names));
+            if !asks.any(|asked| asked.0 as u8 == vcpu) {
+                continue;
+            }
+            let (count, path) = reached.stuck(vcpu, barred);
+            stuck += count;
+            if let Some(path) = path {
+                let way = format!("vcpu{vcpu} does not get the LBR back short of a reset");
+                let found = rules.entry(ContractRule::Recoverable).or_default();
+                found.push((way, trace::complete(model, &path, vcpu)?));
+            }
+        }
+    }
+    let mut broken = Vec::new();
+    for (rule, mut found) in rules {
+        found.sort_by(|(a, x), (b, y)| (x.len(), x, a).cmp(&(y.len(), y, b)));
+        let Some((way, path)) = found.first() else {
+            continue;
+        };
+        let (path, scenario) = trace::scenario(model, scene, rule, way, path)?;
+        let ways = found.iter().map(|(way, path)| (way.clone(), path.len()));
+        broken.push(Broken {
+            rule,
+            ways: ways.collect(),
+            path,
+            scenario,
+        });
+    }
+    Ok(Explored {
+        policy: model.start.policy.clone(),
+        scene: model.start.scene.clone(),
+        offered: model.start.offered,
+        exhausted: reached.exhausted(),
+        states: reached.states(),
+        transitions: graph.transitions(),
+        depth: reached.depth(),
+        whole: reached.whole(),
+        stuck,
+        broken,
+    })
 }

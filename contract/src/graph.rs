@@ -3,36 +3,64 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use vlbr_host::machine::Rule;
-
-use crate::Action;
+use crate::ContractRule;
 
 /// What names a state: its hash.
 pub(crate) type Key = u64;
 
+/// Ways to break rules, numbered as they come.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    numbers: BTreeMap<(ContractRule, String), u16>,
+    list: Vec<(ContractRule, String)>,
+}
+
+impl Ways {
+    pub(crate) fn number(&mut self, way: (ContractRule, String)) -> u16 {
+        if let Some(number) = self.numbers.get(&way) {
+            return *number;
+        }
+        // Rules, registers and owners of a small scene are far fewer.
+        let number = u16::try_from(self.list.len()).unwrap_or(u16::MAX);
+        self.list.push(way.clone());
+        self.numbers.insert(way, number);
+        number
+    }
+
+    pub(crate) fn get(&self, number: u16) -> Option<&(ContractRule, String)> {
+        self.list.get(usize::from(number))
+    }
+}
+
 /// An action from a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edge {
-    /// What happened.
-    pub action: Action,
+pub(crate) struct Edge {
+    /// The action's place in the scene.
+    pub(crate) action: u8,
     pub(crate) to: Key,
-    /// Afterwards the host's event is open.
+    /// Afterwards a host event that asks for the LBR is open.
     pub(crate) rivals: bool,
-    /// The guest asked for the LBR and was served.
-    pub(crate) served: bool,
-    /// What it broke: the rule, and by which way.
-    pub violations: Vec<(Rule, String)>,
+    /// The vCPU whose guest asked for the LBR and was served.
+    pub(crate) served: Option<u8>,
+    /// Numbers of the ways in which it breaks rules.
+    pub(crate) broken: Box<[u16]>,
 }
 
 /// States by what leads from one to another.
-#[derive(Clone, Debug)]
-pub struct Graph {
+#[derive(Debug)]
+pub(crate) struct Graph {
     first: Key,
     edges: BTreeMap<Key, Vec<Edge>>,
 }
 
-/// How a state was reached first: from which, by which of its edges.
-type Origins = BTreeMap<Key, Option<(Key, usize)>>;
+/// What is known of a graph that is explored no further.
+pub(crate) struct Reached<'a> {
+    graph: &'a Graph,
+    /// The nearest first.
+    order: Vec<Key>,
+    /// How a state was reached first: from which, by which of its edges; and how many lie before.
+    origins: BTreeMap<Key, (Option<(Key, usize)>, usize)>,
+}
 
 impl Graph {
     pub(crate) const fn new(first: Key) -> Self {
@@ -42,26 +70,16 @@ impl Graph {
         }
     }
 
+    pub(crate) fn expand(&mut self, key: Key) {
+        self.edges.entry(key).or_default();
+    }
+
     pub(crate) fn add(&mut self, from: Key, edge: Edge) {
         self.edges.entry(from).or_default().push(edge);
     }
 
-    /// Edges in the order of their actions, whichever thread came first.
-    pub(crate) fn sort(&mut self) {
-        for edges in self.edges.values_mut() {
-            edges.sort_by_key(|edge| edge.action);
-        }
-    }
-
-    /// How many states were left by at least one action.
-    #[must_use]
-    pub fn states(&self) -> usize {
-        self.edges.len()
-    }
-
     /// How many actions from states.
-    #[must_use]
-    pub fn transitions(&self) -> usize {
+    pub(crate) fn transitions(&self) -> usize {
         self.edges.values().map(Vec::len).sum()
     }
 
@@ -70,50 +88,78 @@ impl Graph {
     }
 
     /// Every state that can be reached, the nearest first, and how.
-    fn reached(&self) -> (Vec<Key>, Origins) {
-        let mut origins = Origins::from([(self.first, None)]);
+    pub(crate) fn reached(&self) -> Reached<'_> {
+        let mut origins = BTreeMap::from([(self.first, (None, 0))]);
         let mut order = Vec::new();
-        let mut waiting = VecDeque::from([self.first]);
-        while let Some(key) = waiting.pop_front() {
+        let mut waiting = VecDeque::from([(self.first, 0)]);
+        while let Some((key, depth)) = waiting.pop_front() {
             order.push(key);
             for (n, edge) in self.from(key).iter().enumerate() {
                 if let Entry::Vacant(vacant) = origins.entry(edge.to) {
-                    vacant.insert(Some((key, n)));
-                    waiting.push_back(edge.to);
+                    vacant.insert((Some((key, n)), depth + 1));
+                    waiting.push_back((edge.to, depth + 1));
                 }
             }
         }
-        (order, origins)
+        Reached {
+            graph: self,
+            order,
+            origins,
+        }
+    }
+}
+
+impl Reached<'_> {
+    /// How many states.
+    pub(crate) fn states(&self) -> usize {
+        self.order.len()
     }
 
-    fn path(&self, origins: &Origins, to: Key) -> Vec<Action> {
+    /// Whether every state was left by every action that it offers.
+    pub(crate) fn exhausted(&self) -> bool {
+        let mut keys = self.order.iter();
+        keys.all(|key| self.graph.edges.contains_key(key))
+    }
+
+    /// The most actions that a state needs to be reached.
+    pub(crate) fn depth(&self) -> usize {
+        let last = self.order.last();
+        last.and_then(|last| self.origins.get(last))
+            .map_or(0, |(_, depth)| *depth)
+    }
+
+    /// The most actions up to which every state was left by every action.
+    pub(crate) fn whole(&self) -> usize {
+        let open = self
+            .order
+            .iter()
+            .find(|key| !self.graph.edges.contains_key(key));
+        match open.and_then(|key| self.origins.get(key)) {
+            Some((_, depth)) => *depth,
+            None => self.depth(),
+        }
+    }
+
+    fn path(&self, to: Key) -> Vec<usize> {
         let mut actions = Vec::new();
         let mut at = to;
-        while let Some(Some((from, n))) = origins.get(&at) {
-            actions.push(self.from(*from)[*n].action);
+        while let Some((Some((from, n)), _)) = self.origins.get(&at) {
+            actions.push(usize::from(self.graph.from(*from)[*n].action));
             at = *from;
         }
         actions.reverse();
         actions
     }
 
-    /// The most actions that a state needs to be reached.
-    pub(crate) fn depth(&self) -> usize {
-        let (order, origins) = self.reached();
-        let last = order.last().copied();
-        last.map_or(0, |last| self.path(&origins, last).len())
-    }
-
-    /// For each way to break a rule the first of the shortest paths that take it.
-    pub(crate) fn violations(&self) -> BTreeMap<(Rule, String), Vec<Action>> {
-        let (order, origins) = self.reached();
+    /// For each way to break a rule, by its number, the first of the shortest paths that take it.
+    pub(crate) fn broken(&self) -> BTreeMap<u16, Vec<usize>> {
         let mut found = BTreeMap::new();
-        for key in order {
-            for edge in self.from(key) {
-                for violation in &edge.violations {
-                    found.entry(violation.clone()).or_insert_with(|| {
-                        let mut path = self.path(&origins, key);
-                        path.push(edge.action);
+        for key in &self.order {
+            for edge in self.graph.from(*key) {
+                for way in &edge.broken {
+                    found.entry(*way).or_insert_with(|| {
+                        let mut path = self.path(*key);
+                        path.push(usize::from(edge.action));
                         path
                     });
                 }
@@ -122,26 +168,30 @@ impl Graph {
         found
     }
 
-    /// States without a rival from which no path without a reset and without a new rival leads to
-    /// where the guest asks for the LBR and is served, nor to a state that was not explored: how
-    /// many, and the first of the shortest paths to one.
-    pub(crate) fn stuck(&self) -> (usize, Option<Vec<Action>>) {
+    /// States without a rival from which no path, without an action of `barred` (those that reset the
+    /// vCPU or open an event), leads to where its guest asks for the LBR and is served, nor to a state
+    /// that was not explored: how many, and the first of the shortest paths to one.
+    pub(crate) fn stuck(
+        &self,
+        vcpu: u8,
+        barred: impl Fn(usize) -> bool,
+    ) -> (usize, Option<Vec<usize>>) {
         let mut back: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
-        let mut free: BTreeSet<Key> = BTreeSet::from([self.first]);
+        let mut free = BTreeSet::from([self.graph.first]);
         let mut served = BTreeSet::new();
-        for (from, edges) in &self.edges {
+        for (from, edges) in &self.graph.edges {
             for edge in edges {
                 if !edge.rivals {
                     free.insert(edge.to);
                 }
-                if !matches!(edge.action, Action::Reset | Action::Open) {
+                if !barred(usize::from(edge.action)) {
                     back.entry(edge.to).or_default().push(*from);
                 }
-                if edge.served {
+                if edge.served == Some(vcpu) {
                     served.insert(*from);
                 }
                 // Nobody knows what lies behind a state that the bound left unexplored.
-                if !self.edges.contains_key(&edge.to) {
+                if !self.graph.edges.contains_key(&edge.to) {
                     served.insert(edge.to);
                 }
             }
@@ -154,12 +204,10 @@ impl Graph {
                 }
             }
         }
-        let (order, origins) = self.reached();
-        let mut stuck = order
-            .into_iter()
-            .filter(|key| free.contains(key) && !served.contains(key));
+        let order = self.order.iter();
+        let mut stuck = order.filter(|key| free.contains(key) && !served.contains(key));
         let first = stuck.next();
         let count = usize::from(first.is_some()) + stuck.count();
-        (count, first.map(|key| self.path(&origins, key)))
+        (count, first.map(|key| self.path(*key)))
     }
 }

@@ -2,37 +2,61 @@
 
 use core::hash::{Hash, Hasher};
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stateright::{Model, Property};
-use vlbr_host::machine::{HostError, Machine, Output, Rule};
-use vlbr_host::perf::EventId;
+use vlbr_arch::Msr;
+use vlbr_arch::vmx::MsrArea;
+use vlbr_cpu::ledger::{Actor, Event as Row};
+use vlbr_host::kvm::Note;
+use vlbr_host::machine::{Findings, HostError, Input, Machine, Output, Rule};
+use vlbr_host::perf::{EventId, EventState};
+use vlbr_host::{CpuId, TaskId, VcpuId};
+use vlbr_scenario::host_step::HostAct;
 
-use crate::graph::{Edge, Graph, Key};
-use crate::scene::{Scene, Start};
-use crate::{Action, ContractError};
+use crate::action::Here;
+use crate::graph::{Edge, Graph, Key, Ways};
+use crate::start::Start;
+use crate::{ContractError, ContractRule};
+
+/// What is remembered of a vCPU beside the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    /// Its guest accessed an LBR register since the vCPU was made or reset.
+    touched: bool,
+    /// An access exited and was served, and the thread has not left the processor since.
+    served: bool,
+}
 
 /// A state that was reached.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) machine: Arc<Machine>,
-    /// The host's event, while it is open.
-    pub(crate) rival: Option<EventId>,
-    /// Branches that the guest and the host have left, and how often the host's event may still be
-    /// opened or enabled.
-    pub(crate) budget: [u8; 3],
+    /// The events that actions open, while they are open.
+    pub(crate) events: Box<[Option<EventId>]>,
+    /// How often actions may still happen that may not always.
+    pub(crate) left: Box<[u8]>,
+    pub(crate) seen: Box<[Seen]>,
     pub(crate) key: Key,
 }
 
 impl State {
-    pub(crate) fn new(machine: Machine, rival: Option<EventId>, budget: [u8; 3]) -> Self {
+    fn new(
+        machine: Machine,
+        events: Box<[Option<EventId>]>,
+        left: Box<[u8]>,
+        seen: Box<[Seen]>,
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
-        machine.canonical().hash(&mut hasher);
-        budget.hash(&mut hasher);
+        let open: Vec<_> = events.iter().map(Option::is_some).collect();
+        (machine.canonical(), open, &left, &seen).hash(&mut hasher);
         Self {
             machine: Arc::new(machine),
-            rival,
-            budget,
+            events,
+            left,
+            seen,
             key: hasher.finish(),
         }
     }
@@ -54,88 +78,332 @@ impl PartialEq for State {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) state: State,
-    pub(crate) edge: Edge,
     pub(crate) output: Option<Output>,
-    pub(crate) text: String,
+    pub(crate) findings: Findings,
+    /// Rules that it breaks, and by which way.
+    pub(crate) broken: BTreeSet<(ContractRule, String)>,
+    pub(crate) served: Option<VcpuId>,
+    pub(crate) rivals: bool,
+    /// What shows that it costs too much, as comparisons of a scenario.
+    pub(crate) evidence: Vec<String>,
 }
 
 /// A scene, with the graph that exploring it leaves.
 #[derive(Debug)]
 pub(crate) struct SceneModel {
     pub(crate) start: Start,
-    budget: [u8; 3],
     pub(crate) graph: Mutex<Graph>,
+    pub(crate) ways: Mutex<Ways>,
     pub(crate) failure: Mutex<Option<ContractError>>,
+    pub(crate) expanded: AtomicUsize,
+    most: usize,
 }
 
 impl SceneModel {
-    pub(crate) fn new(scene: &Scene) -> Result<Self, ContractError> {
-        let start = scene.start()?;
-        let budget = [scene.guest_branches, scene.host_branches, scene.openings];
-        let first = State::new(start.machine.clone(), None, budget);
-        Ok(Self {
-            start,
-            budget,
+    pub(crate) fn new(start: Start, most: usize) -> Self {
+        let first = first(&start);
+        Self {
             graph: Mutex::new(Graph::new(first.key)),
+            ways: Mutex::default(),
             failure: Mutex::new(None),
-        })
+            expanded: AtomicUsize::new(0),
+            start,
+            most,
+        }
     }
 
     pub(crate) fn first(&self) -> State {
-        State::new(self.start.machine.clone(), None, self.budget)
+        first(&self.start)
     }
 
-    /// One action from a state.
-    pub(crate) fn step(
-        &self,
-        from: &State,
-        action: Action,
-        opened: u32,
-    ) -> Result<Step, ContractError> {
+    /// Places of the actions that are worth trying.
+    pub(crate) fn enabled(&self, state: &State) -> Vec<usize> {
+        let here = Here {
+            machine: &state.machine,
+            names: &self.start.names,
+            events: &state.events,
+        };
+        let actions = self.start.actions.iter().enumerate();
+        let enabled = actions.filter_map(|(n, action)| {
+            let left = action.most.is_none() || state.left[n] != 0;
+            (left && action.may(&here)).then_some(n)
+        });
+        enabled.collect()
+    }
+
+    fn input(&self, from: &State, n: usize) -> Result<Input, String> {
+        let action = &self.start.actions[n];
+        let event = action.event.and_then(|event| from.events[event]);
+        Ok(match (&action.act, event) {
+            (HostAct::Close(_), Some(event)) => Input::Close(event),
+            (HostAct::Enable(_), Some(event)) => Input::Enable(event),
+            (HostAct::Disable(_), Some(event)) => Input::Disable(event),
+            (act, _) => {
+                let input = self.start.names.input(&from.machine, act);
+                input.map_err(|mismatch| mismatch.to_string())?
+            }
+        })
+    }
+
+    /// One action from a state; `None`: the host cannot take it there.
+    pub(crate) fn step(&self, from: &State, n: usize) -> Result<Option<Step>, ContractError> {
+        let action = &self.start.actions[n];
+        let input = self.input(from, n).map_err(|reason| ContractError::Setup {
+            scene: self.start.scene.clone(),
+            step: action.text.clone(),
+            reason,
+        })?;
         let mut machine = (*from.machine).clone();
-        let (input, text) = action.input(&self.start, &machine, from.rival, opened);
-        let in_guest = matches!(
-            machine.host().hardware().cpu(Scene::CPU).running(),
-            vlbr_host::hardware::Running::Guest(_)
-        );
         let output = match machine.apply(&input) {
             Ok(output) => Some(output),
             // perf refuses: the path goes on.
             Err(HostError::Errno(_)) => None,
+            Err(
+                HostError::Place { .. }
+                | HostError::NotRunning(_)
+                | HostError::Runs { .. }
+                | HostError::NotNested(_),
+            ) => return Ok(None),
             Err(error) => {
-                let action = text;
-                return Err(ContractError::Action { action, error });
+                return Err(ContractError::Action {
+                    scene: self.start.scene.clone(),
+                    policy: self.start.policy.clone(),
+                    action: action.text.clone(),
+                    error,
+                });
             }
         };
-        let found = machine.take_results();
-        let (mut rival, mut budget) = (from.rival, from.budget);
-        match (action, &output) {
-            (Action::Open, Some(Output::Event(event))) => rival = Some(*event),
-            (Action::Close, Some(_)) => rival = None,
-            (Action::Branch, _) => budget[usize::from(!in_guest)] -= 1,
+        let mut events = from.events.clone();
+        let mut left = from.left.clone();
+        if action.most.is_some() {
+            left[n] -= 1;
+        }
+        if let Some(place) = action.event {
+            match (&action.act, &output) {
+                (HostAct::Open(..), Some(Output::Event(event))) => events[place] = Some(*event),
+                (HostAct::Close(_), Some(_)) => events[place] = None,
+                _ => {}
+            }
+        }
+        let rival = |events: &[Option<EventId>]| {
+            let mut rivals = events.iter().zip(&self.start.rivals);
+            rivals.any(|(event, asks)| *asks && event.is_some())
+        };
+        let (before, rivals) = (rival(&from.events), rival(&events));
+        if events.iter().all(Option::is_none) {
+            machine.finish();
+        }
+        let mut broken = self.costs(from, n, &machine, output.as_ref());
+        let seen = self.look(from, n, &machine, output.as_ref(), &mut broken);
+        let rules: BTreeSet<_> = broken.iter().map(|(rule, _)| *rule).collect();
+        let evidence = rules.iter().flat_map(|rule| evidence(*rule, &machine));
+        let evidence = evidence.collect();
+        let findings = machine.take_results();
+        for violation in findings.violations() {
+            let rule = ContractRule::of(violation, before || rivals);
+            broken.insert((rule, way(&violation.particulars())));
+        }
+        let served = match action.asked(&self.start.names) {
+            Some(vcpu) if findings.count(Rule::Denial) == 0 => Some(vcpu),
+            _ => None,
+        };
+        Ok(Some(Step {
+            state: State::new(machine, events, left, seen),
+            output,
+            findings,
+            broken,
+            served,
+            rivals,
+            evidence,
+        }))
+    }
+
+    /// Rules about what an action costs.
+    fn costs(
+        &self,
+        from: &State,
+        n: usize,
+        machine: &Machine,
+        output: Option<&Output>,
+    ) -> BTreeSet<(ContractRule, String)> {
+        let mut broken = BTreeSet::new();
+        let act = &self.start.actions[n].act;
+        let journal = machine.host().journal();
+        if matches!(act, HostAct::Enter(..)) && journal.total(Note::Warned) != 0 {
+            let what = "VM entry warns that the guest's LBR does not work".to_owned();
+            broken.insert((ContractRule::NoWarningEachEntry, what));
+        }
+        if let Some(Output::Pmi { samples, .. }) = output
+            && samples.iter().any(|sample| sample.stale)
+        {
+            let what = "a sample of an ACTIVE host event holds a stack of before".to_owned();
+            broken.insert((ContractRule::HostRecords, what));
+        }
+        let moves = match act {
+            HostAct::Run(_) => "KVM_RUN",
+            HostAct::Enter(..) => "VM entry",
+            HostAct::Exit(..) => "a VM exit",
+            HostAct::Leave(_) => "leaving KVM_RUN",
+            HostAct::Switch(..) => "a switch",
+            _ => return broken,
+        };
+        let unused = from.seen.iter().all(|seen| !seen.touched);
+        if unused && from.events.iter().all(Option::is_none) {
+            let mut rows = machine.ledger().rows();
+            // Hypervisors read DEBUGCTL to put back what VM exits clear.
+            let costs = |row| row != Row::Rdmsr(Msr::DEBUGCTL) && access(machine, row).is_some();
+            if rows.any(|(_, row, _)| costs(row)) {
+                let what = format!("{moves} accesses LBR MSRs for a guest that has touched none");
+                broken.insert((ContractRule::UnusedCostsNothing, what));
+            }
+        }
+        broken
+    }
+
+    /// What is remembered afterwards, and the rule about exits.
+    fn look(
+        &self,
+        from: &State,
+        n: usize,
+        machine: &Machine,
+        output: Option<&Output>,
+        broken: &mut BTreeSet<(ContractRule, String)>,
+    ) -> Box<[Seen]> {
+        let mut seen = from.seen.clone();
+        let act = &self.start.actions[n].act;
+        let names = &self.start.names;
+        match act {
+            HostAct::Guest(vcpu, _) => {
+                if let (Ok(vcpu), Some(Output::Guest(access))) = (names.vcpu(vcpu), output)
+                    && let Some(seen) = seen.get_mut(vcpu.index())
+                    && let Ok(Some(msr)) = self.accessed(from, n)
+                {
+                    let register = machine.host().lbr_msrs().register(msr);
+                    if register.is_some() || msr == Msr::DEBUGCTL {
+                        seen.touched = true;
+                    }
+                    // DEBUGCTL is a field of the VMCS and exits under every policy.
+                    let passes = register.is_some() && msr != Msr::DEBUGCTL;
+                    let denied = machine.findings().count(Rule::Denial) != 0;
+                    if passes && access.exited && !denied {
+                        if seen.served {
+                            let what = "an access exits in a slice in which one was served before";
+                            broken.insert((ContractRule::OneExitASlice, what.to_owned()));
+                        }
+                        seen.served = true;
+                    }
+                }
+            }
+            HostAct::Reset(vcpu) => {
+                if let Ok(vcpu) = names.vcpu(vcpu)
+                    && let Some(seen) = seen.get_mut(vcpu.index())
+                {
+                    *seen = Seen::default();
+                }
+            }
             _ => {}
         }
-        if matches!(action, Action::Open | Action::Enable) {
-            budget[2] -= 1;
+        for (n, seen) in seen.iter_mut().enumerate() {
+            let vcpu = machine.host().vcpu(VcpuId(n as u16));
+            let event = vcpu
+                .lbr
+                .event
+                .and_then(|event| machine.host().perf().event(event));
+            let on = running(machine, vcpu.thread);
+            let lost = event.is_some_and(|event| event.state() != EventState::Active);
+            if !on || lost {
+                seen.served = false;
+            }
         }
-        let state = State::new(machine, rival, budget);
-        let mut violations: Vec<_> = found.violations().iter().collect();
-        violations.sort_by_key(|violation| (violation.rule, violation.particulars()));
-        let violations = violations.into_iter();
-        let edge = Edge {
-            action,
-            to: state.key,
-            rivals: rival.is_some(),
-            served: action.asks_for_lbr() && found.count(Rule::Denial) == 0,
-            violations: violations.map(|v| (v.rule, v.particulars())).collect(),
-        };
-        Ok(Step {
-            state,
-            edge,
-            output,
-            text,
+        seen
+    }
+
+    fn accessed(&self, from: &State, n: usize) -> Result<Option<Msr>, String> {
+        Ok(match self.input(from, n)? {
+            Input::GuestRead(_, msr, _) | Input::GuestWrite(_, msr, ..) => Some(msr),
+            _ => None,
         })
     }
+}
+
+fn running(machine: &Machine, thread: TaskId) -> bool {
+    let host = machine.host();
+    let cpus = (0..host.hardware().cpus()).map(|cpu| CpuId(cpu as u16));
+    cpus.into_iter()
+        .any(|cpu| host.current(cpu) == Some(thread))
+}
+
+/// Whether a row of the ledger is an access to an LBR register, and by which word scenarios name it.
+fn access(machine: &Machine, row: Row) -> Option<&'static str> {
+    let msrs = machine.host().lbr_msrs();
+    let lbr = |msr: Msr| msrs.register(msr).is_some();
+    match row {
+        Row::Rdmsr(msr) if lbr(msr) => Some("rdmsr lbr"),
+        Row::Wrmsr(msr) if lbr(msr) => Some("wrmsr lbr"),
+        Row::Transfer(MsrArea::EntryLoad, msr) if lbr(msr) => Some("area-loads lbr"),
+        Row::Transfer(MsrArea::ExitStore, msr) if lbr(msr) => Some("area-stores lbr"),
+        Row::Xsaves => Some("xsaves"),
+        Row::Xrstors => Some("xrstors"),
+        _ => None,
+    }
+}
+
+/// What a scenario compares to show that the last step breaks a rule about costs.
+fn evidence(rule: ContractRule, machine: &Machine) -> Vec<String> {
+    let mut counts: BTreeMap<(Actor, &str), u64> = BTreeMap::new();
+    for (actor, row, count) in machine.ledger().rows() {
+        let word = match (rule, row) {
+            (ContractRule::UnusedCostsNothing, row) => access(machine, row),
+            (ContractRule::OneExitASlice, Row::VmExit { msr: Some(msr), .. }) => {
+                let lbr = machine.host().lbr_msrs().register(msr);
+                lbr.map(|_| "exits lbr")
+            }
+            _ => None,
+        };
+        if let Some(word) = word {
+            *counts.entry((actor, word)).or_default() += count;
+        }
+    }
+    let rows = counts.iter().map(|((actor, word), count)| {
+        format!(
+            "count {} {word} = {count}",
+            actor.to_string().replace(' ', "-").to_lowercase()
+        )
+    });
+    let mut lines: Vec<_> = rows.collect();
+    if rule == ContractRule::NoWarningEachEntry {
+        for (n, vcpu) in machine.host().vcpus().iter().enumerate() {
+            let count = machine.host().journal().count(vcpu.id, Note::Warned);
+            if count != 0 {
+                lines.push(format!("note v{n} \"warning\" = {count}"));
+            }
+        }
+    }
+    lines
+}
+
+/// A way without the numbers that perf gives its events.
+fn way(particulars: &str) -> String {
+    let mut text = String::new();
+    let mut rest = particulars;
+    while let Some((before, after)) = rest.split_once("event") {
+        text.push_str(before);
+        let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        text.push_str(if digits == 0 { "event" } else { "an event" });
+        rest = &after[digits..];
+    }
+    text + rest
+}
+
+fn first(start: &Start) -> State {
+    let left = start.actions.iter().map(|action| action.most.unwrap_or(0));
+    let vcpus = start.machine.host().vcpus().len();
+    State::new(
+        start.machine.clone(),
+        vec![None; start.events.len()].into(),
+        left.collect(),
+        vec![Seen::default(); vcpus].into(),
+    )
 }
 
 /// A scene for the checker, which keeps what it is given.
@@ -143,22 +411,40 @@ pub(crate) struct Explorer(pub(crate) Arc<SceneModel>);
 
 impl Model for Explorer {
     type State = State;
-    type Action = Action;
+    type Action = usize;
 
     fn init_states(&self) -> Vec<State> {
         vec![self.0.first()]
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        Action::enabled(&state.machine, state.rival, state.budget, actions);
+    fn actions(&self, state: &State, actions: &mut Vec<usize>) {
+        // One thread explores a scene, the nearest states first: where the bound cuts is always the
+        // same place.
+        if self.0.expanded.load(Ordering::Relaxed) >= self.0.most || held(&self.0.failure).is_some()
+        {
+            return;
+        }
+        self.0.expanded.fetch_add(1, Ordering::Relaxed);
+        held(&self.0.graph).expand(state.key);
+        actions.extend(self.0.enabled(state));
     }
 
-    fn next_state(&self, from: &State, action: Action) -> Option<State> {
-        match self.0.step(from, action, 0) {
-            Ok(step) => {
-                held(&self.0.graph).add(from.key, step.edge);
+    fn next_state(&self, from: &State, n: usize) -> Option<State> {
+        match self.0.step(from, n) {
+            Ok(Some(step)) => {
+                let ways = step.broken.into_iter();
+                let mut known = held(&self.0.ways);
+                let edge = Edge {
+                    action: n as u8,
+                    to: step.state.key,
+                    rivals: step.rivals,
+                    served: step.served.map(|vcpu| vcpu.0 as u8),
+                    broken: ways.map(|way| known.number(way)).collect(),
+                };
+                held(&self.0.graph).add(from.key, edge);
                 Some(step.state)
             }
+            Ok(None) => None,
             Err(error) => {
                 held(&self.0.failure).get_or_insert(error);
                 None

@@ -1,199 +1,216 @@
-//! What a scene consists of.
+//! Scenes as text.
 
-use std::sync::Arc;
-
-use vlbr_arch::Msr;
-use vlbr_cpu::processor::Options;
-use vlbr_host::kvm::{Answer, GuestCpu, KvmBehaviour};
-use vlbr_host::machine::{Checking, HostConfig, Input, Machine, Output};
-use vlbr_host::perf::{Behaviour, EventAttr, KernelVersion, Target, parse_branch_filter};
-use vlbr_host::policy::Policy;
-use vlbr_host::{CpuId, TaskId, VcpuId};
-use vlbr_pmu::{Device as _, SourceSet};
+use std::path::Path;
 
 use crate::ContractError;
+use crate::action::Action;
 
-/// The kernel of policies that are part of none.
-const KERNEL: KernelVersion = KernelVersion::new(6, 16, 0);
-/// Of the host's event: it never overflows.
-const PERIOD: u64 = 1 << 20;
-/// What the host's event counts: nothing that a scene's branches are.
-const COUNTS: &str = "cycles";
-const FILTER: &str = "any,u,k";
+/// Most actions of a scene: enough for two vCPUs, two processors and two events.
+const MAX_ACTIONS: usize = 64;
+/// Most bytes of a file.
+const MAX_BYTES: usize = 1 << 16;
 
-/// The class of the host's event, which needs the LBR too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rival {
-    /// Of the processor, pinned.
-    PinnedOnCpu,
-    /// Of the processor, flexible.
-    FlexibleOnCpu,
-    /// Of the vCPU's thread, pinned.
-    PinnedOfThread,
-    /// Of the vCPU's thread, flexible.
-    FlexibleOfThread,
-}
-
-impl Rival {
-    /// Every class with its name.
-    pub const NAMED: [(Self, &'static str); 4] = [
-        (Self::PinnedOnCpu, "pinned-cpu"),
-        (Self::FlexibleOnCpu, "flexible-cpu"),
-        (Self::PinnedOfThread, "pinned-task"),
-        (Self::FlexibleOfThread, "flexible-task"),
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        Self::NAMED[self as usize].1
-    }
-
-    const fn pinned(self) -> bool {
-        matches!(self, Self::PinnedOnCpu | Self::PinnedOfThread)
-    }
-
-    const fn on_cpu(self) -> bool {
-        matches!(self, Self::PinnedOnCpu | Self::FlexibleOnCpu)
-    }
-
-    /// What a scenario says of it behind its name.
-    pub(crate) fn text(self) -> String {
-        let of = if self.on_cpu() { "on cpu0" } else { "of v0" };
-        let pinned = if self.pinned() { " pinned" } else { "" };
-        format!("{COUNTS} {of}{pinned} period {PERIOD} branch {FILTER}")
-    }
-}
-
-/// One vCPU, one processor, one event of the host that comes and goes.
-#[derive(Clone, Debug)]
+/// What is there before the first action, and what may happen in any order.
+///
+/// The text has headers, `given` with steps of host scenarios and `actions` with steps that may
+/// happen whenever the host can take them. `docs/contract.md` describes the form.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
-    /// The part, as `vlbr list` names it.
-    pub part: String,
-    /// The policy of the host.
-    pub policy: Arc<dyn Policy>,
-    /// The class of the host's event.
-    pub rival: Rival,
-    /// Most branches of the guest on a path.
-    pub guest_branches: u8,
-    /// Most branches of the host on a path.
-    pub host_branches: u8,
-    /// How often the host's event is opened or enabled on a path, at most. Without a bound some kernels
-    /// have no end of states: `lbr_callstack_users` of 6.16 goes down each time.
-    pub openings: u8,
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) part: String,
+    pub(crate) arch_part: Option<String>,
+    pub(crate) cpus: usize,
+    pub(crate) states: Option<usize>,
+    pub(crate) given: Vec<(usize, String)>,
+    pub(crate) actions: Vec<(usize, String)>,
+    pub(crate) text: String,
 }
 
-/// A scene before its first action.
-#[derive(Debug)]
-pub(crate) struct Start {
-    pub(crate) machine: Machine,
-    pub(crate) rival: Box<EventAttr>,
-    pub(crate) target: Target,
-    /// What a scenario says of the host's event.
-    pub(crate) event_text: String,
-    /// The same as steps of a scenario.
-    pub(crate) lines: Vec<String>,
+macro_rules! builtin {
+    ($($name:literal),* $(,)?) => {
+        const BUILTIN: &[(&str, &str)] = &[
+            $( ($name, include_str!(concat!("../scenes/", $name, ".scene"))), )*
+        ];
+    };
+}
+
+builtin! {
+    "registers-pinned-cpu",
+    "registers-flexible-cpu",
+    "registers-pinned-task",
+    "registers-flexible-task",
+    "records-pinned-cpu",
+    "records-flexible-cpu",
+    "call-stack-task",
+    "pmi-counter",
+    "pmi-lbr",
+    "adaptive-pebs",
+    "counters",
+    "user-access",
+    "two-vcpus",
+    "two-by-two",
 }
 
 impl Scene {
-    /// The vCPU.
-    pub(crate) const VCPU: VcpuId = VcpuId(0);
-    /// Its thread.
-    pub(crate) const THREAD: TaskId = TaskId(0);
-    /// The processor.
-    pub(crate) const CPU: CpuId = CpuId(0);
+    /// The names of those that are built in.
+    pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
+        BUILTIN.iter().map(|(name, _)| *name)
+    }
 
-    /// One vCPU, one processor and one event on Skylake, with one branch of the guest and one of
-    /// the host, and an event that is opened or enabled twice.
+    /// One that is built in.
     #[must_use]
-    pub fn smallest(policy: Arc<dyn Policy>, rival: Rival) -> Self {
-        Self {
-            part: "skylake".to_owned(),
-            policy,
-            rival,
-            guest_branches: 1,
-            host_branches: 1,
-            openings: 2,
-        }
+    pub fn builtin(name: &str) -> Option<Self> {
+        let (name, text) = BUILTIN.iter().find(|(known, _)| *known == name)?;
+        // A test reads every one.
+        Self::parse(name, text).ok()
     }
 
-    fn config(&self) -> HostConfig {
-        let version = self.policy.kernel().unwrap_or(KERNEL);
-        let mut behaviour = Behaviour::of(version);
-        self.policy.adjust(&mut behaviour);
-        // As in scenarios.
-        let mut options = Options::default();
-        options.pmu.feeds = SourceSet::ALL;
-        HostConfig {
-            part: self.part.clone(),
+    /// Every one that is built in, in order.
+    ///
+    /// # Errors
+    /// One is not right.
+    pub fn all() -> Result<Vec<Self>, ContractError> {
+        let scenes = BUILTIN.iter();
+        scenes.map(|(name, text)| Self::parse(name, text)).collect()
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no scene.
+    pub fn load(path: &Path) -> Result<Self, ContractError> {
+        use std::io::Read as _;
+        let file = |error| ContractError::File {
+            path: path.to_owned(),
+            error,
+        };
+        let mut text = String::new();
+        let opened = std::fs::File::open(path).map_err(file)?;
+        let mut limited = opened.take(MAX_BYTES as u64 + 1);
+        limited.read_to_string(&mut text).map_err(file)?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads a scene.
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ContractError> {
+        let missing = |what: &str| ContractError::Scene {
+            scene: name.escape_debug().to_string(),
+            reason: format!("{what} is missing"),
+        };
+        if text.len() > MAX_BYTES {
+            let reason = format!("a scene has at most {MAX_BYTES} bytes");
+            return Err(ContractError::line(name, 1, reason));
+        }
+        let mut lines = text.lines().enumerate().map(|(n, line)| (n + 1, line));
+        if lines.next().map(|(_, line)| line.trim()) != Some("contract scene 1") {
+            let reason = "the first line is not \"contract scene 1\"";
+            return Err(ContractError::line(name, 1, reason));
+        }
+        let mut scene = Self {
+            name: name.to_owned(),
+            title: String::new(),
+            part: String::new(),
+            arch_part: None,
             cpus: 1,
-            options,
-            behaviour,
-            kvm: KvmBehaviour::of(version),
-            ignore_msrs: false,
-        }
-    }
-
-    /// The vCPU's thread runs, in user space, and the vCPU was given its LBR.
-    pub(crate) fn start(&self) -> Result<Start, ContractError> {
-        let mut machine = Machine::new(&self.config(), Arc::clone(&self.policy), Checking::On)?;
-        let processor = machine.host().hardware().cpu(Self::CPU);
-        if processor.lbr_msrs().select.is_none() {
-            return Err(ContractError::Part(self.part.clone()));
-        }
-        let format = processor.peek(Msr::PERF_CAPABILITIES).unwrap_or(0) & 0x3f;
-        let pmu = processor.logical().pmu();
-        let counts = pmu.profile().parse_event(COUNTS, pmu.options());
-        let counts = counts.map_err(|error| ContractError::Event(error.to_string()))?;
-        let filter = parse_branch_filter(FILTER);
-        let filter = filter.map_err(|error| ContractError::Event(error.to_string()))?;
-        let mut rival = EventAttr::sampling(&counts, PERIOD, Some(filter));
-        rival.pinned = self.rival.pinned();
-        let models = processor.logical().lbr().profile().models();
-        let model = *models
-            .first()
-            .ok_or_else(|| ContractError::Part(self.part.clone()))?;
-
-        let vm = machine.add_vm();
-        let guest_cpu = GuestCpu {
-            model,
-            pdcm: true,
-            pmu_version: 2,
-            gp_counters: 4,
-            fixed_counters: 3,
-            arch_lbr_ebx: 0,
+            states: None,
+            given: Vec::new(),
+            actions: Vec::new(),
+            text: text.to_owned(),
         };
-        machine.add_vcpu(vm, guest_cpu)?;
-        let mut lines = vec!["vcpu v0 in a".to_owned()];
-        if self.policy.check_capability(machine.host()) != 0 {
-            let enabled = machine.apply(&Input::EnableCapability(vm, true, true))?;
-            if let Output::Stack(s) = enabled {
-                lines.push(format!(
-                    "cap a on => {} {:#x} {:#x} {:#x} {:#x}",
-                    s.nr, s.tos, s.from, s.to, s.info
-                ));
+        let mut block = Block::Headers;
+        for (n, line) in lines {
+            let line = line.split(" # ").next().unwrap_or_default();
+            let word = line.trim();
+            if word.is_empty() || word.starts_with('#') {
+                continue;
             }
+            let indented = line.starts_with(' ');
+            block = match (word, indented) {
+                ("given", false) => Block::Given,
+                ("actions", false) => Block::Actions,
+                (_, false) => {
+                    scene.header(n, word)?;
+                    Block::Headers
+                }
+                (_, true) => {
+                    match block {
+                        Block::Headers => {}
+                        Block::Given => scene.given.push((n, word.to_owned())),
+                        Block::Actions => scene.actions.push((n, word.to_owned())),
+                    }
+                    block
+                }
+            };
         }
-        machine.apply(&Input::Switch(Self::CPU, Some(Self::THREAD)))?;
-        lines.push("switch cpu0 v0".to_owned());
-        let told = Input::UserWrite(Self::THREAD, Self::VCPU, Msr::PERF_CAPABILITIES, format);
-        let refused = match machine.apply(&told)? {
-            Output::User(Answer::Done) => "",
-            _ => " => error",
-        };
-        lines.push(format!(
-            "user v0 v0 wrmsr IA32_PERF_CAPABILITIES {format:#x}{refused}"
-        ));
-        let _ = machine.take_results();
-        Ok(Start {
-            machine,
-            rival: Box::new(rival),
-            target: match self.rival.on_cpu() {
-                true => Target::Cpu(Self::CPU),
-                false => Target::Task(Self::THREAD),
-            },
-            event_text: self.rival.text(),
-            lines,
-        })
+        if scene.part.is_empty() {
+            return Err(missing("part:"));
+        }
+        if scene.title.is_empty() {
+            return Err(missing("title:"));
+        }
+        if scene.actions.is_empty() {
+            return Err(missing("an action"));
+        }
+        if scene.actions.len() > MAX_ACTIONS {
+            let reason = format!("more than {MAX_ACTIONS} actions");
+            return Err(ContractError::line(
+                name,
+                scene.actions[MAX_ACTIONS].0,
+                reason,
+            ));
+        }
+        Action::parse_all(&scene, false)?;
+        Ok(scene)
     }
+
+    fn header(&mut self, n: usize, line: &str) -> Result<(), ContractError> {
+        let bad = |reason: &str| ContractError::line(&self.name, n, format!("{line:?}: {reason}"));
+        let known = "headers are title, part, arch-part, cpus, states and description";
+        let (key, value) = line.split_once(':').ok_or_else(|| bad(known))?;
+        let value = value.trim();
+        match key {
+            "title" => self.title = value.to_owned(),
+            "part" => self.part = value.to_owned(),
+            "arch-part" => self.arch_part = Some(value.to_owned()),
+            "cpus" => {
+                let cpus = value.parse().ok().filter(|cpus| (1..=4).contains(cpus));
+                self.cpus = cpus.ok_or_else(|| bad("1 to 4 processors"))?;
+            }
+            "states" => {
+                let states = value.parse().ok().filter(|states| *states > 0);
+                self.states = Some(states.ok_or_else(|| bad("a number of states"))?);
+            }
+            "description" => {}
+            _ => return Err(bad(known)),
+        }
+        Ok(())
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is, in one sentence.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The text it was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+enum Block {
+    Headers,
+    Given,
+    Actions,
 }

@@ -1,129 +1,215 @@
 //! A path as a scenario that `vlbr scenario run` takes.
 
 use core::fmt::Write as _;
+use std::collections::BTreeMap;
 
-use vlbr_host::machine::{GuestMsrAccess, Output, Rule};
+use vlbr_host::kvm::Answer;
+use vlbr_host::machine::{GuestMsrAccess, Output};
+use vlbr_scenario::host_step::HostAct;
 
-use crate::model::{SceneModel, Step};
-use crate::scene::Scene;
-use crate::{Action, ContractError};
+use crate::action::Action;
+use crate::model::{SceneModel, State, Step};
+use crate::{ContractError, ContractRule, Scene};
 
-/// A path, done again, as steps of a scenario; the last violates the rules of `rule` so often.
+/// A path, done again, as steps of a scenario.
 struct Replayed {
     lines: Vec<String>,
     last: Option<Step>,
+    /// The names that events have in the scenario by now.
+    events: BTreeMap<usize, String>,
 }
 
-fn replay(model: &SceneModel, path: &[Action]) -> Result<Replayed, ContractError> {
-    let mut lines = model.start.lines.clone();
-    let (mut state, mut opened) = (model.first(), 0);
+fn replay(model: &SceneModel, path: &[usize]) -> Result<Replayed, ContractError> {
+    let mut lines = Vec::new();
+    let mut state = model.first();
+    let mut opened: BTreeMap<usize, usize> = BTreeMap::new();
     let mut last: Option<Step> = None;
-    for action in path {
-        let step = model.step(&state, *action, opened)?;
-        opened += u32::from(*action == Action::Open);
-        lines.push(step_text(&step));
+    let mut events = BTreeMap::new();
+    for &n in path {
+        let action = &model.start.actions[n];
+        let Some(step) = model.step(&state, n)? else {
+            // The path was taken before: it can be taken again.
+            break;
+        };
+        let mut text = action.text.clone();
+        if let Some(place) = action.event {
+            let count = opened.entry(place).or_default();
+            *count += usize::from(matches!(action.act, HostAct::Open(..)));
+            let event = match *count {
+                0 | 1 => model.start.events[place].clone(),
+                more => format!("{}-{more}", model.start.events[place]),
+            };
+            text = renamed(&text, &event);
+            events.insert(place, event);
+        }
+        lines.push(with_outcome(text, action, &step));
         state = step.state.clone();
         last = Some(step);
     }
-    Ok(Replayed { lines, last })
+    Ok(Replayed {
+        lines,
+        last,
+        events,
+    })
+}
+
+/// The step with another name for its event, which is its second word.
+fn renamed(text: &str, event: &str) -> String {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    if let Some(word) = words.get_mut(1) {
+        *word = event;
+    }
+    words.join(" ")
 }
 
 /// The step with what it led to.
-fn step_text(step: &Step) -> String {
-    let text = &step.text;
-    let Some(Output::Guest(GuestMsrAccess { result, exited })) = &step.output else {
-        return text.clone();
-    };
-    let read = matches!(step.edge.action, Action::ReadSelect | Action::ReadYoungest);
-    let given = match result {
-        Ok(value) if read => format!(" = {:#x}", value.value),
-        Ok(_) => String::new(),
-        Err(_) => " => #GP".to_owned(),
-    };
-    let way = if *exited { "exits" } else { "passes" };
-    format!("{text}{given} {way}")
-}
-
-fn head(scene: &Scene, title: &str, description: &str) -> String {
-    format!(
-        "scenario 1\ntitle: {title}\narea: host\nrule: 8/40\nsource: kernel/events/core.c; \
-         arch/x86/kvm/vmx\nevidence: deduced\nprofiles: {}\npolicies: {}\ndescription:\n  \
-         {description}\n\n",
-        scene.part,
-        scene.policy.name()
-    )
-}
-
-/// A path whose last action breaks a rule.
-pub(crate) fn violation(
-    scene: &Scene,
-    model: &SceneModel,
-    rule: Rule,
-    way: &str,
-    path: &[Action],
-) -> Result<String, ContractError> {
-    let replayed = replay(model, path)?;
-    let mut text = head(
-        scene,
-        &format!("The shortest way to break the rule of {rule}"),
-        way,
-    );
-    let times = replayed.last.as_ref().map_or(0, |step| {
-        let violations = step.edge.violations.iter();
-        violations.filter(|(of, _)| *of == rule).count()
-    });
-    let (last, before) = replayed
-        .lines
-        .split_last()
-        .map_or(("", &[][..]), |(l, b)| (l, b));
-    text.push_str("given\n");
-    for line in before {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "  {line}");
-    }
-    let _ = write!(
-        text,
-        "when\n  {last}\nthen\n  finding \"{rule}\" = {times}\n"
-    );
-    Ok(text)
-}
-
-/// A path to a state from which the guest gets no LBR any more.
-pub(crate) fn stuck(
-    scene: &Scene,
-    model: &SceneModel,
-    path: &[Action],
-) -> Result<String, ContractError> {
-    let mut path = path.to_vec();
-    complete(model, &mut path)?;
-    violation(
-        scene,
-        model,
-        Rule::Denial,
-        "No rival is left, and no path short of a reset gives the guest its LBR back.",
-        &path,
-    )
-}
-
-/// Goes on until the guest asks for the LBR, and asks.
-fn complete(model: &SceneModel, path: &mut Vec<Action>) -> Result<(), ContractError> {
-    let ask = Action::GuestWrite(crate::Write::Select);
-    // Any guest gets there with a switch, KVM_RUN and an entry.
-    for _ in 0..4 {
-        let mut state = model.first();
-        for action in path.iter() {
-            state = model.step(&state, *action, 0)?.state;
+fn with_outcome(text: String, action: &Action, step: &Step) -> String {
+    match (&action.act, &step.output) {
+        (HostAct::Guest(..), Some(Output::Guest(GuestMsrAccess { result, exited }))) => {
+            let given = match result {
+                Ok(value) if action.reads() => format!(" = {:#x}", value.value),
+                Ok(_) => String::new(),
+                Err(_) => " => #GP".to_owned(),
+            };
+            let way = if *exited { "exits" } else { "passes" };
+            format!("{text}{given} {way}")
         }
-        let mut enabled = Vec::new();
-        Action::enabled(&state.machine, state.rival, state.budget, &mut enabled);
-        let towards = [ask, Action::Enter, Action::Run, Action::SwitchIn];
-        let Some(next) = towards.into_iter().find(|next| enabled.contains(next)) else {
+        (HostAct::User(..), Some(Output::User(answer))) => match answer {
+            Answer::Value(value) if action.reads() => format!("{text} = {:#x}", value.value),
+            Answer::Value(_) | Answer::Done => text,
+            _ => format!("{text} => error"),
+        },
+        (HostAct::Branch(..) | HostAct::Retire(..), Some(Output::Pmi { .. })) => {
+            let mut words: Vec<&str> = text.split_whitespace().collect();
+            words.insert(2.min(words.len()), "pmi");
+            words.join(" ")
+        }
+        _ => text,
+    }
+}
+
+/// Goes on from where the guest of a vCPU does not get the LBR any more until it asks, so that the
+/// scenario shows a refusal.
+pub(crate) fn complete(
+    model: &SceneModel,
+    path: &[usize],
+    vcpu: u8,
+) -> Result<Vec<usize>, ContractError> {
+    let mut path = path.to_vec();
+    let mut state = model.first();
+    for &n in &path {
+        match model.step(&state, n)? {
+            Some(step) => state = step.state,
+            None => return Ok(path),
+        }
+    }
+    // Any guest gets there with a switch, KVM_RUN and an entry; the switch may need another first.
+    for _ in 0..6 {
+        let enabled = model.enabled(&state);
+        let rank = |n: &usize| rank(model, &state, &model.start.actions[*n], vcpu);
+        let next = enabled
+            .into_iter()
+            .filter_map(|n| rank(&n).map(|rank| (rank, n)));
+        let Some((found, n)) = next.min() else {
             break;
         };
-        path.push(next);
-        if next == ask {
+        let Some(step) = model.step(&state, n)? else {
+            break;
+        };
+        path.push(n);
+        state = step.state;
+        if found == 0 {
             break;
         }
     }
-    Ok(())
+    Ok(path)
+}
+
+/// How much an action helps the guest of a vCPU to ask, the most first.
+fn rank(model: &SceneModel, state: &State, action: &Action, vcpu: u8) -> Option<u8> {
+    let names = &model.start.names;
+    let this = |name: &str| names.vcpu(name).is_ok_and(|id| id.0 as u8 == vcpu);
+    let thread = |name: &str| names.task(&state.machine, name).ok();
+    let own = state.machine.host().vcpus()[usize::from(vcpu)].thread;
+    match &action.act {
+        _ if action.asked(names).is_some_and(|id| id.0 as u8 == vcpu) => Some(0),
+        HostAct::Enter(name, _) if this(name) => Some(1),
+        HostAct::Run(name) if this(name) => Some(2),
+        HostAct::Switch(_, Some(name)) if thread(name) == Some(own) => Some(3),
+        _ => None,
+    }
+}
+
+/// A path whose last action breaks a rule: its steps, and the scenario.
+pub(crate) fn scenario(
+    model: &SceneModel,
+    scene: &Scene,
+    rule: ContractRule,
+    way: &str,
+    path: &[usize],
+) -> Result<(Vec<String>, String), ContractError> {
+    let start = &model.start;
+    let replayed = replay(model, path)?;
+    let (last, before) = match replayed.lines.split_last() {
+        Some((last, before)) => (last.as_str(), before),
+        None => ("", &[][..]),
+    };
+    let mut text = format!(
+        "scenario 1\ntitle: {} breaks rule {rule} in the scene {}\narea: host\nrule: 8/40\n\
+         source: docs/contract.md\nevidence: deduced\nprofiles: {}\npolicies: {}\n",
+        start.policy,
+        scene.name(),
+        start.part,
+        start.policy,
+    );
+    if start.cpus != 1 {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "cpus: {}", start.cpus);
+    }
+    let _ = write!(text, "description:\n  {way}.\n\ngiven\n");
+    for line in start.lines.iter().chain(before) {
+        let _ = writeln!(text, "  {line}");
+    }
+    let _ = write!(text, "when\n  {last}\nthen\n");
+    text.push_str(&shown(rule, &replayed));
+    Ok((replayed.lines, text))
+}
+
+/// The comparison that shows the rule broken.
+fn shown(rule: ContractRule, replayed: &Replayed) -> String {
+    let Some(step) = &replayed.last else {
+        return String::new();
+    };
+    if let Some(finding) = rule.finding() {
+        let times = step.findings.count(finding);
+        return format!("  finding \"{finding}\" = {times}\n");
+    }
+    match rule {
+        ContractRule::HostRecords => {
+            let Some(Output::Pmi { samples, .. }) = &step.output else {
+                return String::new();
+            };
+            let stale = samples.iter().filter(|sample| sample.stale);
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for sample in stale {
+                let place = step
+                    .state
+                    .events
+                    .iter()
+                    .position(|of| *of == Some(sample.event));
+                if let Some(name) = place.and_then(|place| replayed.events.get(&place)) {
+                    *counts.entry(name).or_default() += 1;
+                }
+            }
+            let lines = counts.iter();
+            lines
+                .map(|(name, count)| format!("  stale {name} = {count}\n"))
+                .collect()
+        }
+        _ => step
+            .evidence
+            .iter()
+            .map(|line| format!("  {line}\n"))
+            .collect(),
+    }
 }

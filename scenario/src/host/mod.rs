@@ -126,6 +126,18 @@ impl HostMachine {
         self.act(act, Scope { depth, n: 0 })
     }
 
+    /// The host.
+    #[must_use]
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What the names stand for.
+    #[must_use]
+    pub const fn names(&self) -> &HostNames {
+        &self.names
+    }
+
     /// The host and what the names stand for.
     #[must_use]
     pub fn into_parts(self) -> (Machine, HostNames) {

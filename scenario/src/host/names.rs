@@ -39,18 +39,12 @@ impl HostNames {
         }
     }
 
-    /// Events by their names.
+    /// The name of a VM.
     #[must_use]
-    pub const fn events(&self) -> &BTreeMap<String, EventId> {
-        &self.events
-    }
-
-    /// Gives an event this name, or takes the name from the one that had it.
-    pub fn name_event(&mut self, name: &str, event: Option<EventId>) {
-        match event {
-            Some(event) => self.events.insert(name.to_owned(), event),
-            None => self.events.remove(name),
-        };
+    pub fn vm_name(&self, vm: VmId) -> Option<&str> {
+        let mut vms = self.vms.iter();
+        vms.find(|(_, id)| **id == vm)
+            .map(|(name, _)| name.as_str())
     }
 
     pub(super) fn cpu(&self, machine: &Machine, cpu: u16) -> Result<CpuId, Mismatch> {

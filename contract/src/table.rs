@@ -1,0 +1,294 @@
+//! Policies by rules: many scenes under many policies.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use vlbr_host::policy::Policy;
+
+use crate::explore::{Bounds, Broken, Explored, explore};
+use crate::{ContractError, ContractRule, Scene};
+
+/// What is to be explored.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The policies, in the order of the table.
+    pub policies: Vec<Arc<dyn Policy>>,
+    /// The scenes.
+    pub scenes: Vec<Scene>,
+    /// How far.
+    pub bounds: Bounds,
+    /// Where results are kept; those that are there already, of the same scene and bounds, are
+    /// taken from there.
+    pub kept: Option<PathBuf>,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// How far scenes were explored.
+    pub bounds: Bounds,
+    /// Each scene under each policy: by policy, then by scene.
+    pub explored: Vec<Explored>,
+}
+
+/// A result with what it is of.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: String,
+    scene: String,
+    bounds: Bounds,
+    explored: Explored,
+}
+
+impl Plan {
+    /// Explores every scene under every policy, several at once; `progress` is told of states as they
+    /// are seen: which of the explorations, how many, and whether that was the last of it.
+    ///
+    /// # Errors
+    /// The first, in the order of the table.
+    pub fn run(
+        &self,
+        progress: &(dyn Fn(usize, usize, bool) + Sync),
+    ) -> Result<Table, ContractError> {
+        let policies = self.policies.iter();
+        let all = policies.flat_map(|policy| self.scenes.iter().map(move |scene| (policy, scene)));
+        let all: Vec<_> = all.enumerate().collect();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .build()?;
+        let results: Vec<Result<Explored, ContractError>> = pool.install(|| {
+            let one = all.par_iter().with_max_len(1);
+            one.map(|(n, (policy, scene))| {
+                let result = self.one(policy, scene, &|states| progress(*n, states, false));
+                progress(*n, result.as_ref().map_or(0, |found| found.states), true);
+                result
+            })
+            .collect()
+        });
+        let explored: Result<Vec<_>, _> = results.into_iter().collect();
+        Ok(Table {
+            bounds: self.bounds,
+            explored: explored?,
+        })
+    }
+
+    /// How many explorations there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.policies.len() * self.scenes.len()
+    }
+
+    /// Whether there is nothing to explore.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn one(
+        &self,
+        policy: &Arc<dyn Policy>,
+        scene: &Scene,
+        progress: &dyn Fn(usize),
+    ) -> Result<Explored, ContractError> {
+        let file = self.kept.as_ref().map(|folder| {
+            let plain =
+                |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+            folder.join(format!(
+                "{}.{}.json",
+                plain(policy.name()),
+                plain(scene.name())
+            ))
+        });
+        if let Some(kept) = file.as_deref().and_then(read)
+            && kept.version == env!("CARGO_PKG_VERSION")
+            && kept.scene == scene.text()
+            && kept.bounds == self.bounds
+            && kept.explored.policy == policy.name()
+        {
+            return Ok(kept.explored);
+        }
+        let explored = explore(scene, policy, &self.bounds, progress)?;
+        if let Some(file) = file {
+            let kept = Kept {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                scene: scene.text().to_owned(),
+                bounds: self.bounds,
+                explored: explored.clone(),
+            };
+            write(&file, &kept).map_err(|error| ContractError::File { path: file, error })?;
+        }
+        Ok(explored)
+    }
+}
+
+/// A result that was kept; one that cannot be read is found anew.
+fn read(file: &Path) -> Option<Kept> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer_pretty(&mut temporary, kept)?;
+    temporary.flush()?;
+    temporary.persist(file)?;
+    Ok(())
+}
+
+/// What is known of a rule under a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cell<'a> {
+    /// Guests are offered no LBR: there is nothing to keep.
+    NotApplicable,
+    /// In every state of every scene.
+    Kept,
+    /// In the states that were reached.
+    KeptSoFar,
+    /// The shortest way to break it, and in which scene.
+    Broken(&'a Broken, &'a str),
+}
+
+impl Table {
+    /// Policies in order, each with its explorations.
+    fn policies(&self) -> Vec<(&str, Vec<&Explored>)> {
+        let mut policies: Vec<(&str, Vec<&Explored>)> = Vec::new();
+        for found in &self.explored {
+            match policies
+                .iter_mut()
+                .find(|(policy, _)| *policy == found.policy)
+            {
+                Some((_, of)) => of.push(found),
+                None => policies.push((&found.policy, vec![found])),
+            }
+        }
+        policies
+    }
+
+    fn cell<'a>(of: &[&'a Explored], rule: ContractRule) -> Cell<'a> {
+        let broken = of.iter().flat_map(|found| {
+            let broken = found.broken.iter().filter(|broken| broken.rule == rule);
+            broken.map(|broken| (broken.path.len(), broken, found.scene.as_str()))
+        });
+        if let Some((_, broken, scene)) = broken.min_by_key(|(length, ..)| *length) {
+            return Cell::Broken(broken, scene);
+        }
+        // What hosts sample and what stays behind concerns every policy.
+        let hosts = matches!(
+            rule,
+            ContractRule::HostReadsOwn | ContractRule::HostRecords | ContractRule::ReferencesReturn
+        );
+        if !hosts && of.iter().all(|found| !found.offered) {
+            return Cell::NotApplicable;
+        }
+        match of.iter().all(|found| found.exhausted) {
+            true => Cell::Kept,
+            false => Cell::KeptSoFar,
+        }
+    }
+
+    /// The shortest scenario for each rule that each policy breaks: a name, and the text.
+    #[must_use]
+    pub fn scenarios(&self) -> Vec<(String, &str)> {
+        let mut found = Vec::new();
+        for (policy, of) in self.policies() {
+            for (rule, name) in ContractRule::NAMED {
+                if let Cell::Broken(broken, _) = Self::cell(&of, rule) {
+                    found.push((format!("{policy}.{name}.scn"), broken.scenario.as_str()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether no rule is broken.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.explored.iter().all(|found| found.broken.is_empty())
+    }
+
+    /// Policies by rules, as Markdown: `kept`, `kept*` where a bound was met, `-` where the rule does
+    /// not apply, and where it is broken the scene and the actions of the shortest path.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("| policy |");
+        for (rule, _) in ContractRule::NAMED {
+            // Writing to a String does not fail.
+            let _ = write!(text, " {} |", rule.number());
+        }
+        text.push_str("\n| --- |");
+        text.push_str(&" --- |".repeat(ContractRule::NAMED.len()));
+        text.push('\n');
+        for (policy, of) in self.policies() {
+            let _ = write!(text, "| `{policy}` |");
+            for (rule, _) in ContractRule::NAMED {
+                let cell = match Self::cell(&of, rule) {
+                    Cell::NotApplicable => "-".to_owned(),
+                    Cell::Kept => "kept".to_owned(),
+                    Cell::KeptSoFar => "kept*".to_owned(),
+                    Cell::Broken(broken, _) => format!("**{}**", broken.path.len()),
+                };
+                let _ = write!(text, " {cell} |");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Everything, for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (policy, of) in self.policies() {
+            let _ = writeln!(text, "policy {policy}");
+            for found in &of {
+                let _ = write!(
+                    text,
+                    "  {:<26} {:>9} states {:>10} actions, depth {}",
+                    found.scene, found.states, found.transitions, found.depth
+                );
+                match found.exhausted {
+                    true => text.push_str(", exhausted"),
+                    false => {
+                        let _ = write!(text, ", every interleaving up to {} actions", found.whole);
+                    }
+                }
+                if !found.offered {
+                    text.push_str(", no LBR offered");
+                }
+                if found.stuck != 0 {
+                    let _ = write!(text, ", {} stuck", found.stuck);
+                }
+                text.push('\n');
+            }
+            for (rule, _) in ContractRule::NAMED {
+                let Cell::Broken(broken, scene) = Self::cell(&of, rule) else {
+                    continue;
+                };
+                let _ = writeln!(text, "  breaks rule {rule} in {scene}:");
+                let ways: BTreeMap<_, _> = broken.ways.iter().map(|(way, n)| (n, way)).collect();
+                if let Some((_, way)) = ways.first_key_value() {
+                    let more = broken.ways.len() - 1;
+                    let more = if more == 0 {
+                        String::new()
+                    } else {
+                        format!(" (and {more} more ways)")
+                    };
+                    let _ = writeln!(text, "    {way}{more}");
+                }
+                for line in &broken.path {
+                    let _ = writeln!(text, "      {line}");
+                }
+            }
+        }
+        text
+    }
+}
