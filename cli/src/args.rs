@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Vm(VmArgs),
     /// Compare what policies for the guest's LBR cost.
     Overhead(OverheadArgs),
+    /// Try every interleaving of small scenes against the rules of docs/contract.md.
+    Contract(crate::contract_args::ContractArgs),
     /// Say how many cycles a block of code takes, and why: docs/throughput.md.
     Throughput(ThroughputArgs),
     /// Say which consecutive LBR entries of a perf.data file the code explains.

@@ -9,6 +9,8 @@ mod branch_args;
 mod branches;
 mod calibrate;
 mod common;
+mod contract;
+mod contract_args;
 mod convert;
 mod corpus;
 mod corpus_scenes;
@@ -76,6 +78,7 @@ pub fn run(policies: Catalog) -> ExitCode {
         Command::Scene(command) => scene::run(&command),
         Command::Vm(args) => vm::run(&args),
         Command::Overhead(args) => overhead::run(&args),
+        Command::Contract(args) => contract::run(&args),
     };
     result.unwrap_or_else(|error| {
         common::complain(&*error);

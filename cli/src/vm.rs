@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -83,9 +83,14 @@ type Policies = (Catalog, Option<Arc<dyn Policy>>);
 
 /// Reads the policies of one's own.
 pub(crate) fn catalog(args: &SceneArgs) -> Result<Policies, Box<dyn Error>> {
+    catalog_with(&args.policy_file)
+}
+
+/// The same of these files.
+pub(crate) fn catalog_with(files: &[PathBuf]) -> Result<Policies, Box<dyn Error>> {
     let mut catalog = crate::known_policies();
     let mut own = None;
-    for path in &args.policy_file {
+    for path in files {
         own = Some(policy_from_file(&mut catalog, path)?);
     }
     Ok((catalog, own))

@@ -93,7 +93,8 @@ impl Action {
                 HostAct::Open(name, ..)
                 | HostAct::Close(EventName::Opened(name))
                 | HostAct::Enable(EventName::Opened(name))
-                | HostAct::Disable(EventName::Opened(name)) => Some(name),
+                | HostAct::Disable(EventName::Opened(name))
+                | HostAct::PebsRecord(EventName::Opened(name)) => Some(name),
                 _ => None,
             };
             if let Some(name) = name {
@@ -202,7 +203,7 @@ impl Action {
             HostAct::Exit(vcpu, ..) | HostAct::Guest(vcpu, _) => place(vcpu) == Some(Place::Guest),
             HostAct::Reset(vcpu) => place(vcpu) != Some(Place::Guest),
             HostAct::Open(..) => event.is_none(),
-            HostAct::Close(_) => event.is_some(),
+            HostAct::Close(_) | HostAct::PebsRecord(_) => event.is_some(),
             // What user space may do at ERROR too.
             HostAct::Enable(_) => {
                 matches!(state, Some(EventState::Off | EventState::Error))

@@ -139,6 +139,7 @@ impl SceneModel {
             (HostAct::Close(_), Some(event)) => Input::Close(event),
             (HostAct::Enable(_), Some(event)) => Input::Enable(event),
             (HostAct::Disable(_), Some(event)) => Input::Disable(event),
+            (HostAct::PebsRecord(_), Some(event)) => Input::PebsRecord(event),
             (act, _) => {
                 let input = self.start.names.input(&from.machine, act);
                 input.map_err(|mismatch| mismatch.to_string())?
@@ -163,7 +164,8 @@ impl SceneModel {
                 HostError::Place { .. }
                 | HostError::NotRunning(_)
                 | HostError::Runs { .. }
-                | HostError::NotNested(_),
+                | HostError::NotNested(_)
+                | HostError::NoPebsRecord(_),
             ) => return Ok(None),
             Err(error) => {
                 return Err(ContractError::Action {
@@ -234,7 +236,7 @@ impl SceneModel {
             let what = "VM entry warns that the guest's LBR does not work".to_owned();
             broken.insert((ContractRule::NoWarningEachEntry, what));
         }
-        if let Some(Output::Pmi { samples, .. }) = output
+        if let Some(Output::Pmi { samples, .. } | Output::Samples(samples)) = output
             && samples.iter().any(|sample| sample.stale)
         {
             let what = "a sample of an ACTIVE host event holds a stack of before".to_owned();

@@ -195,14 +195,18 @@ impl Table {
         }
     }
 
-    /// The shortest scenario for each rule that each policy breaks: a name, and the text.
+    /// The shortest scenario for each rule that each policy breaks: the name of its file, and the text.
+    /// Numbers are those of the rule's hundred, from 51 on by policies.
     #[must_use]
-    pub fn scenarios(&self) -> Vec<(String, &str)> {
+    pub fn scenarios(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for (policy, of) in self.policies() {
+        for (n, (policy, of)) in self.policies().into_iter().enumerate() {
             for (rule, name) in ContractRule::NAMED {
                 if let Cell::Broken(broken, _) = Self::cell(&of, rule) {
-                    found.push((format!("{policy}.{name}.scn"), broken.scenario.as_str()));
+                    let number = 3000 + 100 * rule.number() + 51 + n % 49;
+                    let policy = policy.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+                    let file = format!("{number}-{policy}-{name}.scn");
+                    found.push((file, broken.scenario.clone()));
                 }
             }
         }

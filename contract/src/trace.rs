@@ -155,10 +155,11 @@ pub(crate) fn scenario(
         None => ("", &[][..]),
     };
     let mut text = format!(
-        "scenario 1\ntitle: {} breaks rule {rule} in the scene {}\narea: host\nrule: 8/40\n\
+        "scenario 1\ntitle: {} breaks rule {rule} in the scene {}\narea: contract\nrule: contract/{}\n\
          source: docs/contract.md\nevidence: deduced\nprofiles: {}\npolicies: {}\n",
         start.policy,
         scene.name(),
+        rule.number(),
         start.part,
         start.policy,
     );
@@ -186,7 +187,7 @@ fn shown(rule: ContractRule, replayed: &Replayed) -> String {
     }
     match rule {
         ContractRule::HostRecords => {
-            let Some(Output::Pmi { samples, .. }) = &step.output else {
+            let Some(Output::Pmi { samples, .. } | Output::Samples(samples)) = &step.output else {
                 return String::new();
             };
             let stale = samples.iter().filter(|sample| sample.stale);
