@@ -24,7 +24,7 @@ use crate::{ContractError, ContractRule};
 /// What is remembered of a vCPU beside the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Seen {
-    /// Its guest accessed an LBR register since the vCPU was made or reset.
+    /// Its guest, or user space for it, accessed an LBR register since the vCPU was made or reset.
     touched: bool,
     /// An access exited and was served, and the thread has not left the processor since.
     served: bool,
@@ -292,6 +292,14 @@ impl SceneModel {
                         }
                         seen.served = true;
                     }
+                }
+            }
+            // What user space asks for is not free either.
+            HostAct::User(_, vcpu, _) => {
+                if let Ok(vcpu) = names.vcpu(vcpu)
+                    && let Some(seen) = seen.get_mut(vcpu.index())
+                {
+                    seen.touched = true;
                 }
             }
             HostAct::Reset(vcpu) => {

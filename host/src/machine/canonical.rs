@@ -24,9 +24,10 @@ impl Hash for Canonical {
 }
 
 impl Machine {
-    /// The state without what no later input can tell apart. One thing more is taken as equal than
+    /// The state without what no later input can tell apart. Two things more are taken as equal than
     /// the kernel does: a stamp of an event's last counter that is out of date is never found
-    /// again, though it could be after 2^32 more.
+    /// again, though it could be after 2^32 more; and counts of `lbr_callstack_users` of which more than
+    /// two were never given back, or taken twice, are one and the same.
     #[must_use]
     pub fn canonical(&self) -> Canonical {
         let mut host = self.host.clone();

@@ -162,6 +162,18 @@ impl Machine {
         if self.checking == Checking::Off || self.host.perf.events().next().is_some() {
             return;
         }
+        let users = self.host.perf.lbr_callstack_users();
+        if users != 0 {
+            self.findings.add(Violation {
+                rule: Rule::References,
+                input: self.inputs,
+                cpu: None,
+                owner: Owner::Kernel,
+                actor: Owner::Kernel,
+                msr: None,
+                path: format!("no event is left, lbr_callstack_users is {users}"),
+            });
+        }
         for cpu in 0..self.host.hardware.cpus() {
             let cpu = CpuId(cpu as u16);
             let (users, slot) = (

@@ -6,6 +6,10 @@ use super::core::ContextId;
 use super::lbr::LbrDataId;
 use super::{EventId, Perf};
 
+/// Counts of `lbr_callstack_users` beyond this, either way, are taken as equal: some kernels have hazards by
+/// which they grow without end, and nothing but whether they are 0 is ever asked.
+const CALLSTACK_USERS: i32 = 2;
+
 /// What replaces `log_id` of a save that is not the last any more.
 const OVERTAKEN: u64 = u64::MAX;
 
@@ -98,6 +102,11 @@ impl Perf {
         perf.next_event = events.len();
         perf.next_context = contexts.len();
         perf.next_data = data.len();
+        let few = |users: i32| users.clamp(-CALLSTACK_USERS, CALLSTACK_USERS);
+        perf.system_wide.callstack_users = few(perf.system_wide.callstack_users);
+        for found in perf.data.values_mut() {
+            found.users = few(found.users);
+        }
         perf.unchecked = 0;
         perf.not_modelled = 0;
         (perf, EventNumbers(events))
