@@ -69,7 +69,10 @@ pub(crate) fn run(args: &ContractArgs) -> Outcome {
     }
     print(&match args.format {
         ContractFormat::Text => table.text(),
-        ContractFormat::Markdown => table.markdown(),
+        ContractFormat::Markdown => {
+            let folder = args.output.as_deref().unwrap_or(Path::new("."));
+            table.markdown(&folder.display().to_string())
+        }
         ContractFormat::Json => serde_json::to_string_pretty(&table)? + "\n",
     })?;
     Ok(ExitCode::SUCCESS)

@@ -50,7 +50,7 @@ pub enum ContractError {
         /// The action.
         action: String,
         /// Why.
-        error: HostError,
+        error: Box<HostError>,
     },
     /// A file.
     #[error("{}: {error}", path.display())]

@@ -58,6 +58,8 @@ pub struct Explored {
     pub offered: bool,
     /// Whether every state was left by every action that it offers.
     pub exhausted: bool,
+    /// Whether the scene says itself how many states are enough.
+    pub bounded: bool,
     /// States that were reached.
     pub states: usize,
     /// Actions that were taken from them.
@@ -156,6 +158,7 @@ fn read(model: &SceneModel, scene: &Scene) -> Result<Explored, ContractError> {
         scene: model.start.scene.clone(),
         offered: model.start.offered,
         exhausted: reached.exhausted(),
+        bounded: scene.states.is_some(),
         states: reached.states(),
         transitions: graph.transitions(),
         depth: reached.depth(),

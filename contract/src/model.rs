@@ -1,6 +1,6 @@
 //! A scene as a model that is checked.
 
-use core::hash::{BuildHasher as _, Hash, Hasher};
+use core::hash::{Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use vlbr_arch::Msr;
 use vlbr_arch::vmx::MsrArea;
 use vlbr_cpu::ledger::{Actor, Event as Row};
 use vlbr_host::hardware::LbrRegister;
-use vlbr_host::kvm::Note;
+use vlbr_host::kvm::{Note, Place};
 use vlbr_host::machine::{Findings, HostError, Input, Machine, Output, Rule};
 use vlbr_host::perf::{EventId, EventState};
 use vlbr_host::{CpuId, TaskId, VcpuId};
@@ -26,7 +26,7 @@ use crate::{ContractError, ContractRule};
 pub(crate) struct Seen {
     /// Its guest, or user space for it, accessed an LBR register since the vCPU was made or reset.
     touched: bool,
-    /// An access exited and was served, and the thread has not left the processor since.
+    /// An access exited and was served, and the vCPU was not put since.
     served: bool,
 }
 
@@ -49,15 +49,15 @@ impl State {
         left: Box<[u8]>,
         seen: Box<[Seen]>,
     ) -> Self {
-        let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
         let open: Vec<_> = events.iter().map(Option::is_some).collect();
-        (machine.canonical(), open, &left, &seen).hash(&mut hasher);
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let key = hasher.hash_one((machine.canonical(), open, &left, &seen));
         Self {
             machine: Arc::new(machine),
             events,
             left,
             seen,
-            key: hasher.finish(),
+            key,
         }
     }
 }
@@ -171,7 +171,7 @@ impl SceneModel {
                     scene: self.start.scene.clone(),
                     policy: self.start.policy.clone(),
                     action: action.text.clone(),
-                    error,
+                    error: Box::new(error),
                 });
             }
         };
@@ -317,7 +317,7 @@ impl SceneModel {
                 .lbr
                 .event
                 .and_then(|event| machine.host().perf().event(event));
-            let on = running(machine, vcpu.thread);
+            let on = running(machine, vcpu.thread) && vcpu.place != Place::UserSpace;
             let lost = event.is_some_and(|event| event.state() != EventState::Active);
             if !on || lost {
                 seen.served = false;

@@ -34,8 +34,8 @@ pub enum ContractRule {
     /// From every state with no rival left, some path short of a reset of the vCPU gives the guest
     /// the LBR back.
     Recoverable,
-    /// An access that exits and is served is the last that exits until the vCPU's thread leaves the
-    /// processor or loses the LBR.
+    /// An access that exits and is served is the last that exits until the vCPU is put or its guest loses
+    /// the LBR.
     OneExitASlice,
     /// A guest that has not touched its LBR costs no access to an LBR MSR.
     UnusedCostsNothing,
@@ -77,9 +77,11 @@ impl ContractRule {
     /// The rule that a finding of the host breaks; `rivals`: a host event asked for the LBR.
     pub(crate) const fn of(violation: &Violation, rivals: bool) -> Self {
         match violation.rule {
-            Rule::Leak => match violation.actor {
-                Owner::Guest(_) => Self::GuestReadsOwn,
-                _ => Self::HostReadsOwn,
+            // A host's branch in the stack that is left to a guest is one that the guest reads.
+            Rule::Leak => match (violation.owner, violation.actor) {
+                (Owner::Guest(_), Owner::Guest(_)) => Self::GuestReadsOwn,
+                (Owner::Guest(_), _) => Self::HostReadsOwn,
+                _ => Self::GuestReadsOwn,
             },
             Rule::Loss => Self::RecordsKept,
             Rule::Denial if rivals => Self::ServedBeside,

@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 1 << 16;
 /// What is there before the first action, and what may happen in any order.
 ///
 /// The text has headers, `given` with steps of host scenarios and `actions` with steps that may
-/// happen whenever the host can take them. `docs/contract.md` describes the form.
+/// happen whenever the host can take them. `docs/contract-scenes.md` describes the form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
     pub(crate) name: String,

@@ -144,12 +144,19 @@ fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The name of the scenario by which the n-th policy breaks a rule.
+fn file_name(n: usize, policy: &str, rule: ContractRule) -> String {
+    let number = 3000 + 100 * rule.number() + 51 + n % 49;
+    let policy = policy.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    format!("{number}-{policy}-{}.scn", rule.name())
+}
+
 /// What is known of a rule under a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell<'a> {
     /// Guests are offered no LBR: there is nothing to keep.
     NotApplicable,
-    /// In every state of every scene.
+    /// In every state of every scene that is meant to be exhausted.
     Kept,
     /// In the states that were reached.
     KeptSoFar,
@@ -189,7 +196,7 @@ impl Table {
         if !hosts && of.iter().all(|found| !found.offered) {
             return Cell::NotApplicable;
         }
-        match of.iter().all(|found| found.exhausted) {
+        match of.iter().all(|found| found.exhausted || found.bounded) {
             true => Cell::Kept,
             false => Cell::KeptSoFar,
         }
@@ -201,12 +208,9 @@ impl Table {
     pub fn scenarios(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for (n, (policy, of)) in self.policies().into_iter().enumerate() {
-            for (rule, name) in ContractRule::NAMED {
+            for (rule, _) in ContractRule::NAMED {
                 if let Cell::Broken(broken, _) = Self::cell(&of, rule) {
-                    let number = 3000 + 100 * rule.number() + 51 + n % 49;
-                    let policy = policy.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-                    let file = format!("{number}-{policy}-{name}.scn");
-                    found.push((file, broken.scenario.clone()));
+                    found.push((file_name(n, policy, rule), broken.scenario.clone()));
                 }
             }
         }
@@ -219,10 +223,11 @@ impl Table {
         self.explored.iter().all(|found| found.broken.is_empty())
     }
 
-    /// Policies by rules, as Markdown: `kept`, `kept*` where a bound was met, `-` where the rule does
-    /// not apply, and where it is broken the scene and the actions of the shortest path.
+    /// Policies by rules, as Markdown: `kept`, `kept*` where a bound was met that is not the scene's own, `-` where the rule does
+    /// not apply, and where it is broken how many actions the shortest path has, with a link to its file
+    /// in `folder`.
     #[must_use]
-    pub fn markdown(&self) -> String {
+    pub fn markdown(&self, folder: &str) -> String {
         let mut text = String::from("| policy |");
         for (rule, _) in ContractRule::NAMED {
             // Writing to a String does not fail.
@@ -231,14 +236,17 @@ impl Table {
         text.push_str("\n| --- |");
         text.push_str(&" --- |".repeat(ContractRule::NAMED.len()));
         text.push('\n');
-        for (policy, of) in self.policies() {
+        for (n, (policy, of)) in self.policies().into_iter().enumerate() {
             let _ = write!(text, "| `{policy}` |");
             for (rule, _) in ContractRule::NAMED {
                 let cell = match Self::cell(&of, rule) {
                     Cell::NotApplicable => "-".to_owned(),
                     Cell::Kept => "kept".to_owned(),
                     Cell::KeptSoFar => "kept*".to_owned(),
-                    Cell::Broken(broken, _) => format!("**{}**", broken.path.len()),
+                    Cell::Broken(broken, _) => {
+                        let file = file_name(n, policy, rule);
+                        format!("[{}]({folder}/{file})", broken.path.len())
+                    }
                 };
                 let _ = write!(text, " {cell} |");
             }

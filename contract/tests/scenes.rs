@@ -117,7 +117,7 @@ fn threads_and_repetition_change_nothing() {
         assert_eq!(explored(&policies, SMALL, 500, threads), one);
     }
     assert!(one.text().contains("exhausted"));
-    assert_eq!(one.markdown().lines().count(), 2 + policies.len());
+    assert_eq!(one.markdown(".").lines().count(), 2 + policies.len());
 }
 
 #[test]
