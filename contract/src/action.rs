@@ -228,6 +228,12 @@ impl Action {
                     }
                 }
             }
+            // A thread inside KVM_RUN makes no ioctl.
+            HostAct::User(task, ..) => {
+                let task = here.names.task(here.machine, task).ok();
+                let mut vcpus = host.vcpus().iter();
+                vcpus.all(|vcpu| Some(vcpu.thread) != task || vcpu.place == Place::UserSpace)
+            }
             HostAct::DeepCState(cpu) => host.current(CpuId(*cpu)).is_none(),
             _ => true,
         }
