@@ -197,7 +197,10 @@ impl SceneModel {
         }
         let mut broken = self.costs(from, n, &machine, output.as_ref());
         let seen = self.look(from, n, &machine, output.as_ref(), &mut broken);
-        let rules: BTreeSet<_> = broken.iter().map(|(rule, _)| *rule).collect();
+        let mut rules: BTreeSet<_> = broken.iter().map(|(rule, _)| *rule).collect();
+        if machine.findings().count(Rule::References) != 0 {
+            rules.insert(ContractRule::ReferencesReturn);
+        }
         let evidence = rules.iter().flat_map(|rule| evidence(*rule, &machine));
         let evidence = evidence.collect();
         let findings = machine.take_results();
@@ -318,7 +321,9 @@ impl SceneModel {
                 .event
                 .and_then(|event| machine.host().perf().event(event));
             let on = running(machine, vcpu.thread) && vcpu.place != Place::UserSpace;
-            let lost = event.is_some_and(|event| event.state() != EventState::Active);
+            // Where no event stands for it, its stack is in memory when somebody else has the LBR.
+            let lost = event.is_some_and(|event| event.state() != EventState::Active)
+                || machine.host().perf().guest_lbr(vcpu.id).is_some();
             if !on || lost {
                 seen.served = false;
             }
@@ -366,7 +371,8 @@ fn access(machine: &Machine, row: Row) -> Option<String> {
     }
 }
 
-/// What a scenario compares to show that the last step breaks a rule about costs.
+/// What a scenario compares to show that the last step breaks a rule that is no finding of the host's,
+/// or one that the host finds at the end alone.
 fn evidence(rule: ContractRule, machine: &Machine) -> Vec<String> {
     let mut counts: BTreeMap<(Actor, String), u64> = BTreeMap::new();
     for (actor, row, count) in machine.ledger().rows() {
@@ -389,6 +395,21 @@ fn evidence(rule: ContractRule, machine: &Machine) -> Vec<String> {
     });
     // A few are enough to see it.
     let mut lines: Vec<_> = rows.take(4).collect();
+    if rule == ContractRule::ReferencesReturn {
+        let perf = machine.host().perf();
+        lines.push(format!(
+            "perf callstack_users = {}",
+            perf.lbr_callstack_users()
+        ));
+        for cpu in 0..machine.host().hardware().cpus() as u16 {
+            let (users, refs) = (
+                perf.lbr_cpu(CpuId(cpu)).users(),
+                perf.shared_slot(CpuId(cpu)).refs,
+            );
+            lines.push(format!("perf cpu{cpu} lbr_users = {users}"));
+            lines.push(format!("perf cpu{cpu} slot_refs = {refs}"));
+        }
+    }
     if rule == ContractRule::NoWarningEachEntry {
         for (n, vcpu) in machine.host().vcpus().iter().enumerate() {
             let count = machine.host().journal().count(vcpu.id, Note::Warned);

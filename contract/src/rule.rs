@@ -102,8 +102,8 @@ impl ContractRule {
             Self::OwnProcessor => Rule::Fidelity,
             Self::HostKeepsOff => Rule::HostAccess,
             Self::PassThroughWhereActive => Rule::PassThrough,
-            Self::ReferencesReturn => Rule::References,
-            Self::HostRecords
+            Self::ReferencesReturn
+            | Self::HostRecords
             | Self::OneExitASlice
             | Self::UnusedCostsNothing
             | Self::NoWarningEachEntry => return None,

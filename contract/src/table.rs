@@ -48,6 +48,14 @@ struct Kept {
     explored: Explored,
 }
 
+impl Kept {
+    /// Whether exploring up to these bounds would give the same.
+    fn reaches(&self, bounds: &Bounds) -> bool {
+        let whole = self.explored.exhausted && self.bounds.depth == bounds.depth;
+        self.bounds == *bounds || (whole && self.bounds.states <= bounds.states)
+    }
+}
+
 impl Plan {
     /// Explores every scene under every policy, several at once; `progress` is told of states as they
     /// are seen: which of the explorations, how many, and whether that was the last of it.
@@ -110,7 +118,7 @@ impl Plan {
         if let Some(kept) = file.as_deref().and_then(read)
             && kept.version == env!("CARGO_PKG_VERSION")
             && kept.scene == scene.text()
-            && kept.bounds == self.bounds
+            && kept.reaches(&self.bounds)
             && kept.explored.policy == policy.name()
         {
             return Ok(kept.explored);

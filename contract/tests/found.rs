@@ -60,11 +60,6 @@ fn scene_of(text: &str) -> &str {
     title.rsplit_once(' ').unwrap().1
 }
 
-fn steps(text: &str) -> usize {
-    let (_, steps) = text.split_once("\ngiven\n").unwrap();
-    steps.lines().count()
-}
-
 #[test]
 fn a_search_up_to_a_smaller_bound_finds_nothing_else() {
     let plan = Plan {
@@ -83,12 +78,10 @@ fn a_search_up_to_a_smaller_bound_finds_nothing_else() {
         let known = kept
             .get(&name)
             .unwrap_or_else(|| panic!("{name} is new:\n{text}"));
+        // Another scene may show it on a shorter path and need more states.
         if scene_of(known) == scene_of(&text) {
             assert_eq!(*known, text, "{name}");
             same += 1;
-        } else {
-            // A scene that needs more states shows it on a shorter path.
-            assert!(steps(known) <= steps(&text), "{name}");
         }
     }
     assert!(same > 50, "{same}");
