@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -27,14 +27,17 @@ pub(crate) fn run(args: &ContractArgs) -> Outcome {
     if let Some(folder) = &args.output {
         prepare(folder)?;
     }
-    let (catalog, own) = vm::catalog_with(&args.policy_file)?;
-    let policies = match (args.policy.is_empty(), own) {
-        (true, Some(own)) => vec![own],
-        (true, None) => catalog.all().to_vec(),
-        (false, _) => {
-            let named = args.policy.iter().map(|name| catalog.named(name));
-            named.collect::<Result<_, _>>()?
-        }
+    let (catalog, _) = vm::catalog_with(&args.policy_file)?;
+    let known = crate::known_policies();
+    let policies = if !args.policy.is_empty() {
+        let named = args.policy.iter().map(|name| catalog.named(name));
+        named.collect::<Result<_, _>>()?
+    } else if args.policy_file.is_empty() {
+        catalog.all().to_vec()
+    } else {
+        let mut own = catalog.all().to_vec();
+        own.retain(|policy| !known.all().iter().any(|known| Arc::ptr_eq(known, policy)));
+        own
     };
     let threads = match args.jobs {
         Some(jobs) => usize::from(jobs.get()),
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &ContractArgs) -> Outcome {
             states: args.states.get(),
         },
         kept: args.resume.clone(),
+        build: build(args.resume.is_some())?,
         threads,
     };
     let bar = bar(plan.len() as u64);
@@ -76,6 +80,17 @@ pub(crate) fn run(args: &ContractArgs) -> Outcome {
         ContractFormat::Json => serde_json::to_string_pretty(&table)? + "\n",
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What tells this program from another build of it, where that matters.
+fn build(kept: bool) -> Result<String, Box<dyn std::error::Error>> {
+    if !kept {
+        return Ok(String::new());
+    }
+    let meta = fs::metadata(std::env::current_exe()?)?;
+    let since = meta.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(format!("{version} {} {}", meta.len(), since.as_nanos()))
 }
 
 fn scenes(args: &ContractArgs) -> Result<Vec<Scene>, Box<dyn std::error::Error>> {

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 /// `vlbr contract`
 #[derive(Debug, Args)]
 pub(crate) struct ContractArgs {
-    /// Policy; may be given several times. Default: every built-in one.
+    /// Policy; may be given several times. Default: those of --policy-file, or every
+    /// built-in one.
     #[arg(long)]
     pub(crate) policy: Vec<String>,
     /// Policy of one's own, which --policy can then name; may be given several times.
@@ -22,12 +23,13 @@ pub(crate) struct ContractArgs {
     #[arg(long, value_name = "N")]
     pub(crate) depth: Option<NonZeroUsize>,
     /// States after which a scene is explored no further, the nearest first.
-    #[arg(long, value_name = "N", default_value = "120000")]
+    #[arg(long, value_name = "N", default_value = "150000")]
     pub(crate) states: NonZeroUsize,
     /// Scenes explored at once; default: as many as there are processors.
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroU8>,
-    /// Folder that keeps what was explored, scene by scene: a run that was stopped goes on there.
+    /// Folder that keeps what was explored, scene by scene: a run of the same program that was stopped goes
+    /// on there.
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
     /// Folder for the scenarios that show broken rules; it must not be there, or be empty.

@@ -148,9 +148,15 @@ impl Action {
             | HostAct::Code(..)
             | HostAct::SetMsrs(..)
             | HostAct::GetMsrs(..)
+            | HostAct::Fork(..)
             | HostAct::Capability(..) => {
                 return Err(bad(format!(
                     "{rest:?} is no action: it belongs under given"
+                )));
+            }
+            HostAct::Open(.., Some(_)) => {
+                return Err(bad(format!(
+                    "{rest:?}: what it leads to is seen, not expected"
                 )));
             }
             HostAct::Open(..) if most.is_none() => {

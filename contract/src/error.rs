@@ -52,6 +52,16 @@ pub enum ContractError {
         /// Why.
         error: Box<HostError>,
     },
+    /// A path that was found does not show what it was found for: the model is wrong.
+    #[error("{scene} under {policy}: the path does not break rule {rule} when it is done again")]
+    Unshown {
+        /// The scene.
+        scene: String,
+        /// The policy.
+        policy: String,
+        /// The rule.
+        rule: crate::ContractRule,
+    },
     /// A file.
     #[error("{}: {error}", path.display())]
     File {

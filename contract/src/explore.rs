@@ -58,7 +58,7 @@ pub struct Explored {
     pub offered: bool,
     /// Whether every state was left by every action that it offers.
     pub exhausted: bool,
-    /// Whether the scene says itself how many states are enough.
+    /// Whether nothing but the scene's own bound ended it.
     pub bounded: bool,
     /// States that were reached.
     pub states: usize,
@@ -70,6 +70,9 @@ pub struct Explored {
     pub whole: usize,
     /// States from which a guest does not get the LBR back though no rival is left.
     pub stuck: usize,
+    /// The most accesses to entries, TOS and filter by one switch, VM entry, VM exit, beginning or end of
+    /// `KVM_RUN`; an XSAVES or XRSTORS is one, and what makes none is not named.
+    pub most_accesses: BTreeMap<String, u64>,
     /// Rules that are broken, in order.
     pub broken: Vec<Broken>,
 }
@@ -89,7 +92,8 @@ pub fn explore(
     let most = scene
         .states
         .map_or(bounds.states, |states| states.min(bounds.states));
-    let model = Arc::new(SceneModel::new(start, most));
+    let own = scene.states.is_some_and(|states| states <= bounds.states);
+    let model = Arc::new(SceneModel::new(start, most, own && bounds.depth.is_none()));
     let mut builder = Explorer(Arc::clone(&model)).checker().threads(1);
     if let Some(depth) = bounds.depth {
         // The checker counts states of a path.
@@ -153,17 +157,22 @@ fn read(model: &SceneModel, scene: &Scene) -> Result<Explored, ContractError> {
             scenario,
         });
     }
+    let most_accesses = held(&model.most_accesses);
+    let most_accesses = most_accesses
+        .iter()
+        .map(|(by, most)| ((*by).to_owned(), *most));
     Ok(Explored {
         policy: model.start.policy.clone(),
         scene: model.start.scene.clone(),
         offered: model.start.offered,
         exhausted: reached.exhausted(),
-        bounded: scene.states.is_some(),
+        bounded: model.bounded,
         states: reached.states(),
         transitions: graph.transitions(),
         depth: reached.depth(),
         whole: reached.whole(),
         stuck,
+        most_accesses: most_accesses.collect(),
         broken,
     })
 }

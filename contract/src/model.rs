@@ -49,9 +49,8 @@ impl State {
         left: Box<[u8]>,
         seen: Box<[Seen]>,
     ) -> Self {
-        let open: Vec<_> = events.iter().map(Option::is_some).collect();
         let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        let key = hasher.hash_one((machine.canonical(), open, &left, &seen));
+        let key = hasher.hash_one((machine.canonical(&events), &left, &seen));
         Self {
             machine: Arc::new(machine),
             events,
@@ -96,19 +95,25 @@ pub(crate) struct SceneModel {
     pub(crate) ways: Mutex<Ways>,
     pub(crate) failure: Mutex<Option<ContractError>>,
     pub(crate) expanded: AtomicUsize,
+    /// The most accesses to registers that a hypervisor can let pass, by what made them.
+    pub(crate) most_accesses: Mutex<BTreeMap<&'static str, u64>>,
     most: usize,
+    /// `most` is the scene's own bound, and the only one.
+    pub(crate) bounded: bool,
 }
 
 impl SceneModel {
-    pub(crate) fn new(start: Start, most: usize) -> Self {
+    pub(crate) fn new(start: Start, most: usize, bounded: bool) -> Self {
         let first = first(&start);
         Self {
             graph: Mutex::new(Graph::new(first.key)),
             ways: Mutex::default(),
             failure: Mutex::new(None),
             expanded: AtomicUsize::new(0),
+            most_accesses: Mutex::default(),
             start,
             most,
+            bounded,
         }
     }
 
@@ -208,10 +213,8 @@ impl SceneModel {
             let rule = ContractRule::of(violation, before || rivals);
             broken.insert((rule, way(&violation.particulars())));
         }
-        let served = match action.asked(&self.start.names) {
-            Some(vcpu) if findings.count(Rule::Denial) == 0 => Some(vcpu),
-            _ => None,
-        };
+        let asked = action.asked(&self.start.names);
+        let served = asked.filter(|_| findings.count(Rule::Denial) == 0);
         Ok(Some(Step {
             state: State::new(machine, events, left, seen),
             output,
@@ -252,13 +255,18 @@ impl SceneModel {
             HostAct::Switch(..) => "a switch",
             _ => return broken,
         };
+        let rows = machine.ledger().rows();
+        let lbr = rows.filter(|(_, row, _)| access(machine, *row).is_some());
+        let accesses: u64 = lbr.map(|(.., count)| count).sum();
+        if accesses != 0 {
+            let mut most = held(&self.most_accesses);
+            let most = most.entry(moves).or_default();
+            *most = accesses.max(*most);
+        }
         let unused = from.seen.iter().all(|seen| !seen.touched);
-        if unused && from.events.iter().all(Option::is_none) {
-            let mut rows = machine.ledger().rows();
-            if rows.any(|(_, row, _)| access(machine, row).is_some()) {
-                let what = format!("{moves} accesses LBR MSRs for a guest that has touched none");
-                broken.insert((ContractRule::UnusedCostsNothing, what));
-            }
+        if unused && accesses != 0 && from.events.iter().all(Option::is_none) {
+            let what = format!("{moves} accesses LBR MSRs for a guest that has touched none");
+            broken.insert((ContractRule::UnusedCostsNothing, what));
         }
         broken
     }

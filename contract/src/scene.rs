@@ -85,11 +85,17 @@ impl Scene {
             path: path.to_owned(),
             error,
         };
+        if !std::fs::metadata(path).map_err(file)?.is_file() {
+            return Err(file(std::io::Error::other("no regular file")));
+        }
         let mut text = String::new();
         let opened = std::fs::File::open(path).map_err(file)?;
         let mut limited = opened.take(MAX_BYTES as u64 + 1);
         limited.read_to_string(&mut text).map_err(file)?;
-        Self::parse(&path.display().to_string(), &text)
+        Self::parse(
+            &path.display().to_string().escape_debug().to_string(),
+            &text,
+        )
     }
 
     /// Reads a scene.

@@ -14,6 +14,9 @@ use crate::ContractError;
 use crate::action::{Action, for_part};
 use crate::scene::Scene;
 
+/// Most vCPUs of a scene.
+const MAX_VCPUS: usize = 8;
+
 /// The machine, what the names stand for, and what may happen.
 #[derive(Debug)]
 pub(crate) struct Start {
@@ -71,6 +74,7 @@ impl Start {
         }
         let (mut machine, names) = stage.into_parts();
         let _ = machine.take_results();
+        check(scene, &actions, &machine, &names)?;
         let rivals = events.iter().map(|name| {
             let opens =
                 |action: &&Action| matches!(&action.act, HostAct::Open(of, ..) if of == name);
@@ -91,7 +95,10 @@ impl Start {
         })
     }
 
-    fn part<'a>(scene: &'a Scene, policy: &Arc<dyn Policy>) -> Result<&'a str, ContractError> {
+    pub(crate) fn part<'a>(
+        scene: &'a Scene,
+        policy: &Arc<dyn Policy>,
+    ) -> Result<&'a str, ContractError> {
         if !policy.name().starts_with("arch-") {
             return Ok(&scene.part);
         }
@@ -103,6 +110,44 @@ impl Start {
                 reason: format!("{} needs arch-part:", policy.name()),
             })
     }
+}
+
+/// Refuses what no path could ever do, and what would make rules say something else.
+fn check(
+    scene: &Scene,
+    actions: &[Action],
+    machine: &Machine,
+    names: &HostNames,
+) -> Result<(), ContractError> {
+    let of_scene = |reason: &str| ContractError::Scene {
+        scene: scene.name.escape_debug().to_string(),
+        reason: reason.to_owned(),
+    };
+    let host = machine.host();
+    if host.vcpus().is_empty() || host.vcpus().len() > MAX_VCPUS {
+        return Err(of_scene("a scene has 1 to 8 vCPUs"));
+    }
+    let mut events = host.perf().events();
+    if events.any(|(_, event)| event.attr().branch_sample_type.is_some()) {
+        let reason = "an event that asks for branches is opened by an action, not under given";
+        return Err(of_scene(reason));
+    }
+    for (action, (line, _)) in actions.iter().zip(&scene.actions) {
+        let bad = |reason: String| ContractError::line(&scene.name, *line, reason);
+        let referring = action.event.is_some() && !matches!(action.act, HostAct::Open(..));
+        if !referring {
+            let input = names.input(machine, &action.act);
+            input.map_err(|mismatch| bad(mismatch.to_string()))?;
+        }
+        if let Some(asks) = &action.asks {
+            let own = matches!(&action.act, HostAct::Guest(vcpu, _) if vcpu == asks);
+            if !own || action.most.is_some() {
+                let reason = "a guest asks by an access of its own that may always happen";
+                return Err(bad(reason.to_owned()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The steps by which user space gives a vCPU its LBR under the policy, and whether it is taken.

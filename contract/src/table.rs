@@ -9,10 +9,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use vlbr_host::policy::Policy;
+use vlbr_host::policy::{Catalog, Policy};
 
 use crate::explore::{Bounds, Broken, Explored, explore};
+use crate::start::Start;
 use crate::{ContractError, ContractRule, Scene};
+
+/// Most bytes of a result that was kept.
+const MAX_KEPT: u64 = 1 << 24;
 
 /// What is to be explored.
 #[derive(Clone, Debug)]
@@ -26,6 +30,9 @@ pub struct Plan {
     /// Where results are kept; those that are there already, of the same scene and bounds, are
     /// taken from there.
     pub kept: Option<PathBuf>,
+    /// What tells the program from others that could find something else: results that another one kept
+    /// are not taken.
+    pub build: String,
     /// Threads.
     pub threads: usize,
 }
@@ -42,7 +49,9 @@ pub struct Table {
 /// A result with what it is of.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    version: String,
+    build: String,
+    /// The policy with its knobs.
+    policy: String,
     scene: String,
     bounds: Bounds,
     explored: Explored,
@@ -66,9 +75,17 @@ impl Plan {
         &self,
         progress: &(dyn Fn(usize, usize, bool) + Sync),
     ) -> Result<Table, ContractError> {
-        let policies = self.policies.iter();
-        let all = policies.flat_map(|policy| self.scenes.iter().map(move |scene| (policy, scene)));
-        let all: Vec<_> = all.enumerate().collect();
+        let all: Vec<_> = self.pairs().enumerate().collect();
+        // What cannot be set up is known before the work begins, and so is where nothing can be kept.
+        for (_, (policy, scene)) in &all {
+            Start::of(scene, policy)?;
+        }
+        if let Some(folder) = &self.kept {
+            fs::create_dir_all(folder).map_err(|error| ContractError::File {
+                path: folder.clone(),
+                error,
+            })?;
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads)
             .build()?;
@@ -88,10 +105,19 @@ impl Plan {
         })
     }
 
+    /// Each scene under each policy. Among several policies those for architectural LBR leave out scenes
+    /// that name no part for them.
+    fn pairs(&self) -> impl Iterator<Item = (&Arc<dyn Policy>, &Scene)> {
+        let several = self.policies.len() > 1;
+        let policies = self.policies.iter();
+        let all = policies.flat_map(|policy| self.scenes.iter().map(move |scene| (policy, scene)));
+        all.filter(move |(policy, scene)| !several || Start::part(scene, policy).is_ok())
+    }
+
     /// How many explorations there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.policies.len() * self.scenes.len()
+        self.pairs().count()
     }
 
     /// Whether there is nothing to explore.
@@ -116,17 +142,20 @@ impl Plan {
             ))
         });
         if let Some(kept) = file.as_deref().and_then(read)
-            && kept.version == env!("CARGO_PKG_VERSION")
+            && kept.build == self.build
             && kept.scene == scene.text()
             && kept.reaches(&self.bounds)
-            && kept.explored.policy == policy.name()
+            && (&kept.explored.policy, &kept.explored.scene)
+                == (&policy.name().to_owned(), &scene.name().to_owned())
+            && kept.policy == format!("{policy:?}")
         {
             return Ok(kept.explored);
         }
         let explored = explore(scene, policy, &self.bounds, progress)?;
         if let Some(file) = file {
             let kept = Kept {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                build: self.build.clone(),
+                policy: format!("{policy:?}"),
                 scene: scene.text().to_owned(),
                 bounds: self.bounds,
                 explored: explored.clone(),
@@ -139,6 +168,8 @@ impl Plan {
 
 /// A result that was kept; one that cannot be read is found anew.
 fn read(file: &Path) -> Option<Kept> {
+    let known = fs::metadata(file).ok()?;
+    (known.is_file() && known.len() <= MAX_KEPT).then_some(())?;
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
@@ -152,9 +183,12 @@ fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The name of the scenario by which the n-th policy breaks a rule.
-fn file_name(n: usize, policy: &str, rule: ContractRule) -> String {
-    let number = 3000 + 100 * rule.number() + 51 + n % 49;
+/// The name of the scenario by which a policy breaks a rule; those that are not built in have one number.
+fn file_name(policy: &str, rule: ContractRule) -> String {
+    let known = Catalog::builtin();
+    let mut known = known.all().iter();
+    let place = known.position(|known| known.name() == policy);
+    let number = 3000 + 100 * rule.number() + 51 + place.unwrap_or(48).min(48);
     let policy = policy.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     format!("{number}-{policy}-{}.scn", rule.name())
 }
@@ -211,14 +245,14 @@ impl Table {
     }
 
     /// The shortest scenario for each rule that each policy breaks: the name of its file, and the text.
-    /// Numbers are those of the rule's hundred, from 51 on by policies.
+    /// Numbers are those of the rule's hundred, from 51 on by built-in policies.
     #[must_use]
     pub fn scenarios(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for (n, (policy, of)) in self.policies().into_iter().enumerate() {
+        for (policy, of) in self.policies() {
             for (rule, _) in ContractRule::NAMED {
                 if let Cell::Broken(broken, _) = Self::cell(&of, rule) {
-                    found.push((file_name(n, policy, rule), broken.scenario.clone()));
+                    found.push((file_name(policy, rule), broken.scenario.clone()));
                 }
             }
         }
@@ -244,7 +278,7 @@ impl Table {
         text.push_str("\n| --- |");
         text.push_str(&" --- |".repeat(ContractRule::NAMED.len()));
         text.push('\n');
-        for (n, (policy, of)) in self.policies().into_iter().enumerate() {
+        for (policy, of) in self.policies() {
             let _ = write!(text, "| `{policy}` |");
             for (rule, _) in ContractRule::NAMED {
                 let cell = match Self::cell(&of, rule) {
@@ -252,7 +286,7 @@ impl Table {
                     Cell::Kept => "kept".to_owned(),
                     Cell::KeptSoFar => "kept*".to_owned(),
                     Cell::Broken(broken, _) => {
-                        let file = file_name(n, policy, rule);
+                        let file = file_name(policy, rule);
                         format!("[{}]({folder}/{file})", broken.path.len())
                     }
                 };
@@ -267,6 +301,13 @@ impl Table {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let _ = write!(text, "up to {} states of a scene", self.bounds.states);
+        if let Some(depth) = self.bounds.depth {
+            let _ = write!(text, " and {depth} actions");
+        }
+        text.push_str(
+            "; equal are states but for perf's numbers of events and contexts, and counts of call-stack users beyond 2\n",
+        );
         for (policy, of) in self.policies() {
             let _ = writeln!(text, "policy {policy}");
             for found in &of {
@@ -289,18 +330,26 @@ impl Table {
                 }
                 text.push('\n');
             }
+            let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+            for (by, count) in of.iter().flat_map(|found| &found.most_accesses) {
+                let most = most.entry(by).or_default();
+                *most = (*most).max(*count);
+            }
+            if !most.is_empty() {
+                let most = most.iter().map(|(by, count)| format!("{by} {count}"));
+                let most = most.collect::<Vec<_>>().join(", ");
+                let _ = writeln!(text, "  most LBR MSR accesses by {most}");
+            }
             for (rule, _) in ContractRule::NAMED {
                 let Cell::Broken(broken, scene) = Self::cell(&of, rule) else {
                     continue;
                 };
                 let _ = writeln!(text, "  breaks rule {rule} in {scene}:");
-                let ways: BTreeMap<_, _> = broken.ways.iter().map(|(way, n)| (n, way)).collect();
-                if let Some((_, way)) = ways.first_key_value() {
-                    let more = broken.ways.len() - 1;
-                    let more = if more == 0 {
-                        String::new()
-                    } else {
-                        format!(" (and {more} more ways)")
+                if let Some((way, _)) = broken.ways.first() {
+                    let more = match broken.ways.len() {
+                        1 => String::new(),
+                        2 => " (and another way)".to_owned(),
+                        ways => format!(" (and {} other ways)", ways - 1),
                     };
                     let _ = writeln!(text, "    {way}{more}");
                 }

@@ -172,7 +172,15 @@ pub(crate) fn scenario(
         let _ = writeln!(text, "  {line}");
     }
     let _ = write!(text, "when\n  {last}\nthen\n");
-    text.push_str(&shown(rule, &replayed));
+    let comparisons = shown(rule, &replayed);
+    if comparisons.is_empty() {
+        return Err(ContractError::Unshown {
+            scene: scene.name().to_owned(),
+            policy: start.policy.clone(),
+            rule,
+        });
+    }
+    text.push_str(&comparisons);
     Ok((replayed.lines, text))
 }
 
@@ -182,8 +190,10 @@ fn shown(rule: ContractRule, replayed: &Replayed) -> String {
         return String::new();
     };
     if let Some(finding) = rule.finding() {
-        let times = step.findings.count(finding);
-        return format!("  finding \"{finding}\" = {times}\n");
+        return match step.findings.count(finding) {
+            0 => String::new(),
+            times => format!("  finding \"{finding}\" = {times}\n"),
+        };
     }
     match rule {
         ContractRule::HostRecords => {

@@ -70,6 +70,7 @@ fn a_search_up_to_a_smaller_bound_finds_nothing_else() {
             states: 300,
         },
         kept: None,
+        build: String::new(),
         threads: 2,
     };
     let table = plan.run(&|_, _, _| {}).unwrap();

@@ -16,7 +16,6 @@ fn mediated_lazy_breaks_no_rule_in_any_scene() {
         };
         let found = explore(&scene, &policy, &bounds, &|_| {}).expect("it can be explored");
         let name = scene.name();
-        println!("{name}: {} states, {} deep", found.states, found.depth);
         assert!(found.broken.is_empty(), "{name}: {:?}", found.broken);
         assert_eq!(found.stuck, 0, "{name}");
         assert!(found.exhausted || name == "two-by-two", "{name}");

@@ -32,6 +32,7 @@ fn explored(policies: &[&str], text: &str, states: usize, threads: usize) -> Tab
             states,
         },
         kept: None,
+        build: String::new(),
         threads,
     };
     plan.run(&|_, _, _| {}).unwrap()
@@ -70,6 +71,8 @@ fn what_is_no_scene_is_refused_with_its_line() {
         ("close h", "cap a on => -EINVAL", "small:13: "),
         ("close h", "on cpu0 jmp rel 0x1 -> 0x2", "small:13: "),
         ("close h", "vcpu v1 in b", "small:13: "),
+        ("close h", "fork v0 -> t", "small:13: "),
+        ("branch any,u", "branch any,u => -EINVAL", "small:12: "),
     ] {
         let text = SMALL.replacen(change, with, 1);
         let error = Scene::parse("small", &text).unwrap_err().to_string();
@@ -100,6 +103,14 @@ fn a_setup_that_cannot_be_is_an_error() {
         ("offer v0", "offer v9"),
         ("offer v0", "run v9"),
         ("part: skylake", "part: 8086"),
+        ("run v0", "run v9"),
+        ("exit v0 hlt", "switch cpu7 idle"),
+        ("exit v0 hlt", "at most 1: on cpu7 jmp rel 0x1 -> 0x2"),
+        ("v0 asks:", "v9 asks:"),
+        ("v0 asks:", "at most 1: v0 asks:"),
+        ("v0 asks: guest v0 wrmsr $on", "v0 asks: enter v0"),
+        ("offer v0", "event g branches on cpu0 period 9 branch any"),
+        ("  vcpu v0 in a\n  switch cpu0 v0\n  offer v0\n", ""),
     ] {
         let scene = Scene::parse("small", &SMALL.replacen(change, with, 1)).unwrap();
         let policy = catalog.named("upstream@6.16").unwrap();
@@ -149,6 +160,7 @@ fn a_run_that_was_stopped_goes_on() {
             states: 500,
         },
         kept: Some(folder.path().join("kept")),
+        build: "one".to_owned(),
         threads: 1,
     };
     let first = plan.run(&|_, _, _| {}).unwrap();
@@ -158,7 +170,9 @@ fn a_run_that_was_stopped_goes_on() {
     std::fs::write(&file, text.replace("\"whole\": ", "\"whole\": 9")).unwrap();
     let again = plan.run(&|_, _, _| {}).unwrap();
     assert_ne!(again, first);
-    // Of another scene, or damaged, it is not.
+    // Of another program or scene, or damaged, it is not.
+    plan.build = "another".to_owned();
+    assert_eq!(plan.run(&|_, _, _| {}).unwrap(), first);
     plan.scenes = vec![Scene::parse("small", &SMALL.replace("A guest", "One guest")).unwrap()];
     assert_eq!(plan.run(&|_, _, _| {}).unwrap(), first);
     std::fs::write(&file, "{").unwrap();
