@@ -175,7 +175,6 @@ fn read(file: &Path) -> Option<Kept> {
 
 fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer_pretty(&mut temporary, kept)?;
     temporary.flush()?;

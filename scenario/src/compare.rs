@@ -2,11 +2,12 @@
 
 use core::fmt::Write;
 
+use vlbr_arch::Transfer;
 use vlbr_cpu::processor::MsrFault;
 use vlbr_lbr::{GpFault, Record, Verdict};
 
 use crate::expr::Scope;
-use crate::{BranchOutcome, Check, EntryCheck, Expr, Fault, ReadCheck, WriteOutcome};
+use crate::{Branch, BranchOutcome, Check, EntryCheck, Expr, Fault, ReadCheck, WriteOutcome};
 
 /// A step that went otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,25 @@ pub(crate) fn hex(value: u64) -> String {
 pub(crate) fn eval(expr: &Expr, scope: Scope) -> Result<u64, Mismatch> {
     expr.eval(scope)
         .ok_or_else(|| mismatch("values that fit in 64 bits", "one that does not"))
+}
+
+/// What a step says of a branch.
+pub(crate) fn transfer(branch: &Branch, scope: Scope) -> Result<Transfer, Mismatch> {
+    Ok(Transfer {
+        from: eval(&branch.from, scope)?,
+        to: eval(&branch.to, scope)?,
+        from_cs_base: branch.cs_base.0,
+        to_cs_base: branch.cs_base.1,
+        from_size: branch.size.0,
+        to_size: branch.size.1,
+        class: branch.class,
+        cpl_before: branch.cpl.0,
+        cpl_after: branch.cpl.1,
+        mispredicted: branch.mispredicted,
+        in_tx: branch.in_tx,
+        tx_abort: branch.abort,
+        fused: branch.fused,
+    })
 }
 
 pub(crate) fn outcome(verdict: Verdict) -> BranchOutcome {

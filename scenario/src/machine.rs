@@ -16,7 +16,7 @@ use vlbr_pmu::{Increments, PmiCause};
 
 use crate::compare::{
     Mismatch, Outcome, compare, compare_fault, compare_read, compare_record, describe, eval,
-    mismatch, outcome,
+    mismatch, outcome, transfer,
 };
 use crate::expr::Scope;
 use crate::smt::{Core, THREADS, Thread};
@@ -279,21 +279,7 @@ impl<'a> Machine<'a> {
     fn branch(&mut self, cpu: usize, branch: &Branch, scope: Scope) -> Outcome {
         self.clock = self.clock.saturating_add(branch.after);
         let now = Cycles::new(self.clock);
-        let transfer = Transfer {
-            from: eval(&branch.from, scope)?,
-            to: eval(&branch.to, scope)?,
-            from_cs_base: branch.cs_base.0,
-            to_cs_base: branch.cs_base.1,
-            from_size: branch.size.0,
-            to_size: branch.size.1,
-            class: branch.class,
-            cpl_before: branch.cpl.0,
-            cpl_after: branch.cpl.1,
-            mispredicted: branch.mispredicted,
-            in_tx: branch.in_tx,
-            tx_abort: branch.abort,
-            fused: branch.fused,
-        };
+        let transfer = transfer(branch, scope)?;
         let foretold = self.lbr(cpu)?.verdict(&transfer);
         let verdict = self.retire(cpu, &transfer, now)?;
         if foretold != verdict {

@@ -13,7 +13,7 @@ use vlbr_pmu::Increments;
 
 use super::absent;
 use super::attr::guest_cpu;
-use crate::compare::{Mismatch, eval, mismatch};
+use crate::compare::{Mismatch, eval, mismatch, transfer};
 use crate::expr::Scope;
 use crate::host_step::{EventName, EventText, HostAct, MsrStep, MsrWant, OwnerName};
 use crate::{Branch, Expr, Register};
@@ -253,21 +253,7 @@ fn written(step: &MsrStep, scope: Scope) -> Result<Option<u64>, Mismatch> {
 
 /// What retires with a branch.
 fn retired(branch: &Branch, scope: Scope) -> Result<(Increments, Transfer), Mismatch> {
-    let transfer = Transfer {
-        from: eval(&branch.from, scope)?,
-        to: eval(&branch.to, scope)?,
-        from_cs_base: branch.cs_base.0,
-        to_cs_base: branch.cs_base.1,
-        from_size: branch.size.0,
-        to_size: branch.size.1,
-        class: branch.class,
-        cpl_before: branch.cpl.0,
-        cpl_after: branch.cpl.1,
-        mispredicted: branch.mispredicted,
-        in_tx: branch.in_tx,
-        tx_abort: branch.abort,
-        fused: branch.fused,
-    };
+    let transfer = transfer(branch, scope)?;
     let (class, mispredicted) = (branch.class, branch.mispredicted);
     let mut run = Increments::branch(class, true, mispredicted, branch.cpl.0);
     run.in_tx = branch.in_tx;
