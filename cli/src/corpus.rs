@@ -15,7 +15,7 @@ use vlbr_traces::export::{ExportError, OutputFile};
 
 use crate::args::{CorpusArgs, CorpusCommand, TextOrJson};
 use crate::common::{self, Outcome};
-use crate::corpus_scenes;
+use crate::{corpus_scenarios, corpus_scenes};
 
 /// Changes shown of the first configuration that differs.
 const CHANGES: usize = 8;
@@ -31,6 +31,14 @@ pub(crate) fn run(command: &CorpusCommand) -> Outcome {
         CorpusCommand::Bless(args) => bless(args),
         CorpusCommand::List(args) => list(args),
     }
+}
+
+fn open(args: &CorpusArgs) -> Result<Corpus, Box<dyn Error>> {
+    let mut corpus = Corpus::open(&args.dir)?;
+    if !args.only.is_empty() {
+        corpus.keep_only(&args.only)?;
+    }
+    Ok(corpus)
 }
 
 fn shard(args: &CorpusArgs) -> Result<Shard, Box<dyn Error>> {
@@ -61,13 +69,17 @@ fn advance(bar: &ProgressBar) -> impl Fn(Progress) + Sync {
 }
 
 fn check(args: &CorpusArgs) -> Outcome {
-    let corpus = Corpus::open(&args.dir)?;
+    let corpus = open(args)?;
     let (scenes, shard) = (corpus_scenes::scenes(&corpus)?, shard(args)?);
+    let scenarios = corpus_scenarios::scenarios(&corpus)?;
     let bar = bar();
     let mut report = corpus.check(args.jobs, shard, &advance(&bar))?;
     bar.reset();
     let of_scenes = advance(&bar);
     corpus_scenes::check(&corpus, &scenes, args.jobs, shard, &of_scenes, &mut report)?;
+    bar.reset();
+    let before = corpus_scenes::configurations(&corpus, &scenes);
+    corpus_scenarios::check(&scenarios, before, shard, &advance(&bar), &mut report);
     bar.finish_and_clear();
     if let Some(path) = &args.junit {
         write_junit(&report, path)?;
@@ -161,12 +173,15 @@ fn bless(args: &CorpusArgs) -> Outcome {
     if args.shard.is_some() || args.junit.is_some() {
         return Err("corpus bless writes whole files: no --shard and no --junit".into());
     }
-    let corpus = Corpus::open(&args.dir)?;
+    let corpus = open(args)?;
     let scenes = corpus_scenes::scenes(&corpus)?;
+    let scenarios = corpus_scenarios::scenarios(&corpus)?;
     let bar = bar();
     let mut blessed = corpus.bless(args.jobs, &advance(&bar))?;
     bar.reset();
     corpus_scenes::bless(&scenes, args.jobs, &advance(&bar), &mut blessed)?;
+    bar.reset();
+    corpus_scenarios::bless(&scenarios, &advance(&bar), &mut blessed)?;
     bar.finish_and_clear();
     if args.format == TextOrJson::Json {
         common::print_json(&blessed)?;
@@ -184,10 +199,11 @@ fn bless(args: &CorpusArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A trace or scene as `corpus list` shows it.
+/// A trace, a scene or scenarios as `corpus list` shows them.
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,
+    /// Of scenarios the first of the folders.
     file: &'a Path,
     licence: Option<&'a str>,
     command: Option<&'a str>,
@@ -198,7 +214,7 @@ fn list(args: &CorpusArgs) -> Outcome {
     if args.shard.is_some() || args.junit.is_some() {
         return Err("corpus list takes no --shard and no --junit".into());
     }
-    let corpus = Corpus::open(&args.dir)?;
+    let corpus = open(args)?;
     let traces = corpus.traces.iter().map(|trace| Listed {
         name: &trace.name,
         file: &trace.file,
@@ -218,7 +234,18 @@ fn list(args: &CorpusArgs) -> Outcome {
         command: None,
         configurations: scene.policies.iter().map(|policy| policy.name()).collect(),
     });
-    let traces: Vec<Listed<'_>> = traces.chain(listed_scenes).collect();
+    let scenarios = corpus_scenarios::scenarios(&corpus)?;
+    let listed_scenarios = scenarios.iter().map(|(golden, files)| Listed {
+        name: &golden.name,
+        file: golden.paths.first().map_or(Path::new(""), |(_, path)| path),
+        licence: None,
+        command: None,
+        configurations: files.iter().map(|file| file.name.as_str()).collect(),
+    });
+    let traces: Vec<Listed<'_>> = traces
+        .chain(listed_scenes)
+        .chain(listed_scenarios)
+        .collect();
     if args.format == TextOrJson::Json {
         common::print_json(&traces)?;
         return Ok(ExitCode::SUCCESS);
@@ -238,17 +265,19 @@ fn list(args: &CorpusArgs) -> Outcome {
         }
     }
     let all: usize = traces.iter().map(|trace| trace.configurations.len()).sum();
+    let of_scenarios: usize = scenarios.iter().map(|(_, files)| files.len()).sum();
+    let configurations = all - of_scenarios;
+    let (traces, scenes) = (corpus.traces.len(), scenes.len());
     writeln!(
         out,
-        "{} traces and {} scenes, {all} configurations",
-        corpus.traces.len(),
-        scenes.len()
+        "{traces} traces and {scenes} scenes, {configurations} configurations; {of_scenarios} scenarios"
     )?;
     common::print(&out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a JUnit report: a suite for each trace, a case for each configuration.
+/// Writes a JUnit report: a suite for each trace, scene or folder of scenarios, a case for each configuration
+/// or file.
 fn write_junit(report: &CheckReport, path: &Path) -> Result<(), Box<dyn Error>> {
     let mut suites: Vec<TestSuite> = Vec::new();
     for checked in &report.checked {

@@ -7,16 +7,14 @@ use vlbr_replay::corpus::{
     Blessed, Change, CheckReport, Checked, Corpus, Progress, Shard, Verdict,
 };
 use vlbr_scene::golden::{self, GoldenScene, SceneVerdict};
-use vlbr_scene::policy_from_file;
+
+use crate::vm;
 
 /// Scenes and policies as `corpus.toml` names them. A scene that names no policies runs under those
 /// that are built in, as the command knows them: a policy of one's own has golden results in a corpus
 /// that names it.
 pub(crate) fn scenes(corpus: &Corpus) -> Result<Vec<GoldenScene>, Box<dyn Error>> {
-    let mut catalog = crate::known_policies();
-    for path in &corpus.policy_files {
-        policy_from_file(&mut catalog, path)?;
-    }
+    let (catalog, _) = vm::catalog_with(&corpus.policy_files)?;
     let builtin = Catalog::builtin();
     let builtin: Vec<String> = builtin
         .all()
@@ -41,9 +39,15 @@ pub(crate) fn scenes(corpus: &Corpus) -> Result<Vec<GoldenScene>, Box<dyn Error>
 }
 
 /// Configurations of all traces: scenes are numbered after them.
-fn configurations(corpus: &Corpus) -> usize {
+fn of_traces(corpus: &Corpus) -> usize {
     let traces = corpus.traces.iter();
     traces.map(|trace| trace.configurations.len()).sum()
+}
+
+/// Configurations of all traces and scenes: scenarios are numbered after them.
+pub(crate) fn configurations(corpus: &Corpus, scenes: &[GoldenScene]) -> usize {
+    let policies = scenes.iter().map(|scene| scene.policies.len());
+    of_traces(corpus) + policies.sum::<usize>()
 }
 
 /// Checks the scenes of `shard` and adds what was found to the report.
@@ -55,7 +59,7 @@ pub(crate) fn check(
     advance: &(dyn Fn(Progress) + Sync),
     report: &mut CheckReport,
 ) -> Result<(), Box<dyn Error>> {
-    let before = configurations(corpus);
+    let before = of_traces(corpus);
     let progress = |done, of| advance(Progress { done, of });
     let found = golden::check(scenes, jobs, &|n| shard.has(before + n), &progress)?;
     report.stale.extend(found.stale);

@@ -56,7 +56,7 @@ fn a_corpus_is_blessed_checked_and_a_change_is_on_the_first_screen() {
     fs::write(dir.join("corpus.toml"), CONFIG).unwrap();
 
     let listed = stdout(&vlbr(dir, &["corpus", "list", "."]));
-    let sum = "1 traces and 0 scenes, 4 configurations\n";
+    let sum = "1 traces and 0 scenes, 4 configurations; 0 scenarios\n";
     assert!(listed.ends_with(sum), "{listed}");
     let missing = vlbr(dir, &["corpus", "check", "."]);
     assert_eq!(missing.status.code(), Some(1));

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::{ParseError, Reason, Scenario, parse};
+use vlbr_host::policy::Catalog;
+
+use crate::{ParseError, Reason, Scenario, parse_with};
 
 /// Largest scenario file.
 pub const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -83,6 +85,14 @@ fn walk(folder: &Path, level: usize, files: &mut Vec<PathBuf>) -> Result<(), Dis
 /// # Errors
 /// It cannot be read, is too large, is not UTF-8, or is no scenario.
 pub fn load(path: &Path) -> Result<Scenario, ParseError> {
+    load_with(path, &Catalog::builtin())
+}
+
+/// The same, with the policies of a catalog.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, catalog: &Catalog) -> Result<Scenario, ParseError> {
     let error = |reason| ParseError {
         file: path.to_owned(),
         line: 1,
@@ -102,5 +112,5 @@ pub fn load(path: &Path) -> Result<Scenario, ParseError> {
         return Err(error(Reason::TooLong(MAX_FILE_BYTES)));
     }
     let text = String::from_utf8(bytes).map_err(|_| error(Reason::NotText))?;
-    parse(path, &text)
+    parse_with(path, &text, catalog)
 }

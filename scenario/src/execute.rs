@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use vlbr_host::policy::Catalog;
 use vlbr_lbr::Profile;
 
 use crate::compare::{Mismatch, eval, mismatch};
@@ -10,7 +11,7 @@ use crate::host::HostMachine;
 use crate::machine::Machine;
 use crate::{
     Action, DeviceKind, DiscoverError, Failure, FileReport, HostHeader, HostKernel, Phase, Report,
-    Scenario, Step, discover, load,
+    Scenario, Step, discover, load_with,
 };
 
 /// Most often that a step may be repeated.
@@ -25,9 +26,17 @@ const MAX_HOST_REPEAT: u64 = 0x400;
 /// # Errors
 /// A path that does not exist or holds no scenario.
 pub fn run<P: AsRef<Path>>(paths: &[P]) -> Result<Report, DiscoverError> {
+    run_with(paths, &Catalog::builtin())
+}
+
+/// The same, with the policies of a catalog.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with<P: AsRef<Path>>(paths: &[P], catalog: &Catalog) -> Result<Report, DiscoverError> {
     let files = discover(paths)?
         .into_iter()
-        .map(|path| match load(&path) {
+        .map(|path| match load_with(&path, catalog) {
             Ok(scenario) => {
                 let (steps, failures) = run_scenario(&scenario);
                 FileReport {

@@ -1,13 +1,13 @@
 //! `corpus.toml`: which traces, under which processors and filters.
 
+mod filter;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
 use toml::Spanned;
 use vlbr_host::perf::parse_branch_filter;
 use vlbr_lbr::{Options, Profile};
@@ -16,6 +16,7 @@ use vlbr_timing::TimingModel;
 use vlbr_traces::files::read_text;
 use vlbr_traces::perfdata::BranchSampleType;
 
+use self::filter::RawFilter;
 use super::error::CorpusError;
 use crate::counters::sampled_events;
 
@@ -28,6 +29,8 @@ const FILE: &str = "corpus.toml";
 const GOLDEN: &str = "golden";
 /// Name of the folder with the scenes, and of that with their golden results in the folder above.
 const SCENES: &str = "scenes";
+/// Name of the folder with the golden results of scenarios in that with the golden results.
+const SCENARIOS: &str = "scenarios";
 
 /// A folder of traces and what to do with them.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Corpus {
     pub traces: Vec<CorpusTrace>,
     /// The scenes, in the order of the file.
     pub scenes: Vec<CorpusScene>,
+    /// Folders of scenarios, in the order of the file.
+    pub scenarios: Vec<CorpusScenarios>,
     /// Files of policies that scenes may name.
     pub policy_files: Vec<PathBuf>,
     /// Hottest edges kept in a golden result.
@@ -46,6 +51,8 @@ pub struct Corpus {
     pub stacks: usize,
     /// Instructions of each trace that also go through the device in order, to compare.
     pub device_instructions: u64,
+    /// Something was left out: files of nothing that is named are not looked for.
+    partial: bool,
 }
 
 /// A trace of a corpus.
@@ -76,6 +83,15 @@ pub struct CorpusScene {
     pub file: PathBuf,
     /// The policies it runs under; `None`: every one that is built in.
     pub policies: Option<Vec<String>>,
+}
+
+/// Folders of scenarios of a corpus. What a scenario is is known above.
+#[derive(Clone, Debug)]
+pub struct CorpusScenarios {
+    /// Their name, which is that of their golden file too.
+    pub name: String,
+    /// Folders or files, each as the corpus names it and where it is.
+    pub paths: Vec<(String, PathBuf)>,
 }
 
 /// A processor, a filter, an event.
@@ -123,6 +139,15 @@ struct RawCorpus {
     trace: Vec<RawTrace>,
     #[serde(default)]
     scene: Vec<RawScene>,
+    #[serde(default)]
+    scenarios: Vec<RawScenarios>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenarios {
+    name: Spanned<String>,
+    paths: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -167,57 +192,6 @@ struct RawTrace {
     skip: Vec<Spanned<String>>,
 }
 
-/// A filter: perf's names, alone or in a table with an event of its own.
-#[derive(Clone, Debug)]
-struct RawFilter {
-    branches: String,
-    event: Option<String>,
-    period: Option<NonZeroU64>,
-    timing: TimingModel,
-}
-
-impl<'de> Deserialize<'de> for RawFilter {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            branches: String,
-            event: Option<String>,
-            period: Option<NonZeroU64>,
-            #[serde(default)]
-            timing: TimingModel,
-        }
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = RawFilter;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a filter such as \"any,u\", or { branches, event, period, timing }")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RawFilter, E> {
-                Ok(RawFilter {
-                    branches: text.to_owned(),
-                    event: None,
-                    period: None,
-                    timing: TimingModel::None,
-                })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawFilter, A::Error> {
-                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(RawFilter {
-                    branches: table.branches,
-                    event: table.event,
-                    period: table.period,
-                    timing: table.timing,
-                })
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
 impl Corpus {
     /// Reads `corpus.toml` of the folder `dir`.
     ///
@@ -237,6 +211,40 @@ impl Corpus {
         .read()
     }
 
+    /// Leaves out what has another beginning of its name than all of these: `gpl/`, `scenes/lazy`,
+    /// `scenarios/`. Golden files of nothing that is named are then left alone.
+    ///
+    /// # Errors
+    /// Nothing is left for one of them.
+    pub fn keep_only(&mut self, beginnings: &[String]) -> Result<(), CorpusError> {
+        let of_scene = |scene: &CorpusScene| format!("{SCENES}/{}", scene.name);
+        let of_scenarios = |scenarios: &CorpusScenarios| format!("{SCENARIOS}/{}", scenarios.name);
+        let traces = self.traces.iter().map(|trace| trace.name.clone());
+        let scenes = self.scenes.iter().map(of_scene);
+        let scenarios = self.scenarios.iter().map(of_scenarios);
+        let names: Vec<String> = traces.chain(scenes).chain(scenarios).collect();
+        let unknown = |text: &&String| !names.iter().any(|name| name.starts_with(text.as_str()));
+        if let Some(text) = beginnings.iter().find(unknown) {
+            return Err(CorpusError::Unnamed(text.clone()));
+        }
+        let wanted = |name: &str| {
+            beginnings
+                .iter()
+                .any(|text| name.starts_with(text.as_str()))
+        };
+        self.traces.retain(|trace| wanted(&trace.name));
+        self.scenes.retain(|scene| wanted(&of_scene(scene)));
+        self.scenarios
+            .retain(|scenarios| wanted(&of_scenarios(scenarios)));
+        self.partial = true;
+        Ok(())
+    }
+
+    /// Whether [`Corpus::keep_only`] left something out.
+    pub(super) const fn is_partial(&self) -> bool {
+        self.partial
+    }
+
     /// The folder with the golden results.
     #[must_use]
     pub fn golden_dir(&self) -> PathBuf {
@@ -254,6 +262,13 @@ impl Corpus {
     pub fn golden_file_of_scene(&self, scene: &CorpusScene) -> PathBuf {
         let folder = self.golden_dir().join(SCENES);
         folder.join(format!("{}.golden", scene.name))
+    }
+
+    /// The file with the golden results of `scenarios`.
+    #[must_use]
+    pub fn golden_file_of_scenarios(&self, scenarios: &CorpusScenarios) -> PathBuf {
+        let folder = self.golden_dir().join(SCENARIOS);
+        folder.join(format!("{}.golden", scenarios.name))
     }
 }
 
@@ -283,11 +298,7 @@ impl Reader<'_> {
         for trace in &raw.trace {
             let name = trace.name.get_ref();
             let at = trace.name.span().start;
-            if !is_name(name) {
-                let reason =
-                    format!("{name:?} is no name: letters, digits and . _ - in parts joined by /");
-                return Err(self.error(at, reason));
-            }
+            self.named(name, at)?;
             if !names.insert(name.clone()) {
                 return Err(self.error(at, format!("a second trace is named {name:?}")));
             }
@@ -296,11 +307,7 @@ impl Reader<'_> {
         let mut scenes = Vec::new();
         for scene in &raw.scene {
             let (name, at) = (scene.name.get_ref(), scene.name.span().start);
-            if !is_name(name) {
-                let reason =
-                    format!("{name:?} is no name: letters, digits and . _ - in parts joined by /");
-                return Err(self.error(at, reason));
-            }
+            self.named(name, at)?;
             if !names.insert(format!("{SCENES}/{name}")) {
                 return Err(self.error(at, format!("a second scene is named {name:?}")));
             }
@@ -312,18 +319,57 @@ impl Reader<'_> {
                 policies: scene.policies.as_ref().or(raw.policies.as_ref()).cloned(),
             });
         }
-        if traces.is_empty() && scenes.is_empty() {
-            return Err(self.error(0, "no [[trace]] and no [[scene]]"));
+        let scenarios = raw.scenarios.iter();
+        let scenarios: Vec<_> = scenarios
+            .map(|raw| self.scenarios(raw, &mut names))
+            .collect::<Result<_, _>>()?;
+        if traces.is_empty() && scenes.is_empty() && scenarios.is_empty() {
+            return Err(self.error(0, "no [[trace]], no [[scene]] and no [[scenarios]]"));
         }
         let policy_files = raw.policy_files.iter();
         Ok(Corpus {
             dir: self.dir.to_owned(),
             traces,
             scenes,
+            scenarios,
             policy_files: policy_files.map(|file| self.dir.join(file)).collect(),
             edges: raw.edges,
             stacks: raw.stacks,
             device_instructions: raw.device_instructions,
+            partial: false,
+        })
+    }
+
+    fn named(&self, name: &str, at: usize) -> Result<(), CorpusError> {
+        let reason = "is no name: letters, digits and . _ - in parts joined by /";
+        let good = is_name(name).then_some(());
+        good.ok_or_else(|| self.error(at, format!("{name:?} {reason}")))
+    }
+
+    fn scenarios(
+        &self,
+        raw: &RawScenarios,
+        names: &mut BTreeSet<String>,
+    ) -> Result<CorpusScenarios, CorpusError> {
+        let (name, at) = (raw.name.get_ref(), raw.name.span().start);
+        self.named(name, at)?;
+        if !names.insert(format!("{SCENARIOS}/{name}")) {
+            return Err(self.error(at, format!("second scenarios are named {name:?}")));
+        }
+        if raw.paths.is_empty() {
+            return Err(self.error(at, format!("scenarios {name:?} name no path")));
+        }
+        let paths = raw.paths.iter().map(|path| {
+            let (text, at) = (path.get_ref(), path.span().start);
+            if text.is_empty() || Path::new(text).is_absolute() {
+                let reason = format!("{text:?} is no path from the folder of the corpus");
+                return Err(self.error(at, reason));
+            }
+            Ok((text.clone(), self.dir.join(text)))
+        });
+        Ok(CorpusScenarios {
+            name: name.clone(),
+            paths: paths.collect::<Result<_, _>>()?,
         })
     }
 
@@ -467,124 +513,4 @@ fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Corpus, String> {
-        let reader = Reader {
-            dir: Path::new("dir"),
-            path: Path::new("corpus.toml"),
-            text,
-        };
-        reader.read().map_err(|error| error.to_string())
-    }
-
-    const GOOD: &str = "\
-profiles = ['skylake', 'sandy-bridge']
-filters = ['any,u', { branches = 'stack,u', event = 'instructions:u', period = 101 }]
-period = 997
-
-[[trace]]
-name = 'gpl/boot'
-filters = ['any,u,k']
-options = { callstack_saturate = true }
-skip = ['sandy-bridge']
-
-[[trace]]
-name = 'lua'
-file = 'other.vlt'
-licence = 'MIT'
-";
-
-    #[test]
-    fn defaults_and_overrides() {
-        let corpus = read(GOOD).unwrap();
-        let names = |trace: usize| {
-            let list = corpus.traces[trace].configurations.iter();
-            list.map(|c| c.name.as_str()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(0), ["skylake any,u,k"]);
-        let stack = "stack,u -e instructions:u -c 101";
-        assert_eq!(
-            names(1),
-            [
-                "skylake any,u",
-                &format!("skylake {stack}"),
-                "sandy-bridge any,u",
-                &format!("sandy-bridge {stack}"),
-            ]
-        );
-        let saturates = |trace: usize| {
-            let configurations = &corpus.traces[trace].configurations;
-            configurations[0].device.callstack_saturate
-        };
-        assert!(saturates(0) && !saturates(1));
-        assert_eq!(corpus.traces[0].file, Path::new("dir/gpl/boot.vlt"));
-        assert_eq!(corpus.traces[1].file, Path::new("dir/other.vlt"));
-        let periods = corpus.traces[1].configurations.iter();
-        let periods: Vec<_> = periods.map(|c| c.period.unwrap().get()).collect();
-        assert_eq!(periods, [997, 101, 997, 101]);
-    }
-
-    #[test]
-    fn a_corpus_may_have_scenes_alone() {
-        let text = "policies = ['mine']\npolicy_files = ['mine.toml']\n[[scene]]\nname = 'loop'\n\
-                    [[scene]]\nname = 'b'\nfile = '../b.toml'\npolicies = ['v8']\n";
-        let corpus = read(text).unwrap();
-        let [a, b] = &corpus.scenes[..] else {
-            panic!("{:?}", corpus.scenes);
-        };
-        assert_eq!(a.file, Path::new("dir/scenes/loop.toml"));
-        assert_eq!(a.policies.as_deref(), Some(&["mine".to_owned()][..]));
-        let golden = corpus.golden_file_of_scene(a);
-        assert_eq!(golden, Path::new("dir/golden/scenes/loop.golden"));
-        assert_eq!(b.file, Path::new("dir/../b.toml"));
-        assert_eq!(b.policies.as_deref(), Some(&["v8".to_owned()][..]));
-        assert_eq!(corpus.policy_files, [Path::new("dir/mine.toml")]);
-        for (text, line, reason) in [
-            ("period = 1\n", 1, "no [[trace]] and no [[scene]]"),
-            ("[[scene]]\nname = '../x'\n", 2, "is no name"),
-            (
-                "[[scene]]\nname = 'a'\n[[scene]]\nname = 'a'\n",
-                4,
-                "a second scene",
-            ),
-        ] {
-            let error = read(text).unwrap_err();
-            let place = format!("corpus.toml:{line}: ");
-            assert!(
-                error.starts_with(&place) && error.contains(reason),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn errors_name_file_and_line() {
-        for (change, with, line, reason) in [
-            ("period = 997", "perod = 997", 3, "unknown field `perod`"),
-            ("period = 997", "period = 0", 3, "nonzero"),
-            ("'any,u',", "'any,w',", 2, "unknown branch filter \"w\""),
-            ("period = 101", "perid = 101", 2, "unknown field `perid`"),
-            ("instructions:u", "cyclops", 2, "no event \"cyclops\""),
-            ("'skylake'", "'skylark'", 1, "skylark"),
-            ("'skylake'", "'absent.toml'", 1, "absent.toml"),
-            (
-                "['sandy-bridge']\n",
-                "['haswell']\n",
-                9,
-                "\"haswell\" skips nothing",
-            ),
-            ("gpl/boot", "../boot", 6, "is no name"),
-            ("'lua'", "'gpl/boot'", 12, "a second trace"),
-            ("saturate", "sature", 8, "unknown field `callstack_sature`"),
-            ("licence", "license", 14, "unknown field `license`"),
-        ] {
-            let error = read(&GOOD.replacen(change, with, 1)).unwrap_err();
-            assert!(
-                error.starts_with(&format!("corpus.toml:{line}: ")) && error.contains(reason),
-                "{with}: {error}"
-            );
-        }
-    }
-}
+mod tests;

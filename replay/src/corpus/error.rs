@@ -31,6 +31,9 @@ pub enum CorpusError {
     /// A text that is no shard.
     #[error("{0:?} is no shard: I/N with 1 <= I <= N, such as 2/3")]
     Shard(String),
+    /// A corpus has nothing whose name begins so.
+    #[error("corpus.toml names nothing that begins with {0:?}")]
+    Unnamed(String),
     /// A golden file cannot be written.
     #[error(transparent)]
     Write(#[from] ExportError),

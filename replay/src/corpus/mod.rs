@@ -1,5 +1,5 @@
 //! A folder of traces, replayed under every processor and filter it names, against golden results; and
-//! of scenes, which this room only lists.
+//! of scenes and scenarios, which this room only lists.
 //!
 //! `corpus.toml` describes the folder:
 //!
@@ -30,6 +30,10 @@
 //! name = "loop"                             # also golden/scenes/loop.golden
 //! file = "scenes/loop.toml"                 # default: the name in scenes/ with .toml
 //! policies = ["v8", "naive"]                # default: those at the top, or every built-in one
+//!
+//! [[scenarios]]                             # checked by the room of scenarios
+//! name = "contract"                         # also golden/scenarios/contract.golden
+//! paths = ["../contract/found"]             # folders or files; every file below has a golden line
 //! ```
 //!
 //! At the top `policies` stands for scenes without their own, and `policy_files` lists TOML files of
@@ -50,7 +54,7 @@ mod shard;
 
 pub use check::{Blessed, CheckReport, Checked, Verdict};
 pub use compare::Change;
-pub use config::{Configuration, Corpus, CorpusScene, CorpusTrace};
+pub use config::{Configuration, Corpus, CorpusScenarios, CorpusScene, CorpusTrace};
 pub use error::CorpusError;
 pub use pool::Progress;
 pub use shard::Shard;

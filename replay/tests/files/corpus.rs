@@ -284,7 +284,7 @@ fn missing_and_stale_files_are_named() {
     let report = folder.check();
     assert_eq!(
         report.stale,
-        ["golden/sub/gone.golden: corpus.toml names no such trace or scene"]
+        ["golden/sub/gone.golden: corpus.toml names no such trace, scene or scenarios"]
     );
     assert!(!report.passed());
     let blessed = folder.corpus().bless(1, &|_| ()).unwrap();

@@ -27,7 +27,7 @@ impl PartialEq for HostKernel {
 
 impl HostKernel {
     /// A policy of the catalog; `linux@VERSION`: a host that gives its guests no LBR.
-    pub(crate) fn parse(name: &str) -> Result<Self, Reason> {
+    pub(crate) fn parse(name: &str, catalog: &Catalog) -> Result<Self, Reason> {
         let bad = |error: String| Reason::Policy(error);
         if let Some(version) = name.strip_prefix("linux@") {
             let version = version.parse();
@@ -37,7 +37,7 @@ impl HostKernel {
                 version: version.map_err(|e: vlbr_host::perf::VersionError| bad(e.to_string()))?,
             });
         }
-        let policy = Catalog::builtin().named(name);
+        let policy = catalog.named(name);
         let policy = policy.map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             name: name.to_owned(),

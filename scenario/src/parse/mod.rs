@@ -12,6 +12,7 @@ mod words;
 use std::path::Path;
 
 use vlbr_cpu::processor;
+use vlbr_host::policy::Catalog;
 use vlbr_lbr::{Options, Profile, Quirk, QuirkSet};
 use vlbr_pmu::Source;
 
@@ -158,8 +159,16 @@ impl Scenario {
 /// # Errors
 /// Anything that is not of the form, with its line.
 pub fn parse(path: &Path, text: &str) -> Result<Scenario, ParseError> {
+    parse_with(path, text, &Catalog::builtin())
+}
+
+/// The same, with the policies of a catalog beside `linux@VERSION`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(path: &Path, text: &str, catalog: &Catalog) -> Result<Scenario, ParseError> {
     let mut line = 1;
-    read(path, text, &mut line).map_err(|reason| ParseError {
+    read(path, text, catalog, &mut line).map_err(|reason| ParseError {
         file: path.to_owned(),
         line,
         reason,
@@ -184,7 +193,7 @@ struct Header {
     ignore_msrs: Option<bool>,
 }
 
-fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
+fn read(path: &Path, text: &str, catalog: &Catalog, line: &mut usize) -> Result<Scenario, Reason> {
     if text.len() > MAX_FILE_BYTES {
         return Err(Reason::TooLong(MAX_FILE_BYTES));
     }
@@ -223,7 +232,7 @@ fn read(path: &Path, text: &str, line: &mut usize) -> Result<Scenario, Reason> {
                 }
                 (Some(phase), true) => steps.push(step::parse(*line, phase, content)?),
                 (Some(_), false) => return Err(unknown_block(content)),
-                (None, _) => header.line(&mut key, indented, content)?,
+                (None, _) => header.line(&mut key, indented, content, catalog)?,
             },
         }
     }
@@ -304,6 +313,7 @@ impl Header {
         key: &mut Option<String>,
         indented: bool,
         content: &str,
+        catalog: &Catalog,
     ) -> Result<(), Reason> {
         if indented {
             return match key.as_deref() {
@@ -336,7 +346,7 @@ impl Header {
             }
             "source" => once(&mut self.source, "source", value.to_owned()),
             "profiles" => once(&mut self.profiles, "profiles", Selection::parse(value)?),
-            "policies" => self.policies(value),
+            "policies" => self.policies(value, catalog),
             "evidence" => {
                 let evidence = match value {
                     "source" => Evidence::Source,
@@ -392,12 +402,13 @@ impl Header {
         pmu_options(&self.pmu_options).map(drop)
     }
 
-    fn policies(&mut self, value: &str) -> Result<(), Reason> {
+    fn policies(&mut self, value: &str, catalog: &Catalog) -> Result<(), Reason> {
         if !self.policies.is_empty() {
             return Err(Reason::HeaderOnce("policies"));
         }
         let names = value.split(',').map(str::trim);
-        self.policies = names.map(HostKernel::parse).collect::<Result<_, _>>()?;
+        let kernels = names.map(|name| HostKernel::parse(name, catalog));
+        self.policies = kernels.collect::<Result<_, _>>()?;
         Ok(())
     }
 
