@@ -12,7 +12,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use vlbr_contract::{Bounds, Plan, Scene, Table};
 
 use crate::common::{Outcome, print};
-use crate::contract_args::{ContractArgs, ContractFormat};
+use crate::contract_args::{ContractArgs, ContractFormat, OnViolationArg};
 use crate::vm;
 
 /// Runs the subcommand.
@@ -79,7 +79,12 @@ pub(crate) fn run(args: &ContractArgs) -> Outcome {
         }
         ContractFormat::Json => serde_json::to_string_pretty(&table)? + "\n",
     })?;
-    Ok(ExitCode::SUCCESS)
+    let fails = args.on_violation == OnViolationArg::Fail && !table.is_clean();
+    Ok(if fails {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// What tells this program from another build of it, where that matters.

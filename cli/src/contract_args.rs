@@ -35,12 +35,25 @@ pub(crate) struct ContractArgs {
     /// Folder for the scenarios that show broken rules; it must not be there, or be empty.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// Whether a broken rule is a failure: exit status 1, behind everything that is written.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub(crate) on_violation: OnViolationArg,
     /// List the built-in scenes instead.
     #[arg(long)]
     pub(crate) list: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ContractFormat,
+}
+
+/// What a broken rule does to the exit status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnViolationArg {
+    /// Nothing.
+    #[default]
+    Report,
+    /// It is 1.
+    Fail,
 }
 
 /// Output of `vlbr contract`.

@@ -49,6 +49,9 @@ pub(crate) enum ScenarioCommand {
         /// Files or folders.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Policy of one's own, which scenarios can then name; may be given several times.
+        #[arg(long, value_name = "FILE.toml")]
+        policy_file: Vec<PathBuf>,
         /// Output format.
         #[arg(long, value_enum, default_value_t)]
         format: TextOrJson,

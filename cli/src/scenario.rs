@@ -11,11 +11,16 @@ use vlbr_scenario::{ExportError, Report};
 
 use crate::args::{ScenarioCommand, TextOrJson};
 use crate::common::{self, Outcome};
+use crate::vm;
 
 /// Runs the subcommand.
 pub(crate) fn run(command: &ScenarioCommand) -> Outcome {
     match command {
-        ScenarioCommand::Run { paths, format } => check(paths, *format),
+        ScenarioCommand::Run {
+            paths,
+            policy_file,
+            format,
+        } => check(paths, policy_file, *format),
         ScenarioCommand::Export {
             paths,
             cpu,
@@ -64,8 +69,9 @@ fn export(paths: &[PathBuf], cpus: &[String], output: &Path, force: bool) -> Out
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(paths: &[PathBuf], format: TextOrJson) -> Outcome {
-    let report = vlbr_scenario::run(paths)?;
+fn check(paths: &[PathBuf], policy_files: &[PathBuf], format: TextOrJson) -> Outcome {
+    let (catalog, _) = vm::catalog_with(policy_files)?;
+    let report = vlbr_scenario::run_with(paths, &catalog)?;
     if format == TextOrJson::Json {
         common::print_json(&report)?;
     } else {

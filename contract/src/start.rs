@@ -99,7 +99,7 @@ impl Start {
         scene: &'a Scene,
         policy: &Arc<dyn Policy>,
     ) -> Result<&'a str, ContractError> {
-        if !policy.name().starts_with("arch-") {
+        if !policy.is_architectural() {
             return Ok(&scene.part);
         }
         scene

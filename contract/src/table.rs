@@ -17,6 +17,10 @@ use crate::{ContractError, ContractRule, Scene};
 
 /// Most bytes of a result that was kept.
 const MAX_KEPT: u64 = 1 << 24;
+/// Longest part of the name of one: two of them are a name that file systems take.
+const LONGEST_PART: usize = 100;
+/// The place of policies that are not built in, the last of a rule's hundred.
+const LAST_PLACE: usize = 48;
 
 /// What is to be explored.
 #[derive(Clone, Debug)]
@@ -133,13 +137,8 @@ impl Plan {
         progress: &dyn Fn(usize),
     ) -> Result<Explored, ContractError> {
         let file = self.kept.as_ref().map(|folder| {
-            let plain =
-                |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
-            folder.join(format!(
-                "{}.{}.json",
-                plain(policy.name()),
-                plain(scene.name())
-            ))
+            let (policy, scene) = (escaped(policy.name()), escaped(scene.name()));
+            folder.join(format!("{policy}.{scene}.json"))
         });
         if let Some(kept) = file.as_deref().and_then(read)
             && kept.build == self.build
@@ -182,14 +181,62 @@ fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The name of the scenario by which a policy breaks a rule; those that are not built in have one number.
-fn file_name(policy: &str, rule: ContractRule) -> String {
-    let known = Catalog::builtin();
-    let mut known = known.all().iter();
-    let place = known.position(|known| known.name() == policy);
-    let number = 3000 + 100 * rule.number() + 51 + place.unwrap_or(48).min(48);
-    let policy = policy.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    format!("{number}-{policy}-{}.scn", rule.name())
+/// A name as part of a file's, another for each: what is no letter, digit, `-`, `@` or `_` is `%` and its
+/// number in two digits. Of long ones the end is a hash.
+fn escaped(name: &str) -> String {
+    let bytes = name.bytes().map(|byte| match byte {
+        byte if byte.is_ascii_alphanumeric() || b"-@_".contains(&byte) => char::from(byte).into(),
+        byte => format!("%{byte:02x}"),
+    });
+    let all: String = bytes.collect();
+    if all.len() <= LONGEST_PART {
+        return all;
+    }
+    let hash = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(name);
+    format!("{}%{hash:016x}", &all[..LONGEST_PART - 17])
+}
+
+/// How the scenarios of a policy are named: its place among those that are built in, or the last, and its
+/// name in letters, digits and `-`, which are all that names of scenarios have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stem {
+    place: usize,
+    name: String,
+}
+
+impl Stem {
+    /// Those of policies in this order, another for each: of several that would have one, all but the
+    /// first are numbered.
+    fn all<'a>(policies: impl Iterator<Item = &'a str>) -> Vec<Self> {
+        let known = Catalog::builtin();
+        let mut stems: Vec<Self> = Vec::new();
+        for policy in policies {
+            let place = known.all().iter().position(|known| known.name() == policy);
+            let plain = |c: char| match c.is_ascii_alphanumeric() {
+                true => c.to_ascii_lowercase(),
+                false => '-',
+            };
+            let name: String = policy.chars().map(plain).collect();
+            let place = place.unwrap_or(LAST_PLACE).min(LAST_PLACE);
+            let mut stem = Self {
+                place,
+                name: name.clone(),
+            };
+            let mut number = 2;
+            while stems.contains(&stem) {
+                stem.name = format!("{name}-{number}");
+                number += 1;
+            }
+            stems.push(stem);
+        }
+        stems
+    }
+
+    /// The file by which the policy breaks a rule.
+    fn file(&self, rule: ContractRule) -> String {
+        let number = 3000 + 100 * rule.number() + 51 + self.place;
+        format!("{number}-{}-{}.scn", self.name, rule.name())
+    }
 }
 
 /// What is known of a rule under a policy.
@@ -244,14 +291,16 @@ impl Table {
     }
 
     /// The shortest scenario for each rule that each policy breaks: the name of its file, and the text.
-    /// Numbers are those of the rule's hundred, from 51 on by built-in policies.
+    /// Numbers are those of the rule's hundred, from 51 on by built-in policies. No two have one name.
     #[must_use]
     pub fn scenarios(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for (policy, of) in self.policies() {
+        let policies = self.policies();
+        let stems = Stem::all(policies.iter().map(|(policy, _)| *policy));
+        for ((_, of), stem) in policies.iter().zip(stems) {
             for (rule, _) in ContractRule::NAMED {
-                if let Cell::Broken(broken, _) = Self::cell(&of, rule) {
-                    found.push((file_name(policy, rule), broken.scenario.clone()));
+                if let Cell::Broken(broken, _) = Self::cell(of, rule) {
+                    found.push((stem.file(rule), broken.scenario.clone()));
                 }
             }
         }
@@ -277,15 +326,17 @@ impl Table {
         text.push_str("\n| --- |");
         text.push_str(&" --- |".repeat(ContractRule::NAMED.len()));
         text.push('\n');
-        for (policy, of) in self.policies() {
+        let policies = self.policies();
+        let stems = Stem::all(policies.iter().map(|(policy, _)| *policy));
+        for ((policy, of), stem) in policies.iter().zip(stems) {
             let _ = write!(text, "| `{policy}` |");
             for (rule, _) in ContractRule::NAMED {
-                let cell = match Self::cell(&of, rule) {
+                let cell = match Self::cell(of, rule) {
                     Cell::NotApplicable => "-".to_owned(),
                     Cell::Kept => "kept".to_owned(),
                     Cell::KeptSoFar => "kept*".to_owned(),
                     Cell::Broken(broken, _) => {
-                        let file = file_name(policy, rule);
+                        let file = stem.file(rule);
                         format!("[{}]({folder}/{file})", broken.path.len())
                     }
                 };
@@ -358,5 +409,68 @@ impl Table {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_file_names_are_another_for_each_name() {
+        let long = "a".repeat(300);
+        let names = [
+            "a.b",
+            "a@b",
+            "a_b",
+            "a-b",
+            "a%2eb",
+            "a/b",
+            "a%b",
+            "A-B",
+            "",
+            "é",
+            "..",
+            &long,
+            &long[1..],
+        ];
+        let parts: BTreeSet<String> = names.iter().map(|name| escaped(name)).collect();
+        assert_eq!(parts.len(), names.len(), "{parts:?}");
+        for part in parts {
+            assert!(part.len() <= LONGEST_PART, "{part}");
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-@_%".contains(c);
+            assert!(part.chars().all(plain), "{part}");
+        }
+        assert_eq!(escaped("records-pinned-cpu"), "records-pinned-cpu");
+    }
+
+    #[test]
+    fn scenarios_of_policies_are_named_apart() {
+        let rule = ContractRule::ServedAlone;
+        let names = [
+            "v8",
+            "my.own",
+            "my-own",
+            "my@own",
+            "my-own-2",
+            "upstream@6.16",
+        ];
+        let files: Vec<String> = Stem::all(names.into_iter())
+            .iter()
+            .map(|stem| stem.file(rule))
+            .collect();
+        assert_eq!(
+            files,
+            [
+                "3551-v8-served-alone.scn",
+                "3599-my-own-served-alone.scn",
+                "3599-my-own-2-served-alone.scn",
+                "3599-my-own-3-served-alone.scn",
+                "3599-my-own-2-2-served-alone.scn",
+                "3559-upstream-6-16-served-alone.scn",
+            ]
+        );
     }
 }

@@ -109,6 +109,15 @@ fn what_is_wrong_with_a_policy_is_said_on_one_line() {
             "policy \"upstream@5.4\": guest LBR was merged in 5.12",
         ),
         (
+            "name = \"../x\"\nbase = \"v8\"\n",
+            "policy \"../x\": a name has up to 64 of the characters a-z, 0-9, @, . and -",
+        ),
+        ("name = \"\"\nbase = \"v8\"\n", "policy \"\": a name has "),
+        (
+            "name = \"a\\nb\"\nbase = \"v8\"\n",
+            "policy \"a\\nb\": a name has ",
+        ),
+        (
             "name = \"x\"\nbase = \"upstream@six\"\n",
             "policy \"upstream@six\": \"six\" is no version of Linux",
         ),
@@ -117,4 +126,29 @@ fn what_is_wrong_with_a_policy_is_said_on_one_line() {
         assert!(error.starts_with(says), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn a_policy_of_ones_own_takes_no_name_of_another() {
+    let mut catalog = Catalog::builtin();
+    let before = catalog.all().len();
+    for name in [
+        "v8",
+        "mediated-lazy",
+        "upstream@6.8",
+        "upstream@6.8.0",
+        "linux@6.8",
+    ] {
+        let mine = catalog.from_toml(&format!("name = \"{name}\"\nbase = \"v8\"\n"));
+        let error = catalog.add(mine.unwrap()).unwrap_err().to_string();
+        let says = format!("policy {name:?}: there is one of this name already");
+        assert_eq!(error, says);
+    }
+    let mine = catalog
+        .from_toml("name = \"mine@1.0\"\nbase = \"v8\"\n")
+        .unwrap();
+    catalog.add(mine.clone()).unwrap();
+    assert!(catalog.add(mine).is_err());
+    assert_eq!(catalog.all().len(), before + 1);
+    assert_eq!(catalog.named("mine@1.0").unwrap().name(), "mine@1.0");
 }

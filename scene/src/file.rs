@@ -216,11 +216,12 @@ fn give(scene: &mut Scene, session: &str) {
 /// A policy of one's own, added to a catalog.
 ///
 /// # Errors
-/// The file cannot be read, or is no policy.
+/// The file cannot be read, is no policy, or has the name of one that is there.
 pub fn policy_from_file(catalog: &mut Catalog, path: &Path) -> Result<Arc<dyn Policy>, SceneError> {
     let policy = catalog.from_toml(&text(path)?);
     let policy = policy.map_err(|error| SceneError::from(error).within(path))?;
-    catalog.register(Arc::clone(&policy));
+    let added = catalog.add(Arc::clone(&policy));
+    added.map_err(|error| SceneError::from(error).within(path))?;
     Ok(policy)
 }
 

@@ -139,6 +139,10 @@ impl Policy for Architectural {
         Some(KernelVersion::new(5, 18, 0))
     }
 
+    fn is_architectural(&self) -> bool {
+        true
+    }
+
     fn adjust(&self, behaviour: &mut Behaviour) {
         behaviour.guest_lbr = GuestLbr::Virtual;
         behaviour.xsaves = self.xsaves;

@@ -37,7 +37,16 @@ pub enum PolicyError {
     /// The text of a policy of one's own.
     #[error("{0}")]
     Text(String),
+    /// A policy of one's own has a name that cannot stand in lists, in scenarios and in names of files.
+    #[error("policy {0:?}: a name has up to 64 of the characters a-z, 0-9, @, . and -")]
+    Name(String),
+    /// A policy of one's own has the name of another.
+    #[error("policy {0:?}: there is one of this name already")]
+    Taken(String),
 }
+
+/// Most characters of the name of a policy of one's own.
+const LONGEST_NAME: usize = 64;
 
 /// The policies that can be named.
 ///
@@ -126,12 +135,31 @@ impl Catalog {
         })
     }
 
+    /// Adds a policy whose name is free, also of those that [`Catalog::named`] makes when asked for.
+    ///
+    /// # Errors
+    /// [`PolicyError::Taken`].
+    pub fn add(&mut self, policy: Arc<dyn Policy>) -> Result<(), PolicyError> {
+        let name = policy.name();
+        // `linux@VERSION` of scenarios is a host without LBR for its guests.
+        if self.named(name).is_ok() || name.starts_with("linux@") {
+            return Err(PolicyError::Taken(name.to_owned()));
+        }
+        self.policies.push(policy);
+        Ok(())
+    }
+
     /// A policy of one's own: the rules of `base` with some of them changed.
     ///
     /// # Errors
-    /// The text is no TOML, names no base, or a knob or value that the base does not have.
+    /// The text is no TOML, has a name that is none, names no base, or a knob or value that the base does
+    /// not have.
     pub fn from_toml(&self, text: &str) -> Result<Arc<dyn Policy>, PolicyError> {
         let own: Own = vlbr_data::parse_toml(text).map_err(|e| PolicyError::Text(e.to_string()))?;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "@.-".contains(c);
+        if !(1..=LONGEST_NAME).contains(&own.name.len()) || !own.name.chars().all(plain) {
+            return Err(PolicyError::Name(own.name));
+        }
         let bad = |reason| PolicyError::Text(format!("[change] {reason}"));
         let title = if own.title.is_empty() {
             format!("{} with changes", own.base)

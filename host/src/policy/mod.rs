@@ -67,6 +67,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
         false
     }
 
+    /// It gives guests architectural LBR: a processor that has it is needed to see what it does.
+    fn is_architectural(&self) -> bool {
+        false
+    }
+
     /// A vCPU was made, or user space changed what its CPUID says: what the guest is offered.
     /// `kvm_pmu_refresh`.
     fn refresh(&self, host: &mut Host, vcpu: VcpuId) {
