@@ -9,7 +9,7 @@ const ICE_LAKE: &str = include_str!("../data/ice-lake.llvm.txt");
 
 fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
     match name {
-        "ivy-bridge" => Microarchitecture::parse(
+        "ivy-bridge" => Microarchitecture::built_in(
             include_str!("../data/ivy-bridge.toml"),
             &[
                 include_str!("../data/ivy-bridge.llvm.txt"),
@@ -17,7 +17,7 @@ fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
             ],
             "",
         ),
-        "haswell" => Microarchitecture::parse(
+        "haswell" => Microarchitecture::built_in(
             include_str!("../data/haswell.toml"),
             &[
                 include_str!("../data/haswell.llvm.txt"),
@@ -26,12 +26,12 @@ fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
             ],
             include_str!("../data/haswell.fitted.txt"),
         ),
-        "ice-lake" => Microarchitecture::parse(
+        "ice-lake" => Microarchitecture::built_in(
             include_str!("../data/ice-lake.toml"),
             &[ICE_LAKE, COMMON, include_str!("../data/ice-lake.txt")],
             "",
         ),
-        "golden-cove" => Microarchitecture::parse(
+        "golden-cove" => Microarchitecture::built_in(
             include_str!("../data/golden-cove.toml"),
             &[
                 ICE_LAKE,
@@ -41,7 +41,7 @@ fn parse(name: &str) -> Result<Microarchitecture, MicroarchitectureError> {
             ],
             "",
         ),
-        _ => Microarchitecture::parse(
+        _ => Microarchitecture::built_in(
             include_str!("../data/skylake.toml"),
             &[
                 include_str!("../data/skylake.llvm.txt"),
@@ -89,6 +89,7 @@ mod tests {
     fn the_built_in_data_can_be_read() {
         assert_eq!(microarchitectures().check(), Ok(()));
         for core in microarchitectures().all() {
+            assert_eq!(core.check_tables(), Ok(()), "{}", core.name());
             for alias in core.aliases() {
                 let found = microarchitectures()
                     .named(alias)

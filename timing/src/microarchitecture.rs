@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use vlbr_data::{Named, TomlError, parse_toml};
 
-use crate::forms::{FormTable, TableError};
+use crate::forms::{FormTable, LazyTable, TableError, TableTexts};
 use crate::pipeline::{Pipeline, check_pipeline};
 use crate::ports::{PortSet, UopError};
 
@@ -163,9 +163,9 @@ pub struct Microarchitecture {
     /// Buffers, caches and delays.
     pub pipeline: Pipeline,
     /// What each form costs.
-    pub forms: FormTable,
+    pub forms: LazyTable,
     /// The same without what was fitted to measurements.
-    tables: FormTable,
+    tables: LazyTable,
     pub(crate) ports: MemoryPorts,
 }
 
@@ -221,37 +221,7 @@ impl Microarchitecture {
         tables: &[&str],
         fitted: &str,
     ) -> Result<Self, MicroarchitectureError> {
-        let file: File = parse_toml(parameters)?;
-        let p = &file.parameters;
-        for (name, width) in [
-            ("predecode", p.predecode),
-            ("fetch", p.fetch),
-            ("decoders", p.decoders),
-            ("decoded", p.decoded),
-            ("uop_cache", p.uop_cache),
-            ("issue", p.issue),
-            ("commit", p.commit),
-            ("uop_cache_line", p.uop_cache_line),
-            ("uop_cache_lines", p.uop_cache_lines),
-        ] {
-            if width == 0 {
-                return Err(MicroarchitectureError::Zero(name));
-            }
-        }
-        for (name, bytes) in [("fetch", p.fetch), ("uop_cache_window", p.uop_cache_window)] {
-            if !bytes.is_power_of_two() {
-                return Err(MicroarchitectureError::Window(name, bytes));
-            }
-        }
-        check_pipeline(&file.pipeline)?;
-        let ports = MemoryPorts {
-            load: PortSet::parse(&p.load_ports)?,
-            store_address: PortSet::parse(&p.store_address_ports)?,
-            store_index: PortSet::parse(&p.store_index_ports)?,
-            store_data: PortSet::parse(&p.store_data_ports)?,
-            any: PortSet::parse(&p.any_ports)?,
-            slow_lea: PortSet::parse(&p.slow_lea_ports)?,
-        };
+        let (file, ports) = read_parameters(parameters)?;
         let mut forms = FormTable::new(ports.any);
         for (number, text) in (1..).zip(tables) {
             forms
@@ -264,7 +234,32 @@ impl Microarchitecture {
             .extend(fitted)
             .map_err(MicroarchitectureError::Fitted)?;
         forms.derive_evex();
-        Ok(Self {
+        Ok(Self::of(file, ports, forms.into(), tables_only.into()))
+    }
+
+    /// The same of data that comes with the crate: its tables are read when a form is first asked for, so that a
+    /// name can be looked up among all cores without reading all tables.
+    ///
+    /// # Errors
+    /// Parameters that cannot be read.
+    pub(crate) fn built_in(
+        parameters: &str,
+        tables: &'static [&'static str],
+        fitted: &'static str,
+    ) -> Result<Self, MicroarchitectureError> {
+        let (file, ports) = read_parameters(parameters)?;
+        let table = |fitted| {
+            LazyTable::later(TableTexts {
+                any: ports.any,
+                tables,
+                fitted,
+            })
+        };
+        Ok(Self::of(file, ports, table(fitted), table("")))
+    }
+
+    fn of(file: File, ports: MemoryPorts, forms: LazyTable, tables: LazyTable) -> Self {
+        Self {
             name: file.name,
             title: file.title,
             alias: file.alias,
@@ -272,9 +267,16 @@ impl Microarchitecture {
             parameters: file.parameters,
             pipeline: file.pipeline,
             forms,
-            tables: tables_only,
+            tables,
             ports,
-        })
+        }
+    }
+
+    /// Whether the tables can be read.
+    #[cfg(test)]
+    pub(crate) fn check_tables(&self) -> Result<(), TableError> {
+        self.forms.check()?;
+        self.tables.check()
     }
 
     /// The same core with other buffers and delays.
@@ -326,4 +328,40 @@ impl Named for Microarchitecture {
         self.name.eq_ignore_ascii_case(text)
             || self.alias.iter().any(|a| a.eq_ignore_ascii_case(text))
     }
+}
+
+/// Reads the parameters of a core and checks them.
+fn read_parameters(text: &str) -> Result<(File, MemoryPorts), MicroarchitectureError> {
+    let file: File = parse_toml(text)?;
+    let p = &file.parameters;
+    for (name, width) in [
+        ("predecode", p.predecode),
+        ("fetch", p.fetch),
+        ("decoders", p.decoders),
+        ("decoded", p.decoded),
+        ("uop_cache", p.uop_cache),
+        ("issue", p.issue),
+        ("commit", p.commit),
+        ("uop_cache_line", p.uop_cache_line),
+        ("uop_cache_lines", p.uop_cache_lines),
+    ] {
+        if width == 0 {
+            return Err(MicroarchitectureError::Zero(name));
+        }
+    }
+    for (name, bytes) in [("fetch", p.fetch), ("uop_cache_window", p.uop_cache_window)] {
+        if !bytes.is_power_of_two() {
+            return Err(MicroarchitectureError::Window(name, bytes));
+        }
+    }
+    check_pipeline(&file.pipeline)?;
+    let ports = MemoryPorts {
+        load: PortSet::parse(&p.load_ports)?,
+        store_address: PortSet::parse(&p.store_address_ports)?,
+        store_index: PortSet::parse(&p.store_index_ports)?,
+        store_data: PortSet::parse(&p.store_data_ports)?,
+        any: PortSet::parse(&p.any_ports)?,
+        slow_lea: PortSet::parse(&p.slow_lea_ports)?,
+    };
+    Ok((file, ports))
 }

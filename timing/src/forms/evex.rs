@@ -5,9 +5,11 @@
 //! vector units behind port 1 join those of port 0, so what could go to port 1 goes to 0 or 5, and the
 //! divider takes twice as long. Masks cost nothing. Answers with such forms are marked as approximate.
 
+use std::sync::OnceLock;
+
 use iced_x86::Code;
 
-use super::Form;
+use super::{Form, code_named, codes};
 use crate::ports::PortSet;
 
 /// The VEX form whose costs an EVEX form has.
@@ -29,6 +31,13 @@ const SPLIT: [(&str, &[&str]); 6] = [
     ("Vpor", &["d", "q"]),
     ("Vpxor", &["d", "q"]),
 ];
+
+/// The EVEX forms that have a relative.
+pub(super) fn relatives() -> &'static [(Code, Relative)] {
+    static RELATIVES: OnceLock<Vec<(Code, Relative)>> = OnceLock::new();
+    let of = |(name, code): &(String, Code)| Some((*code, relative(name, code_named)?));
+    RELATIVES.get_or_init(|| codes().iter().filter_map(of).collect())
+}
 
 /// The relative of the EVEX form `name`, found by name.
 pub(super) fn relative(name: &str, named: impl Fn(&str) -> Option<Code>) -> Option<Relative> {
@@ -104,7 +113,6 @@ pub(super) fn derive(relative: &Form, wide: bool) -> Form {
 
 #[cfg(test)]
 mod tests {
-    use super::super::code_named;
     use super::*;
     use crate::forms::FormId;
     use crate::microarchitectures;

@@ -18,12 +18,16 @@
 //! is more: `0` to `3`, `x` another register, `h` RDX as the high half of a product, `f` flags.
 
 mod evex;
+mod lazy;
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use iced_x86::Code;
+use rustc_hash::FxHashMap;
 use thiserror::Error;
+
+pub use lazy::LazyTable;
+pub(crate) use lazy::TableTexts;
 
 use crate::ports::{PortSet, PortUse, UopError};
 
@@ -34,7 +38,7 @@ fn codes() -> &'static [(String, Code)] {
 }
 
 fn code_named(name: &str) -> Option<Code> {
-    static INDEX: OnceLock<HashMap<&'static str, Code>> = OnceLock::new();
+    static INDEX: OnceLock<FxHashMap<&'static str, Code>> = OnceLock::new();
     INDEX
         .get_or_init(|| codes().iter().map(|(n, c)| (n.as_str(), *c)).collect())
         .get(name)
@@ -414,13 +418,10 @@ impl FormTable {
     /// Gives EVEX forms without a line the costs of their relatives of the VEX encoding, by the rule of
     /// [`evex`].
     pub(crate) fn derive_evex(&mut self) {
-        for (name, code) in codes() {
-            let Some(relative) = evex::relative(name, code_named) else {
-                continue;
-            };
+        for &(code, relative) in evex::relatives() {
             for memory in [false, true] {
                 let (id, from) = (
-                    FormId::new(*code, memory),
+                    FormId::new(code, memory),
                     FormId::new(relative.code, memory),
                 );
                 if !self.has(id) && self.has(from) {
