@@ -7,7 +7,7 @@ use vlbr_cpu::{Block, Code, Exit, Slots, Step, StepClock, StepId, StepTime};
 
 use crate::lower::LowerError;
 use crate::microarchitecture::Microarchitecture;
-use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig};
+use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig, Push};
 use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
 
 /// Who says which branches were mispredicted.
@@ -33,8 +33,8 @@ struct Prepared {
     recorded: bool,
     /// It makes a transfer.
     transfers: bool,
-    /// The near branch at its end.
-    branch: Option<Branch>,
+    /// The near branch at its end, and what it adds to the path of a predictor.
+    branch: Option<(Branch, Push)>,
 }
 
 /// The steps of a code, made ready for the scoreboard.
@@ -81,6 +81,15 @@ impl StepPrograms {
                 appended?;
             }
         }
+        let predictor = match mispredicts {
+            Mispredicts::Recorded => None,
+            Mispredicts::Predicted(config) => Some(Predictor::new(config)),
+        };
+        // What a branch adds to the path follows from where it goes; without a predictor nobody asks.
+        let known = |branch| {
+            let predictor = predictor.as_ref()?;
+            Some((branch, predictor.footprint(&branch)))
+        };
         let steps = code.steps().iter().enumerate().map(|(number, step)| {
             let block = code.block(step.block);
             Prepared {
@@ -89,16 +98,13 @@ impl StepPrograms {
                 leave: leave(step, block),
                 recorded: step.exit.is_mispredicted(),
                 transfers: code.transfer(StepId(number as u32)).is_some(),
-                branch: branch(step, block),
+                branch: branch(step, block).and_then(known),
             }
         });
-        let predictor = match mispredicts {
-            Mispredicts::Recorded => None,
-            Mispredicts::Predicted(config) => Some(Predictor::new(config)),
-        };
+        let steps = steps.collect();
         Ok(Self {
             program: Arc::new(program),
-            steps: steps.collect(),
+            steps,
             start: Scoreboard::new(core),
             predictor,
             guessed,
@@ -210,8 +216,8 @@ impl StepClock for ScoreboardClock {
             self.board.pass_retirement(self.end);
         }
         let mut mispredicted = prepared.recorded;
-        if let (Some(predictor), Some(branch)) = (&mut self.predictor, &prepared.branch) {
-            let prediction = predictor.predict_and_update(branch);
+        if let (Some(predictor), Some((branch, push))) = (&mut self.predictor, &prepared.branch) {
+            let prediction = predictor.predict_and_update_known(branch, *push);
             mispredicted = prediction.mispredicted();
             if prediction.btb_missed && !mispredicted {
                 self.board.resteered();

@@ -49,6 +49,19 @@ impl History {
         low | high
     }
 
+    /// The bits at `age` and behind it in the lowest places.
+    #[inline]
+    fn two(&self, age: u32) -> u64 {
+        let at = (self.head + age as usize) % BITS;
+        let (word, bit) = (at / 64, at % 64);
+        let mut bits = self.words[word] >> bit;
+        // Histories of taken branches never come here: each has two bits.
+        if bit == 63 {
+            bits |= self.words[(word + 1) % WORDS] << 1;
+        }
+        bits
+    }
+
     /// The fold of the first `length` bits, from the bits themselves.
     pub(crate) fn fold(&self, length: u32) -> u64 {
         let mut value = 0;
@@ -64,7 +77,7 @@ impl History {
     #[inline]
     pub(crate) fn advance(&self, push: Push, folds: &mut [Fold]) {
         for fold in folds {
-            let leaving = self.window(fold.length - push.count);
+            let leaving = self.two(fold.length - push.count);
             fold.push(push, leaving);
         }
     }

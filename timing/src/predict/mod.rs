@@ -54,4 +54,5 @@ pub use config::{
     ReturnStackConfig, TableConfig, TageConfig, Underflow,
 };
 pub use error::PredictorError;
+pub(crate) use history::Push;
 pub use predictor::Predictor;

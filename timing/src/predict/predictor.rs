@@ -4,6 +4,7 @@ use super::branch::{Branch, BranchKind, Prediction};
 use super::config::PredictorConfig;
 use super::direction::Direction;
 use super::error::PredictorError;
+use super::history::Push;
 use super::indirect::Indirect;
 use super::path::Path;
 use super::return_stack::ReturnStack;
@@ -69,6 +70,23 @@ impl Predictor {
 
     /// Predicts the next branch that retired, and learns it.
     pub fn predict_and_update(&mut self, branch: &Branch) -> Prediction {
+        self.retire(branch, |path| path.push_of(branch))
+    }
+
+    /// What `branch` adds to the path if it is taken, for [`Predictor::predict_and_update_known`].
+    pub(crate) fn footprint(&self, branch: &Branch) -> Push {
+        self.path.push_of(branch)
+    }
+
+    /// [`Predictor::predict_and_update`] of a branch whose footprint is known.
+    #[inline]
+    pub(crate) fn predict_and_update_known(&mut self, branch: &Branch, push: Push) -> Prediction {
+        self.retire(branch, |_| push)
+    }
+
+    /// `push`: what the branch adds to the path if it is taken.
+    #[inline(always)]
+    fn retire(&mut self, branch: &Branch, push: impl FnOnce(&Path) -> Push) -> Prediction {
         let Branch {
             address,
             fallthrough,
@@ -113,7 +131,7 @@ impl Predictor {
             }
         }
         if taken {
-            let push = self.path.push_of(branch);
+            let push = push(&self.path);
             let path = Some((&self.path.history, push));
             self.direction.note(branch, taken, path);
             self.path.history.push(push);

@@ -33,7 +33,7 @@ struct Cycle {
 const PORTS: u16 = (1 << PortSet::MAX) - 1;
 /// More than any port is used.
 const NEVER: u32 = u32::MAX;
-/// Ports, and one that is never taken.
+/// Ports, and as many that are never taken as are looked at in one go.
 const LANES: usize = 16;
 
 /// Reservations by cycle. Operations come in program order but execute when their operands are ready, so an
@@ -45,6 +45,8 @@ pub(super) struct Calendar {
     now: u64,
     /// What was reserved before it is forgotten.
     swept: u64,
+    /// Nothing is reserved from it on: [`REACH`] behind that.
+    end: u64,
     /// Entries of the scheduler, and how many are taken; of those that left it since `swept` too.
     size: u32,
     waiting: u32,
@@ -62,6 +64,7 @@ impl Calendar {
             cycles: Box::new([Cycle::default(); REACH as usize]),
             now: 0,
             swept: 0,
+            end: REACH,
             size,
             waiting: 0,
             used: core::array::from_fn(|port| match port {
@@ -77,11 +80,11 @@ impl Calendar {
         &mut self.cycles[(cycle & MASK) as usize]
     }
 
-    /// Time goes on to `cycle`.
+    /// Time goes on to `cycle`, which is not before what it had reached.
     #[inline(always)]
     pub(super) fn advance(&mut self, cycle: u64) {
-        self.now = self.now.max(cycle);
-        if self.now >= self.swept + SWEEP {
+        self.now = cycle;
+        if cycle >= self.swept + SWEEP {
             self.sweep();
         }
     }
@@ -103,6 +106,7 @@ impl Calendar {
                 self.age();
             }
         }
+        self.end = self.swept + REACH;
     }
 
     /// All reservations are of the past at `cycle`.
@@ -126,10 +130,9 @@ impl Calendar {
     /// The first cycle, from now on, in which the scheduler has `count` entries free.
     #[inline(always)]
     pub(super) fn room(&mut self, count: u32) -> u64 {
-        // More than there are have to wait until all are free.
-        let most = self.size.saturating_sub(count);
-        match self.waiting > most {
-            true => self.later_room(most),
+        match self.waiting + count > self.size {
+            // More than there are have to wait until all are free.
+            true => self.later_room(self.size.saturating_sub(count)),
             false => self.now,
         }
     }
@@ -147,37 +150,48 @@ impl Calendar {
         cycle
     }
 
-    /// Reserves one cycle of any of `ports`, one bit each, at `from` or as soon after as one is free; until then
-    /// the operation is in the scheduler. As a rule there are up to `MOST` of them.
-    #[inline(never)]
+    /// Reserves one cycle of any of `ports`, one bit each, at `from`, which is still to come, or as soon after as one
+    /// is free; until then the operation is in the scheduler. As a rule there are up to `MOST` of them.
+    #[inline(always)]
     pub(super) fn dispatch<const MOST: u32>(&mut self, ports: u16, from: u64) -> u64 {
-        let mut cycle = from.max(self.now);
+        let mut cycle = from;
         let mut free = ports & !self.at(cycle).busy;
         if free == 0 {
             cycle = self.search(ports, cycle);
             free = ports & !self.at(cycle).busy;
         }
-        if cycle < self.swept + REACH {
-            let port = self.least::<MOST>(free & PORTS);
-            self.used[port % LANES] += 1 << 4;
-            let waits = cycle > self.now;
-            let at = self.at(cycle);
-            at.busy |= 1 << port;
-            at.leaving += u16::from(waits);
-            self.waiting += u32::from(waits);
-        } else {
-            // Nothing is reserved so far ahead.
-            let last = self.swept + REACH - 1;
-            self.at(last).leaving += 1;
-            self.waiting += 1;
+        if cycle >= self.end {
+            return self.beyond(cycle);
         }
+        let port = self.least::<MOST>(free & PORTS);
+        self.used[port] += 1 << 4;
+        let at = self.at(cycle);
+        at.busy |= 1 << port;
+        at.leaving += 1;
+        self.waiting += 1;
+        cycle
+    }
+
+    /// The same, as code that does not run often.
+    #[inline(never)]
+    pub(super) fn dispatch_one(&mut self, ports: u16, from: u64) -> u64 {
+        self.dispatch::<4>(ports, from)
+    }
+
+    /// Nothing is reserved so far ahead as `cycle`, which is the answer.
+    #[cold]
+    #[inline(never)]
+    fn beyond(&mut self, cycle: u64) -> u64 {
+        let last = self.end - 1;
+        self.at(last).leaving += 1;
+        self.waiting += 1;
         cycle
     }
 
     /// The first cycle behind `from`, in which all of `ports` are taken, that has one of them free.
     #[inline(never)]
     fn search(&mut self, ports: u16, from: u64) -> u64 {
-        let end = self.swept + REACH;
+        let end = self.end;
         let single = ports.is_power_of_two();
         let port = ports.trailing_zeros() as usize;
         let mut cycle = from;
@@ -205,19 +219,18 @@ impl Calendar {
     /// The port among `free` that was used least of late; of equals the highest.
     #[inline(always)]
     fn least<const MOST: u32>(&self, free: u16) -> usize {
-        // All at once and without a branch: no processor foresees how many are free. One lane stands for
-        // those that are not there.
-        let mut left = u32::from(free);
+        // All at once and without a branch: no processor foresees how many are free. Lanes behind the ports
+        // stand for those that are not there.
+        let mut left = u32::from(free | !PORTS);
         let mut best = NEVER;
         for _ in 0..MOST {
-            let port = (left | 1 << (LANES - 1)).trailing_zeros() as usize;
+            best = best.min(self.used[left.trailing_zeros() as usize % LANES]);
             left &= left.wrapping_sub(1);
-            best = best.min(self.used[port % LANES]);
         }
+        left &= u32::from(PORTS);
         while left != 0 {
-            let port = left.trailing_zeros() as usize;
+            best = best.min(self.used[left.trailing_zeros() as usize % LANES]);
             left &= left - 1;
-            best = best.min(self.used[port % LANES]);
         }
         LANES - 1 - (best & 15) as usize
     }
@@ -227,7 +240,7 @@ impl Calendar {
         let unit = unit as u16;
         let mut start = from.max(self.now);
         let mut end = start;
-        let last = self.swept + REACH;
+        let last = self.end;
         while end < start + cycles {
             if end >= last {
                 return start;

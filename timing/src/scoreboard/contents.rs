@@ -21,17 +21,18 @@ const NOBODY: u8 = 20;
 /// RSP and RBP.
 const STACK: usize = 5;
 const FRAME: usize = 6;
-/// Values that are kept, a power of two.
-const VALUES: usize = 32;
+/// Values that are kept: as many as a byte can name, so that none has to be checked.
+const VALUES: usize = 256;
 
 /// What an instruction computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(i8)]
 enum Kind {
+    /// The first operand less the second, and the immediate. As a number it has all bits.
+    Difference = -1,
     /// The sum of both operands and the immediate.
     #[default]
-    Sum,
-    /// The first operand less the second, and the immediate.
-    Difference,
+    Sum = 0,
     /// The second operand with its sign.
     Extend,
     And,
@@ -227,6 +228,17 @@ const LOW: [u64; 16] = {
     low
 };
 
+/// The bytes that a write of so many keeps.
+const KEPT: [u64; 16] = {
+    let mut kept = [0; 16];
+    let mut size = 0;
+    while size < 4 {
+        kept[size] = !LOW[size];
+        size += 1;
+    }
+    kept
+};
+
 /// What a store wrote, or a load found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
@@ -332,7 +344,7 @@ impl Contents {
 
     #[inline]
     fn get(&self, value: u8) -> u64 {
-        self.values[usize::from(value) % VALUES]
+        self.values[usize::from(value)]
     }
 
     /// The sum of base, index times scale and displacement.
@@ -359,18 +371,17 @@ impl Contents {
         let second = self.get(effect.second) & LOW[from];
         let second = second.wrapping_add(effect.immediate as i64 as u64);
         // Sum or difference without a branch.
-        let minus = u64::from(effect.kind == Kind::Difference).wrapping_neg();
+        let minus = effect.kind as i8 as i64 as u64;
         // Its upper bytes do not count: the result is cut off.
         let mut value = first.wrapping_add(second ^ minus).wrapping_sub(minus);
-        if effect.kind > Kind::Difference {
+        if effect.kind as i8 > 0 {
             value = self.rare(effect, first, second);
         }
         self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
         value &= LOW[size];
-        let to = &mut self.values[usize::from(effect.to) % VALUES];
+        let to = &mut self.values[usize::from(effect.to)];
         // A write of 32 bits clears the rest, smaller ones keep it.
-        let keep = if size < 4 { !LOW[size] } else { 0 };
-        *to = *to & keep | value;
+        *to = *to & KEPT[size] | value;
         value
     }
 

@@ -3,6 +3,7 @@
 mod memory;
 mod rename;
 
+use core::hint::select_unpredictable;
 use core::ops::Range;
 
 use vlbr_cpu::Slots;
@@ -17,8 +18,8 @@ use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS, Shape};
 use crate::scoreboard::program::Program;
 
 /// Values that are followed: registers, groups of flags, what the current instruction loads and stores. Value 0 is
-/// always ready.
-const VALUES: usize = 64;
+/// always ready. As many as a byte can name, so that none has to be checked.
+const VALUES: usize = 256;
 const LOADED: usize = crate::lower::LOADED as usize;
 const STORED: usize = crate::lower::STORED as usize;
 const STACK: usize = crate::lower::STACK as usize;
@@ -54,20 +55,41 @@ pub struct Done {
 }
 
 /// Micro-operations of one cycle, at most as many as the width.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lane {
     cycle: u64,
-    used: u32,
+    /// How many it has room for yet.
+    left: u32,
+    width: u32,
 }
 
 impl Lane {
-    /// Takes a place in this cycle, or in the next one if it has `width` already. Without a branch, which a
+    fn new(width: u32) -> Self {
+        Self {
+            cycle: 0,
+            left: width,
+            width,
+        }
+    }
+
+    /// Goes on to `cycle`, of which nothing is taken yet.
+    #[inline(always)]
+    fn begin(&mut self, cycle: u64) {
+        (self.cycle, self.left) = (cycle, self.width);
+    }
+
+    /// Takes a place in this cycle, or in the next one if it has none left. Without a branch, which a
     /// processor could not foresee.
     #[inline(always)]
-    fn take(&mut self, width: u32) {
-        let full = u32::from(self.used >= width);
+    fn take(&mut self) {
+        let full = self.left == 0;
         self.cycle += u64::from(full);
-        self.used = self.used * (1 - full) + 1;
+        self.left = select_unpredictable(full, self.width, self.left) - 1;
+    }
+
+    /// Places that are taken in its cycle.
+    fn used(&self) -> u32 {
+        self.width - self.left
     }
 }
 
@@ -100,14 +122,15 @@ pub struct Scoreboard {
     serial: u64,
     /// Retirement of the last taken branch.
     taken: u64,
-    /// The stack engine holds an offset that RSP does not have yet.
-    stack_offset: bool,
+    /// The stack engine holds an offset that RSP does not have yet: [`Flags::READS_RSP`], of what has to wait for it.
+    stack_offset: Flags,
     /// General-purpose registers whose last writer was a load, one bit each, by their values.
     loaded: u32,
     /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
     high: u16,
     /// The front end was sent elsewhere by a misprediction and nothing has been issued since.
     recovering: bool,
+    /// Slots but for those of what was issued.
     slots: Slots,
     times: Vec<u64>,
     /// Instructions of the last step.
@@ -168,20 +191,20 @@ impl Scoreboard {
             contents: Contents::new(),
             calendar: Calendar::new(pipeline.scheduler),
             front: FrontEnd::new(&pipeline),
-            issue: Lane::default(),
-            retire: Lane::default(),
+            issue: Lane::new(core.parameters.issue),
+            retire: Lane::new(pipeline.retire),
             issued: 0,
             issue_ring: Box::new([0; RING]),
             retire_ring: Box::new([0; RING]),
             stores: 0,
             data_ring: [0; STORES],
             commit_ring: [0; STORES],
-            committed: Lane::default(),
+            committed: Lane::new(core.parameters.commit),
             loads: 0,
             load_ring: [0; LOADS],
             serial: 0,
             taken: 0,
-            stack_offset: false,
+            stack_offset: Flags::default(),
             loaded: 0,
             high: 0,
             recovering: false,
@@ -208,8 +231,9 @@ impl Scoreboard {
     #[must_use]
     pub fn slots(&self) -> Slots {
         let mut slots = self.slots;
+        slots.retiring += self.issued;
         let width = u64::from(self.parameters.issue);
-        let until = self.issue.cycle * width + u64::from(self.issue.used);
+        let until = self.issue.cycle * width + u64::from(self.issue.used());
         let end = (self.retire.cycle * width).max(until);
         slots.backend += end - until;
         slots
@@ -219,14 +243,14 @@ impl Scoreboard {
     pub fn pass(&mut self, cycle: u64) {
         self.drain(cycle);
         if cycle > self.retire.cycle {
-            self.retire = Lane { cycle, used: 0 };
+            self.retire.begin(cycle);
         }
     }
 
     /// Nothing retires before `cycle` any more.
     pub(crate) fn pass_retirement(&mut self, cycle: u64) {
         if cycle > self.retire.cycle {
-            self.retire = Lane { cycle, used: 0 };
+            self.retire.begin(cycle);
             self.taken = self.taken.max(cycle);
         }
     }
@@ -264,12 +288,12 @@ impl Scoreboard {
             _ => usize::MAX,
         };
         let mut executed = self.retire.cycle;
-        for (at, inst) in run.iter().enumerate() {
+        let mut times = core::mem::take(&mut self.times);
+        for (at, (inst, time)) in run.iter().zip(&mut times).enumerate() {
             executed = self.instruction(program, base + at, inst, last - at);
-            if let Some(time) = self.times.get_mut(at) {
-                *time = self.retire.cycle;
-            }
+            *time = self.retire.cycle;
         }
+        self.times = times;
         match leave {
             Leave::Sequential => {}
             Leave::Taken => {
@@ -297,7 +321,7 @@ impl Scoreboard {
     }
 
     /// Runs one instruction, number `at` of the program, `left` before a branch that is taken; when it was executed.
-    #[inline]
+    #[inline(always)]
     fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
         const L: u8 = Shape::LOADS;
         const S: u8 = Shape::STORES;
@@ -309,26 +333,45 @@ impl Scoreboard {
         const WS: u8 = W | S;
         const WA: u8 = W | Shape::ADDRESS;
         const WOA: u8 = WO | Shape::ADDRESS;
+        // What most instructions are. A memory operand always counts as something written.
+        match inst.shape {
+            Shape::FUSED => self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, left),
+            0 => self.through::<0>(program, at, inst, left),
+            O => self.through::<O>(program, at, inst, left),
+            W => self.through::<W>(program, at, inst, left),
+            WO => self.through::<WO>(program, at, inst, left),
+            WL => self.through::<WL>(program, at, inst, left),
+            WLO => self.through::<WLO>(program, at, inst, left),
+            WS => self.through::<WS>(program, at, inst, left),
+            WA => self.through::<WA>(program, at, inst, left),
+            WOA => self.through::<WOA>(program, at, inst, left),
+            _ => self.rare(program, at, inst, left),
+        }
+    }
+
+    /// Runs an instruction that has more to it than most.
+    #[inline(never)]
+    fn rare(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
         if inst.flags.any(Flags::FUSED) {
             return self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, left);
         }
-        let start = self.deliver_and_issue(program, at, inst);
-        if self.stack_offset && inst.flags.any(Flags::READS_RSP) {
+        self.through::<{ Shape::OTHER }>(program, at, inst, left)
+    }
+
+    /// Runs an instruction through front end and back end.
+    #[inline(always)]
+    fn through<const SHAPE: u8>(
+        &mut self,
+        program: &Program,
+        at: usize,
+        inst: &Inst,
+        left: usize,
+    ) -> u64 {
+        let start = self.deliver_and_issue::<SHAPE>(program, at, inst);
+        if inst.flags.any(self.stack_offset) {
             self.synchronize_stack();
         }
-        // What most instructions are. A memory operand always counts as something written.
-        match inst.shape {
-            0 => self.execute::<0>(program, inst, start, left),
-            O => self.execute::<O>(program, inst, start, left),
-            W => self.execute::<W>(program, inst, start, left),
-            WO => self.execute::<WO>(program, inst, start, left),
-            WL => self.execute::<WL>(program, inst, start, left),
-            WLO => self.execute::<WLO>(program, inst, start, left),
-            WS => self.execute::<WS>(program, inst, start, left),
-            WA => self.execute::<WA>(program, inst, start, left),
-            WOA => self.execute::<WOA>(program, inst, start, left),
-            _ => self.execute::<{ Shape::OTHER }>(program, inst, start, left),
-        }
+        self.execute::<SHAPE>(program, inst, start, left)
     }
 
     /// What the back end makes of an instruction that is renamed at `start`; when it was executed.
@@ -345,7 +388,7 @@ impl Scoreboard {
         let loads = is(Shape::LOADS, inst.flags.any(Flags::LOADS));
         let stores = is(Shape::STORES, inst.flags.any(Flags::STORES));
         let operates = is(Shape::OPERATES, inst.ports != 0);
-        let writes = is(Shape::WRITES, true);
+        let writes = is(Shape::WRITES, inst.flags.any(Flags::WRITES));
         let extra = match other {
             true => program.extras.get(inst.extra as usize),
             false => None,
@@ -370,7 +413,7 @@ impl Scoreboard {
         let mut begin = (start + u64::from(operates)) as i64;
         for number in 0..INPUTS {
             let (value, cycles) = inst.inputs.get(number);
-            begin = begin.max(self.ready[value % VALUES] + cycles);
+            begin = begin.max(self.ready[usize::from(value)] + cycles);
         }
         let mut begin = begin as u64;
         if let Some(extra) = extra {
@@ -383,12 +426,14 @@ impl Scoreboard {
         if operates {
             let earliest = begin;
             // What is fused with the branch goes with it.
-            let ports = match left <= 1 && inst.flags.any(Flags::CONDITIONAL) {
-                true => self.ports.taken,
-                false => inst.ports,
-            };
+            let mut ports = inst.ports;
+            if left <= 1 {
+                ports = self.ports_of_taken(inst);
+            }
             begin = self.calendar.dispatch::<4>(ports, earliest);
-            done = done.max(begin + 1);
+            if other {
+                done = done.max(begin + 1);
+            }
             if let Some(extra) = extra {
                 done = done.max(self.more_operations(inst, extra, earliest));
             }
@@ -398,15 +443,18 @@ impl Scoreboard {
         if SHAPE != Shape::FUSED {
             for number in 0..OUTPUTS {
                 let (value, cycles) = inst.outputs.get(number);
-                self.ready[value % VALUES] = end + cycles;
+                self.ready[usize::from(value)] = end + cycles;
                 ended = ended.max(end + cycles);
             }
         }
-        done = done.max(ended.max(0) as u64);
+        done = done.max(match other {
+            true => ended.max(0) as u64,
+            false => begin + u64::from(inst.whole),
+        });
         if let Some(extra) = extra {
             for link in &extra.outputs {
                 let at = end + i64::from(link.cycles);
-                self.ready[usize::from(link.value) % VALUES] = at;
+                self.ready[usize::from(link.value)] = at;
                 done = done.max(at.max(0) as u64);
             }
             if extra.floor > 0 {
@@ -432,7 +480,10 @@ impl Scoreboard {
             Shape::FUSED => 0,
             _ => issued(inst, extra),
         };
-        self.retire_one(issued, done, left == 0);
+        match SHAPE {
+            Shape::FUSED | Shape::OTHER => self.retire_one::<false>(issued, done, left == 0),
+            _ => self.retire_one::<true>(issued, done, left == 0),
+        }
         if loads {
             self.load_ring[self.loads as usize % LOADS] = self.retire.cycle;
             self.loads += 1;
@@ -453,8 +504,7 @@ impl Scoreboard {
                 self.loaded |= 1 << inst.fills & !1;
             }
             // What reads RSP has taken the offset by now.
-            let stays = self.stack_offset && !inst.flags.any(Flags::WRITES_RSP);
-            self.stack_offset = stays || inst.flags.any(Flags::STACK);
+            self.stack_offset = inst.flags.offset_behind(self.stack_offset);
         }
         if other && inst.flags.any(Flags::SERIALIZES) {
             self.drain(self.retire.cycle);
@@ -462,12 +512,21 @@ impl Scoreboard {
         done
     }
 
+    /// Ports of an instruction that a taken branch ends, or one before that.
+    #[inline(never)]
+    fn ports_of_taken(&self, inst: &Inst) -> u16 {
+        match inst.flags.any(Flags::CONDITIONAL) {
+            true => self.ports.taken,
+            false => inst.ports,
+        }
+    }
+
     /// When an operation can begin whose inputs in `inst` are ready at `begin`.
     #[cold]
     fn begin(&mut self, inst: &Inst, extra: &Extra, begin: u64) -> u64 {
         let mut begin = begin;
         for link in &extra.inputs {
-            let ready = self.ready[usize::from(link.value) % VALUES];
+            let ready = self.ready[usize::from(link.value)];
             begin = begin.max((ready + i64::from(link.cycles)).max(0) as u64);
         }
         if extra.divider > 0 {
@@ -497,34 +556,30 @@ impl Scoreboard {
         for &(ports, count) in &extra.parts {
             for _ in 0..count {
                 let behind = begin + number.min(all) * spread / all;
-                last = last.max(self.calendar.dispatch::<4>(ports, behind) + 1);
+                last = last.max(self.calendar.dispatch_one(ports, behind) + 1);
                 number += 1;
             }
         }
         last
     }
 
-    /// In order, so many a cycle, at most one taken branch.
+    /// In order, so many a cycle, at most one taken branch. `ALONE`: it is known to be at least one micro-operation.
     #[inline(always)]
-    fn retire_one(&mut self, issued: usize, done: u64, taken: bool) {
+    fn retire_one<const ALONE: bool>(&mut self, issued: usize, done: u64, taken: bool) {
         let mut least = done;
         if taken {
             least = least.max(self.taken + 1);
         }
         if least > self.retire.cycle {
-            self.retire = Lane {
-                cycle: least,
-                used: 0,
-            };
+            self.retire.begin(least);
         }
-        let width = self.pipeline.retire;
-        if issued > 0 {
-            self.retire.take(width);
+        if ALONE || issued > 0 {
+            self.retire.take();
             self.retire_ring[self.issued as usize % RING] = self.retire.cycle;
         }
         if issued > 1 {
             for number in 1..issued {
-                self.retire.take(width);
+                self.retire.take();
                 self.retire_ring[(self.issued as usize + number) % RING] = self.retire.cycle;
             }
         }

@@ -9,6 +9,9 @@ const NOWHERE: u32 = u32::MAX;
 /// Micro-operations that a decoder group or line takes until a new one begins.
 const FULL: u32 = u32::MAX / 2;
 
+/// Micro-operations of an instruction that is not microcode, at most.
+pub(super) const IN_ONE: u32 = 4;
+
 /// Where the micro-operations of a window come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
@@ -37,6 +40,9 @@ pub(super) struct FrontEnd {
     victim: Vec<u8>,
     sets: u32,
     ways: usize,
+    /// Properties of instructions that the uop cache does not hold; of those that it does not deliver now.
+    uncached: Flags,
+    undelivered: Flags,
 }
 
 impl FrontEnd {
@@ -55,6 +61,8 @@ impl FrontEnd {
             victim: vec![0; sets],
             sets: pipeline.dsb_sets,
             ways,
+            uncached: Flags::default().when(Flags::TOUCHES_WINDOW_END, pipeline.jcc_erratum),
+            undelivered: Flags::EVERY,
         }
     }
 
@@ -66,6 +74,7 @@ impl FrontEnd {
     }
 
     /// Nothing is delivered before `cycle` from now on.
+    #[inline(always)]
     pub(super) fn hold(&mut self, cycle: u64) {
         if cycle > self.cycle {
             self.cycle = cycle;
@@ -103,9 +112,9 @@ impl FrontEnd {
         false
     }
 
-    /// Delivers an instruction that is not fused with the one before; the cycle.
-    #[inline]
-    pub(super) fn deliver(
+    /// Delivers an instruction that is not fused with the one before; the cycle. `OTHER`: it may be microcode.
+    #[inline(always)]
+    pub(super) fn deliver<const OTHER: bool>(
         &mut self,
         inst: &Inst,
         uops: u32,
@@ -115,23 +124,31 @@ impl FrontEnd {
         if inst.window != self.window {
             self.enter(inst.window, pipeline);
         }
-        let erratum = pipeline.jcc_erratum && inst.flags.any(Flags::TOUCHES_WINDOW_END);
-        if self.path == Path::Cached && !erratum {
-            self.cached(uops, parameters, pipeline);
+        if !inst.flags.any(self.undelivered) {
+            self.cached::<OTHER>(uops, parameters, pipeline);
         } else {
             if self.path == Path::Cached {
                 // The line was not kept: the decoders take over until the next window.
-                self.path = Path::Decoded;
+                self.set_path(Path::Decoded);
                 self.cycle += u64::from(pipeline.dsb_switch);
                 self.follows = false;
                 self.predecoded = self.predecoded.max(self.cycle);
                 self.breaks = true;
             }
-            self.decode(inst, uops, pipeline);
+            self.decode::<OTHER>(inst, uops, pipeline);
         }
         self.cycle
     }
 
+    fn set_path(&mut self, path: Path) {
+        self.path = path;
+        self.undelivered = match path {
+            Path::Cached => self.uncached,
+            Path::Decoded => Flags::EVERY,
+        };
+    }
+
+    #[inline(never)]
     fn enter(&mut self, window: u32, pipeline: &Pipeline) {
         let known = self.look_up(window);
         // From the decoders back to the uop cache only where fetching goes on elsewhere.
@@ -156,12 +173,18 @@ impl FrontEnd {
             (Path::Decoded, Path::Decoded) if self.window == NOWHERE => self.breaks = true,
             (Path::Decoded, Path::Decoded) => {}
         }
-        self.path = path;
+        self.set_path(path);
         self.window = window;
     }
 
-    fn cached(&mut self, uops: u32, parameters: &Parameters, pipeline: &Pipeline) {
-        if uops > 4 {
+    #[inline(always)]
+    fn cached<const OTHER: bool>(
+        &mut self,
+        uops: u32,
+        parameters: &Parameters,
+        pipeline: &Pipeline,
+    ) {
+        if OTHER && uops > IN_ONE {
             self.microcode(uops, pipeline);
             return;
         }
@@ -173,6 +196,7 @@ impl FrontEnd {
         self.delivered += uops;
     }
 
+    #[inline(never)]
     fn microcode(&mut self, uops: u32, pipeline: &Pipeline) {
         self.cycle += u64::from(pipeline.ms_switch) + u64::from(uops.div_ceil(4));
         self.delivered = FULL;
@@ -181,11 +205,11 @@ impl FrontEnd {
 
     /// Decoders and predecoder: what they take in a cycle follows from the code, from where a block begins on.
     #[inline(always)]
-    fn decode(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
+    fn decode<const OTHER: bool>(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
         let least = u64::from(!self.follows);
         self.follows = true;
         self.predecoded += least.max(inst.predecode.into());
-        if uops > 4 {
+        if OTHER && uops > IN_ONE {
             self.cycle = self.cycle.max(self.predecoded);
             self.microcode(uops, pipeline);
             return;

@@ -42,11 +42,26 @@ impl Flags {
     pub(super) const INDEXED: Self = Self(1 << 12);
     /// The displacement lets a load be a cycle faster.
     pub(super) const NEAR: Self = Self(1 << 13);
+    /// Changes what registers or memory hold.
+    pub(super) const WRITES: Self = Self(1 << 14);
+    /// What every instruction has.
+    pub(super) const EVERY: Self = Self(1 << 15);
 
     /// Whether it has any of `flags`.
     #[inline(always)]
     pub(super) const fn any(self, flags: Self) -> bool {
         self.0 & flags.0 != 0
+    }
+
+    /// The offset of the stack engine behind an instruction, as [`Flags::READS_RSP`] or nothing, by that before it.
+    /// Without a branch.
+    #[inline(always)]
+    pub(super) const fn offset_behind(self, before: Self) -> Self {
+        const {
+            assert!(Self::READS_RSP.0 == Self::STACK.0 << 1);
+            assert!(Self::READS_RSP.0 == Self::WRITES_RSP.0 >> 1);
+        }
+        Self((before.0 & !(self.0 >> 1) | self.0 << 1) & Self::READS_RSP.0)
     }
 
     pub(super) const fn or(self, flags: Self) -> Self {
@@ -90,8 +105,8 @@ impl<const COUNT: usize> Links<COUNT> {
 
     /// Value and cycles of one of them.
     #[inline(always)]
-    pub(super) fn get(&self, number: usize) -> (usize, i64) {
-        (self.values[number].into(), self.cycles[number].into())
+    pub(super) fn get(&self, number: usize) -> (u8, i64) {
+        (self.values[number], self.cycles[number].into())
     }
 }
 
@@ -203,6 +218,8 @@ pub(super) struct Inst {
     /// Ports of its first operation; none if it has no operation.
     pub(super) ports: u16,
     pub(super) latency: i16,
+    /// Cycles from the beginning of the operation until it and all outputs are done; not of [`Shape::OTHER`].
+    pub(super) whole: u16,
     pub(super) flags: Flags,
     /// Fused micro-operations as decoded and as renamed; what is not below [`MANY`] stands in [`Extra`].
     pub(super) decoded: u8,

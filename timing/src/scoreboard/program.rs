@@ -17,6 +17,7 @@ use crate::lower::{
 };
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::scoreboard::contents::effect;
+use crate::scoreboard::frontend::IN_ONE;
 use crate::scoreboard::inst::{
     Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, Shape,
     window_of,
@@ -299,10 +300,22 @@ impl<'a> Programmer<'a> {
         let high = HighBytes::of(info);
         let flags = self::flags(instruction, info, stack, &core.parameters)
             .or(memory)
+            .or(Flags::EVERY)
             .when(Flags::FUSED, fused)
             .when(Flags::HIGH_BYTE, high.writes_apart());
         let bit = |bit: u8, condition: bool| if condition { bit } else { 0 };
-        let shape = if extra.is_needed() || flags.any(Flags::SERIALIZES) {
+        let longest = outputs.iter().map(|link| i32::from(link.cycles)).max();
+        let whole = match fused {
+            true => latency.into(),
+            false => i32::from(latency) + longest.unwrap_or_default().max(0),
+        };
+        let whole = u16::try_from(whole.max((ports != 0 && !fused).into()));
+        let more = extra.is_needed() || flags.any(Flags::SERIALIZES);
+        let writes = loaded + stores > 0 || effect.changes();
+        let flags = flags.when(Flags::WRITES, writes || more);
+        let microcode = u32::from(extra.decoded) > IN_ONE || extra.issued == 0 && !fused;
+        let rare = microcode || flags.any(Flags::HIGH_BYTE) || whole.is_err();
+        let shape = if more || rare {
             Shape::OTHER
         } else if fused {
             Shape::FUSED
@@ -311,7 +324,7 @@ impl<'a> Programmer<'a> {
                 | bit(Shape::STORES, stores > 0)
                 | bit(Shape::OPERATES, ports != 0)
                 | bit(Shape::ADDRESS, effect.takes_address())
-                | bit(Shape::WRITES, loaded + stores > 0 || effect.changes())
+                | bit(Shape::WRITES, writes)
         };
         let small = |count: u16| u8::try_from(count).unwrap_or(MANY);
         let inst = Inst {
@@ -328,6 +341,7 @@ impl<'a> Programmer<'a> {
             outputs: Links::of(&outputs, SINK as u8),
             ports,
             latency,
+            whole: whole.unwrap_or_default(),
             flags,
             decoded: small(extra.decoded),
             issued: small(extra.issued),

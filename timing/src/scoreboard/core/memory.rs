@@ -1,6 +1,6 @@
 //! Loads and stores.
 
-use super::{LOADED, Lane, STORED, STORES, Scoreboard, VALUES};
+use super::{LOADED, STORED, STORES, Scoreboard};
 use crate::scoreboard::contents::Source;
 use crate::scoreboard::inst::{Address, Extra, Flags, Reference};
 
@@ -48,7 +48,7 @@ impl Scoreboard {
     }
 
     /// Dispatches address and data of a store; when it has its data, and when it has both.
-    #[inline]
+    #[inline(always)]
     pub(super) fn dispatch_store(
         &mut self,
         address: Address,
@@ -67,16 +67,13 @@ impl Scoreboard {
     }
 
     /// A store retired.
-    #[inline]
+    #[inline(always)]
     pub(super) fn store(&mut self, place: u64, size: u8, value: u64, data: u64) {
         // So many leave the store buffer per cycle, in order.
         if self.retire.cycle > self.committed.cycle {
-            self.committed = Lane {
-                cycle: self.retire.cycle,
-                used: 0,
-            };
+            self.committed.begin(self.retire.cycle);
         }
-        self.committed.take(self.parameters.commit);
+        self.committed.take();
         let slot = self.stores as usize % STORES;
         self.data_ring[slot] = data;
         self.commit_ring[slot] = self.committed.cycle;
@@ -86,14 +83,14 @@ impl Scoreboard {
 
     #[inline(always)]
     fn address_ready(&self, address: Address, start: u64) -> u64 {
-        let ready = |value: u8| self.ready[usize::from(value) % VALUES];
+        let ready = |value: u8| self.ready[usize::from(value)];
         (start as i64 + 1)
             .max(ready(address.base))
             .max(ready(address.index)) as u64
     }
 
     /// When a load from `place` has its data, and what it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn load(
         &mut self,
         address: Address,
