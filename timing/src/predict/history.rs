@@ -19,6 +19,8 @@ pub(crate) struct History {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fold {
     value: u64,
+    /// As many of the lowest bits as there are, if they are fewer than 64.
+    mask: u64,
     length: u32,
 }
 
@@ -55,7 +57,7 @@ impl History {
         let at = (self.head + age as usize) % BITS;
         let (word, bit) = (at / 64, at % 64);
         let mut bits = self.words[word] >> bit;
-        // Histories of taken branches never come here: each has two bits.
+        // Never in a history of taken branches alone, each of which has two bits.
         if bit == 63 {
             bits |= self.words[(word + 1) % WORDS] << 1;
         }
@@ -76,9 +78,18 @@ impl History {
     /// Brings folds to what they are after `push`, which comes next.
     #[inline]
     pub(crate) fn advance(&self, push: Push, folds: &mut [Fold]) {
+        // Taken branches have two bits each, which is known where they are shifted.
+        match push.count {
+            2 => self.advance_by::<2>(push.value, folds),
+            _ => self.advance_by::<1>(push.value, folds),
+        }
+    }
+
+    #[inline(always)]
+    fn advance_by<const COUNT: u32>(&self, value: u16, folds: &mut [Fold]) {
         for fold in folds {
-            let leaving = self.two(fold.length - push.count);
-            fold.push(push, leaving);
+            let leaving = self.two(fold.length - COUNT);
+            fold.push::<COUNT>(value, leaving);
         }
     }
 
@@ -100,7 +111,11 @@ impl History {
 impl Fold {
     /// `length`: from 2 to [`MAX_HISTORY`].
     pub(crate) fn new(length: u32) -> Self {
-        Self { value: 0, length }
+        Self {
+            value: 0,
+            mask: low_bits(length),
+            length,
+        }
     }
 
     #[inline]
@@ -109,12 +124,12 @@ impl Fold {
     }
 
     /// `leaving`: in its lowest bits those that become too old.
-    #[inline]
-    fn push(&mut self, push: Push, leaving: u64) {
-        let leaving = leaving & low_bits(push.count);
-        self.value = self.value.rotate_left(push.count)
+    #[inline(always)]
+    fn push<const COUNT: u32>(&mut self, value: u16, leaving: u64) {
+        let leaving = leaving & low_bits(COUNT);
+        self.value = self.value.rotate_left(COUNT)
             ^ leaving.rotate_left(self.length % 64)
-            ^ (u64::from(push.value) & low_bits(self.length));
+            ^ (u64::from(value) & self.mask);
     }
 }
 

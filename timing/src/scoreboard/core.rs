@@ -133,8 +133,9 @@ pub struct Scoreboard {
     /// Slots but for those of what was issued.
     slots: Slots,
     times: Vec<u64>,
-    /// Instructions of the last step.
+    /// Instructions of the last step, and the number of its first one in the program.
     retired: usize,
+    first: usize,
     /// Place, size and time of the data of stores beyond the first one of an instruction.
     later: [(u64, u8, u64); MOST_STORES],
 }
@@ -211,6 +212,7 @@ impl Scoreboard {
             slots: Slots::default(),
             times: Vec::new(),
             retired: 0,
+            first: 0,
             later: [(0, 0, 0); MOST_STORES],
         }
     }
@@ -277,7 +279,7 @@ impl Scoreboard {
 
     /// The same of some instructions of a program of several blocks; ranges outside it have none.
     pub fn retire_range(&mut self, program: &Program, range: Range<usize>, leave: Leave) -> Done {
-        let base = range.start;
+        self.first = range.start;
         let run = program.instructions.get(range).unwrap_or_default();
         if self.times.len() < run.len() {
             self.times.resize(run.len(), 0);
@@ -290,7 +292,7 @@ impl Scoreboard {
         let mut executed = self.retire.cycle;
         let mut times = core::mem::take(&mut self.times);
         for (at, (inst, time)) in run.iter().zip(&mut times).enumerate() {
-            executed = self.instruction(program, base + at, inst, last - at);
+            executed = self.instruction(program, at, inst, last - at);
             *time = self.retire.cycle;
         }
         self.times = times;
@@ -320,7 +322,7 @@ impl Scoreboard {
         self.front.hold(cycle);
     }
 
-    /// Runs one instruction, number `at` of the program, `left` before a branch that is taken; when it was executed.
+    /// Runs one instruction, number `at` of its step, `left` before a branch that is taken; when it was executed.
     #[inline(always)]
     fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
         const L: u8 = Shape::LOADS;

@@ -80,7 +80,7 @@ impl Scoreboard {
     /// Joins high bytes that are renamed apart where the instruction reads the whole.
     #[cold]
     fn join_high_bytes(&mut self, program: &Program, at: usize) {
-        let Some(high) = program.high.get(at) else {
+        let Some(high) = program.high.get(self.first + at) else {
             return;
         };
         let (merges, high) = high.follow(self.high);
