@@ -56,6 +56,8 @@ pub struct Explored {
     pub scene: String,
     /// Whether guests were offered an LBR; else most rules say nothing.
     pub offered: bool,
+    /// Whether perf knows of a guest's claim to the registers; else nobody can say where they may pass.
+    pub stands: bool,
     /// Whether every state was left by every action that it offers.
     pub exhausted: bool,
     /// Whether nothing but the scene's own bound ended it.
@@ -165,6 +167,7 @@ fn read(model: &SceneModel, scene: &Scene) -> Result<Explored, ContractError> {
         policy: model.start.policy.clone(),
         scene: model.start.scene.clone(),
         offered: model.start.offered,
+        stands: model.start.stands,
         exhausted: reached.exhausted(),
         bounded: model.bounded,
         states: reached.states(),

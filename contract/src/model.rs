@@ -10,9 +10,9 @@ use vlbr_arch::Msr;
 use vlbr_arch::vmx::MsrArea;
 use vlbr_cpu::ledger::{Actor, Event as Row};
 use vlbr_host::hardware::LbrRegister;
-use vlbr_host::kvm::{Note, Place};
+use vlbr_host::kvm::{ExitLevel, Note, Place};
 use vlbr_host::machine::{Findings, HostError, Input, Machine, Output, Rule};
-use vlbr_host::perf::{EventId, EventState};
+use vlbr_host::perf::{Event, EventId, EventState};
 use vlbr_host::{CpuId, TaskId, VcpuId};
 use vlbr_scenario::host_step::HostAct;
 
@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     touched: bool,
     /// An access exited and was served, and the vCPU was not put since.
     served: bool,
+    /// It exited into the fast path, where interrupts are off: nothing comes before the entry from there.
+    fast: bool,
 }
 
 /// A state that was reached.
@@ -83,8 +85,8 @@ pub(crate) struct Step {
     pub(crate) broken: BTreeSet<(ContractRule, String)>,
     pub(crate) served: Option<VcpuId>,
     pub(crate) rivals: bool,
-    /// What shows that it costs too much, as comparisons of a scenario.
-    pub(crate) evidence: Vec<String>,
+    /// What shows a rule broken that is no finding of the host's, as comparisons of a scenario.
+    pub(crate) evidence: BTreeMap<ContractRule, Vec<String>>,
 }
 
 /// A scene, with the graph that exploring it leaves.
@@ -129,9 +131,17 @@ impl SceneModel {
             events: &state.events,
         };
         let actions = self.start.actions.iter().enumerate();
+        let fast = state.seen.iter().position(|seen| seen.fast);
         let enabled = actions.filter_map(|(n, action)| {
             let left = action.most.is_none() || state.left[n] != 0;
-            (left && action.may(&here)).then_some(n)
+            let entered = match &action.act {
+                HostAct::Enter(vcpu, true) => {
+                    let vcpu = self.start.names.vcpu(vcpu).ok();
+                    vcpu.map(VcpuId::index)
+                }
+                _ => None,
+            };
+            (left && entered == fast && action.may(&here)).then_some(n)
         });
         enabled.collect()
     }
@@ -192,12 +202,12 @@ impl SceneModel {
                 _ => {}
             }
         }
-        let rival = |events: &[Option<EventId>]| {
-            let mut rivals = events.iter().zip(&self.start.rivals);
-            rivals.any(|(event, asks)| *asks && event.is_some())
-        };
-        let (before, rivals) = (rival(&from.events), rival(&events));
-        if events.iter().all(Option::is_none) {
+        let rival = |(event, asks): (&Option<EventId>, &bool)| event.filter(|_| *asks);
+        let rivals: Vec<_> = events.iter().zip(&self.start.rivals).filter_map(rival).collect();
+        let before = from.events.iter().zip(&self.start.rivals).filter_map(rival);
+        let before: Vec<_> = before.collect();
+        // What has gone is looked for where the last event goes that could have brought it.
+        if with_branch_stacks(&from.machine) {
             machine.finish();
         }
         let mut broken = self.costs(from, n, &machine, output.as_ref());
@@ -206,22 +216,36 @@ impl SceneModel {
         if machine.findings().count(Rule::References) != 0 {
             rules.insert(ContractRule::ReferencesReturn);
         }
-        let evidence = rules.iter().flat_map(|rule| evidence(*rule, &machine));
+        let asked = action.asked(&self.start.names);
+        let served = asked.filter(|vcpu| is_served(&machine, *vcpu, output.as_ref()));
+        if asked != served {
+            // What a path that ends in a refusal shows.
+            rules.insert(ContractRule::Recoverable);
+        }
+        // It has to come back at the latest when perf's timer rotates there.
+        let rotated = matches!(action.act, HostAct::Rotate(_));
+        if rotated && !waiting(&machine, &rivals).is_empty() {
+            let what = "a host event waits for an LBR that nobody uses".to_owned();
+            broken.insert((ContractRule::HostComesBack, what));
+        }
+        let evidence = rules.iter().map(|rule| (*rule, evidence(*rule, &machine, &self.start)));
         let evidence = evidence.collect();
         let findings = machine.take_results();
         for violation in findings.violations() {
-            let rule = ContractRule::of(violation, before || rivals);
+            let beside = [(&*from.machine, &before), (&machine, &rivals)];
+            let beside = beside
+                .into_iter()
+                .any(|(machine, rivals)| may_be_on(machine, rivals, violation.cpu));
+            let rule = ContractRule::of(violation, beside);
             broken.insert((rule, way(&violation.particulars())));
         }
-        let asked = action.asked(&self.start.names);
-        let served = asked.filter(|_| findings.count(Rule::Denial) == 0);
         Ok(Some(Step {
             state: State::new(machine, events, left, seen),
             output,
             findings,
             broken,
             served,
-            rivals,
+            rivals: !rivals.is_empty(),
             evidence,
         }))
     }
@@ -237,7 +261,7 @@ impl SceneModel {
         let mut broken = BTreeSet::new();
         let act = &self.start.actions[n].act;
         let journal = machine.host().journal();
-        if matches!(act, HostAct::Enter(..)) && journal.total(Note::Warned) != 0 {
+        if journal.total(Note::Warned) != 0 {
             let what = "VM entry warns that the guest's LBR does not work".to_owned();
             broken.insert((ContractRule::NoWarningEachEntry, what));
         }
@@ -263,12 +287,36 @@ impl SceneModel {
             let most = most.entry(moves).or_default();
             *most = accesses.max(*most);
         }
-        let unused = from.seen.iter().all(|seen| !seen.touched);
-        if unused && accesses != 0 && from.events.iter().all(Option::is_none) {
+        if self.is_unused(from, act) && accesses != 0 && from.events.iter().all(Option::is_none) {
             let what = format!("{moves} accesses LBR MSRs for a guest that has touched none");
             broken.insert((ContractRule::UnusedCostsNothing, what));
         }
         broken
+    }
+
+    /// Whether what an action of a vCPU or a switch does is done for guests that have not touched their
+    /// LBR, and no other guest runs that could be interrupted for it.
+    fn is_unused(&self, from: &State, act: &HostAct) -> bool {
+        let host = from.machine.host();
+        let names = &self.start.names;
+        let of = |task: TaskId| host.vcpus().iter().find(|vcpu| vcpu.thread == task);
+        let concerned: Vec<VcpuId> = match act {
+            HostAct::Run(vcpu)
+            | HostAct::Enter(vcpu, _)
+            | HostAct::Exit(vcpu, ..)
+            | HostAct::Leave(vcpu) => names.vcpu(vcpu).into_iter().collect(),
+            HostAct::Switch(cpu, next) => {
+                let next = next.as_ref().and_then(|task| names.task(&from.machine, task).ok());
+                let threads = [host.current(CpuId(*cpu)), next];
+                let threads = threads.into_iter().flatten();
+                threads.filter_map(of).map(|vcpu| vcpu.id).collect()
+            }
+            _ => return false,
+        };
+        host.vcpus().iter().all(|vcpu| {
+            let touched = from.seen.get(vcpu.id.index()).is_none_or(|seen| seen.touched);
+            !touched || (!concerned.contains(&vcpu.id) && vcpu.place != Place::Guest)
+        })
     }
 
     /// What is remembered afterwards, and the rule about exits.
@@ -313,6 +361,20 @@ impl SceneModel {
                     seen.touched = true;
                 }
             }
+            HostAct::Exit(vcpu, _, level) => {
+                if let Ok(vcpu) = names.vcpu(vcpu)
+                    && let Some(seen) = seen.get_mut(vcpu.index())
+                {
+                    seen.fast = *level == ExitLevel::FastPath;
+                }
+            }
+            HostAct::Enter(vcpu, _) => {
+                if let Ok(vcpu) = names.vcpu(vcpu)
+                    && let Some(seen) = seen.get_mut(vcpu.index())
+                {
+                    seen.fast = false;
+                }
+            }
             HostAct::Reset(vcpu) => {
                 if let Ok(vcpu) = names.vcpu(vcpu)
                     && let Some(seen) = seen.get_mut(vcpu.index())
@@ -347,6 +409,65 @@ impl SceneModel {
     }
 }
 
+/// Events of the host that are enabled, where they belong, and wait though no vCPU is loaded there and no
+/// event has the LBR.
+pub(crate) fn waiting(machine: &Machine, events: &[EventId]) -> Vec<EventId> {
+    let host = machine.host();
+    let waits = |event: &EventId| {
+        let Some(event) = host.perf().event(*event) else {
+            return false;
+        };
+        if !matches!(event.state(), EventState::Inactive | EventState::Error) {
+            return false;
+        }
+        let cpus = (0..host.hardware().cpus()).map(|cpu| CpuId(cpu as u16));
+        let mut free = cpus.filter(|cpu| {
+            let loaded = host.vcpus().iter().any(|vcpu| vcpu.cpu == Some(*cpu));
+            !loaded && !host.perf().guest_owns_lbr(*cpu) && host.perf().lbr_cpu(*cpu).users() == 0
+        });
+        let target = event.target();
+        free.any(|cpu| {
+            let here = host.current(cpu);
+            target.cpu().is_none_or(|on| on == cpu)
+                && (target.task().is_none() || target.task() == here)
+        })
+    };
+    let events = events.iter().copied();
+    events.filter(waits).collect()
+}
+
+/// Whether an event asks for branches, a guest's too.
+fn with_branch_stacks(machine: &Machine) -> bool {
+    let mut events = machine.host().perf().events();
+    events.any(|(_, event)| event.attr().branch_sample_type.is_some())
+}
+
+/// Whether one of these events could be on a processor: it is that processor's, or that of the thread
+/// that runs there.
+fn may_be_on(machine: &Machine, events: &[EventId], cpu: Option<CpuId>) -> bool {
+    let host = machine.host();
+    events.iter().any(|event| {
+        let Some(target) = host.perf().event(*event).map(Event::target) else {
+            return false;
+        };
+        let Some(cpu) = cpu else {
+            return true;
+        };
+        let here = host.current(cpu);
+        target.cpu().is_none_or(|on| on == cpu) && (target.task().is_none() || target.task() == here)
+    })
+}
+
+/// A guest that asks is served if its access acts on the register: no fault, no 0 instead of a value,
+/// no write that vanishes.
+fn is_served(machine: &Machine, vcpu: VcpuId, output: Option<&Output>) -> bool {
+    let journal = machine.host().journal();
+    let dummies = [Note::DummyRead, Note::DummyWrite, Note::HostFault];
+    matches!(output, Some(Output::Guest(access)) if access.result.is_ok())
+        && machine.findings().count(Rule::Denial) == 0
+        && dummies.iter().all(|note| journal.count(vcpu, *note) == 0)
+}
+
 fn running(machine: &Machine, thread: TaskId) -> bool {
     let host = machine.host();
     let cpus = (0..host.hardware().cpus()).map(|cpu| CpuId(cpu as u16));
@@ -356,13 +477,14 @@ fn running(machine: &Machine, thread: TaskId) -> bool {
 
 /// Whether it is a register that a hypervisor can let pass: entries, TOS and the filter. DEBUGCTL and
 /// `IA32_LBR_CTL` are fields of the VMCS, and hosts put DEBUGCTL back after every exit as it is.
-fn passable(machine: &Machine, msr: Msr) -> bool {
+pub(crate) fn passable(machine: &Machine, msr: Msr) -> bool {
     let register = machine.host().lbr_msrs().register(msr);
     let kind = matches!(
         register,
         Some(LbrRegister::Entry(..) | LbrRegister::Tos | LbrRegister::Filter)
     );
-    kind && msr != Msr::DEBUGCTL && msr != Msr::LBR_CTL
+    // With architectural LBR the filter is part of the control register.
+    kind && msr != Msr::LBR_CTL
 }
 
 /// By which words scenarios name a row of the ledger that is an access to such a register.
@@ -381,7 +503,7 @@ fn access(machine: &Machine, row: Row) -> Option<String> {
 
 /// What a scenario compares to show that the last step breaks a rule that is no finding of the host's,
 /// or one that the host finds at the end alone.
-fn evidence(rule: ContractRule, machine: &Machine) -> Vec<String> {
+fn evidence(rule: ContractRule, machine: &Machine, start: &Start) -> Vec<String> {
     let mut counts: BTreeMap<(Actor, String), u64> = BTreeMap::new();
     for (actor, row, count) in machine.ledger().rows() {
         let word = match (rule, row) {
@@ -410,19 +532,31 @@ fn evidence(rule: ContractRule, machine: &Machine) -> Vec<String> {
             perf.lbr_callstack_users()
         ));
         for cpu in 0..machine.host().hardware().cpus() as u16 {
-            let (users, refs) = (
-                perf.lbr_cpu(CpuId(cpu)).users(),
-                perf.shared_slot(CpuId(cpu)).refs,
-            );
+            let lbr = perf.lbr_cpu(CpuId(cpu));
+            let (users, pebs) = (lbr.users(), lbr.pebs_users());
+            let refs = perf.shared_slot(CpuId(cpu)).refs;
             lines.push(format!("perf cpu{cpu} lbr_users = {users}"));
+            lines.push(format!("perf cpu{cpu} lbr_pebs_users = {pebs}"));
             lines.push(format!("perf cpu{cpu} slot_refs = {refs}"));
         }
+        for task in &start.tasks {
+            let id = start.names.task(machine, task).ok();
+            if let Some(context) = id.and_then(|id| perf.lbr_context(id)) {
+                let users = context.callstack_users();
+                lines.push(format!("context {task} callstack_users = {users}"));
+            }
+        }
     }
-    if rule == ContractRule::NoWarningEachEntry {
-        for (n, vcpu) in machine.host().vcpus().iter().enumerate() {
-            let count = machine.host().journal().count(vcpu.id, Note::Warned);
+    let notes: &[Note] = match rule {
+        ContractRule::NoWarningEachEntry => &[Note::Warned],
+        ContractRule::Recoverable => &[Note::Gp, Note::DummyRead, Note::DummyWrite, Note::HostFault],
+        _ => &[],
+    };
+    for vcpu in machine.host().vcpus() {
+        for note in notes {
+            let count = machine.host().journal().count(vcpu.id, *note);
             if count != 0 {
-                lines.push(format!("note v{n} \"warning\" = {count}"));
+                lines.push(format!("note v{} \"{note}\" = {count}", vcpu.id.0));
             }
         }
     }

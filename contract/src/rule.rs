@@ -41,11 +41,14 @@ pub enum ContractRule {
     UnusedCostsNothing,
     /// VM entry puts no warning into the host's log.
     NoWarningEachEntry,
+    /// A host event that asks for the LBR is on when perf rotates on its processor while no vCPU is loaded
+    /// there and nobody else uses the LBR.
+    HostComesBack,
 }
 
 impl ContractRule {
     /// Every rule with its name, in the order of their numbers.
-    pub const NAMED: [(Self, &'static str); 14] = [
+    pub const NAMED: [(Self, &'static str); 15] = [
         (Self::GuestReadsOwn, "guest-reads-own"),
         (Self::HostReadsOwn, "host-reads-own"),
         (Self::RecordsKept, "records-kept"),
@@ -60,6 +63,7 @@ impl ContractRule {
         (Self::OneExitASlice, "one-exit-a-slice"),
         (Self::UnusedCostsNothing, "unused-costs-nothing"),
         (Self::NoWarningEachEntry, "no-warning-each-entry"),
+        (Self::HostComesBack, "host-comes-back"),
     ];
 
     /// Its number, from 1.
@@ -106,7 +110,8 @@ impl ContractRule {
             | Self::HostRecords
             | Self::OneExitASlice
             | Self::UnusedCostsNothing
-            | Self::NoWarningEachEntry => return None,
+            | Self::NoWarningEachEntry
+            | Self::HostComesBack => return None,
         })
     }
 }

@@ -48,6 +48,10 @@ builtin! {
     "adaptive-pebs",
     "counters",
     "user-access",
+    "pmi-guest",
+    "fast-path",
+    "exclusive",
+    "two-filters",
     "two-vcpus",
     "two-by-two",
 }

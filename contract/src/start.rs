@@ -5,13 +5,14 @@ use std::sync::Arc;
 use vlbr_arch::Msr;
 use vlbr_host::kvm::Answer;
 use vlbr_host::machine::{Input, Machine, Output};
-use vlbr_host::policy::Policy;
+use vlbr_host::policy::{Policy, Standing};
 use vlbr_lbr::{Interface, Profile};
 use vlbr_scenario::host_step::HostAct;
 use vlbr_scenario::{HostKernel, HostMachine, HostNames, StageError};
 
 use crate::ContractError;
 use crate::action::{Action, for_part};
+use crate::model::passable;
 use crate::scene::Scene;
 
 /// Most vCPUs of a scene.
@@ -33,8 +34,12 @@ pub(crate) struct Start {
     pub(crate) rivals: Vec<bool>,
     /// The setup as steps of a scenario.
     pub(crate) lines: Vec<String>,
+    /// The tasks and the threads of vCPUs, by the names of the scene.
+    pub(crate) tasks: Vec<String>,
     /// Whether the guests were told that they have LBR.
     pub(crate) offered: bool,
+    /// Whether perf knows of a guest's claim to the registers.
+    pub(crate) stands: bool,
 }
 
 impl Start {
@@ -75,6 +80,11 @@ impl Start {
         let (mut machine, names) = stage.into_parts();
         let _ = machine.take_results();
         check(scene, &actions, &machine, &names)?;
+        let tasks = scene.given.iter().filter_map(|(_, text)| {
+            let mut words = text.split_whitespace();
+            let names = matches!(words.next(), Some("task" | "vcpu"));
+            words.next().filter(|_| names).map(str::to_owned)
+        });
         let rivals = events.iter().map(|name| {
             let opens =
                 |action: &&Action| matches!(&action.act, HostAct::Open(of, ..) if of == name);
@@ -90,8 +100,10 @@ impl Start {
             names,
             actions,
             events,
+            tasks: tasks.collect(),
             lines,
             offered,
+            stands: policy.standing() != Standing::Nothing,
         })
     }
 
@@ -143,6 +155,16 @@ fn check(
             let own = matches!(&action.act, HostAct::Guest(vcpu, _) if vcpu == asks);
             if !own || action.most.is_some() {
                 let reason = "a guest asks by an access of its own that may always happen";
+                return Err(bad(reason.to_owned()));
+            }
+            let registers = names.input(machine, &action.act);
+            let asked = match registers {
+                Ok(Input::GuestRead(_, msr, _) | Input::GuestWrite(_, msr, ..)) => Some(msr),
+                _ => None,
+            };
+            if !asked.is_some_and(|msr| passable(machine, msr)) {
+                let reason = "a guest asks by an access to a register that may pass: an entry, TOS or \
+                              the filter";
                 return Err(bad(reason.to_owned()));
             }
         }

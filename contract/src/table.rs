@@ -242,7 +242,7 @@ impl Stem {
 /// What is known of a rule under a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell<'a> {
-    /// Guests are offered no LBR: there is nothing to keep.
+    /// Guests are offered no LBR, or perf knows of none: there is nothing to keep.
     NotApplicable,
     /// In every state of every scene that is meant to be exhausted.
     Kept,
@@ -279,9 +279,15 @@ impl Table {
         // What hosts sample and what stays behind concerns every policy.
         let hosts = matches!(
             rule,
-            ContractRule::HostReadsOwn | ContractRule::HostRecords | ContractRule::ReferencesReturn
+            ContractRule::HostReadsOwn
+                | ContractRule::HostRecords
+                | ContractRule::ReferencesReturn
+                | ContractRule::HostComesBack
         );
         if !hosts && of.iter().all(|found| !found.offered) {
+            return Cell::NotApplicable;
+        }
+        if rule == ContractRule::PassThroughWhereActive && of.iter().all(|found| !found.stands) {
             return Cell::NotApplicable;
         }
         match of.iter().all(|found| found.exhausted || found.bounded) {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use vlbr_host::kvm::Answer;
 use vlbr_host::machine::{GuestMsrAccess, Output};
+use vlbr_host::perf::EventState;
 use vlbr_scenario::host_step::HostAct;
 
 use crate::action::Action;
-use crate::model::{SceneModel, State, Step};
+use crate::model::{SceneModel, State, Step, waiting};
 use crate::{ContractError, ContractRule, Scene};
 
 /// A path, done again, as steps of a scenario.
@@ -189,13 +190,30 @@ fn shown(rule: ContractRule, replayed: &Replayed) -> String {
     let Some(step) = &replayed.last else {
         return String::new();
     };
+    let evidence = step.evidence.get(&rule).into_iter().flatten();
+    let evidence = || evidence.clone().map(|line| format!("  {line}\n")).collect();
     if let Some(finding) = rule.finding() {
         return match step.findings.count(finding) {
-            0 => String::new(),
+            0 => evidence(),
             times => format!("  finding \"{finding}\" = {times}\n"),
         };
     }
     match rule {
+        ContractRule::HostComesBack => {
+            let state = &step.state;
+            let open: Vec<_> = state.events.iter().flatten().copied().collect();
+            let waiting = waiting(&state.machine, &open);
+            let lines = replayed.events.iter().filter_map(|(place, name)| {
+                let id = state.events[*place].filter(|id| waiting.contains(id))?;
+                let event = state.machine.host().perf().event(id)?;
+                let state = match event.state() {
+                    EventState::Error => "error",
+                    _ => "inactive",
+                };
+                Some(format!("  state {name} is {state}\n"))
+            });
+            lines.collect()
+        }
         ContractRule::HostRecords => {
             let Some(Output::Pmi { samples, .. } | Output::Samples(samples)) = &step.output else {
                 return String::new();
@@ -217,10 +235,6 @@ fn shown(rule: ContractRule, replayed: &Replayed) -> String {
                 .map(|(name, count)| format!("  stale {name} = {count}\n"))
                 .collect()
         }
-        _ => step
-            .evidence
-            .iter()
-            .map(|line| format!("  {line}\n"))
-            .collect(),
+        _ => evidence(),
     }
 }

@@ -86,7 +86,7 @@ impl Area {
     pub const fn last_number(self) -> u32 {
         match self {
             Self::Host => 2699,
-            Self::Contract => 4499,
+            Self::Contract => 4599,
             _ => self.first_number() + 99,
         }
     }

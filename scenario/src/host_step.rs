@@ -233,6 +233,8 @@ impl LedgerKind {
 pub enum CpuField {
     /// `lbr_users`.
     Users,
+    /// `lbr_pebs_users`.
+    PebsUsers,
     /// References to the slot of the branch filter.
     SlotRefs,
     /// v8's `vcpu_lbr`, or bit 58 of the guest mask.
@@ -241,8 +243,9 @@ pub enum CpuField {
 
 impl CpuField {
     /// Every one with its word.
-    pub const NAMED: [(Self, &'static str); 3] = [
+    pub const NAMED: [(Self, &'static str); 4] = [
         (Self::Users, "lbr_users"),
+        (Self::PebsUsers, "lbr_pebs_users"),
         (Self::SlotRefs, "slot_refs"),
         (Self::GuestOwns, "guest_owns_lbr"),
     ];

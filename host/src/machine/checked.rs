@@ -179,7 +179,6 @@ impl Machine {
             Input::Leave(vcpu) => host.leave(policy, *vcpu)?,
             Input::Enter(vcpu, fast) => {
                 host.enter(policy, *vcpu, *fast == FastPath::Yes)?;
-                self.check_entry(*vcpu);
             }
             Input::Exit(vcpu, cause, level) => {
                 let samples = host.exit(policy, *vcpu, &cause.exit(), *level)?;
@@ -199,7 +198,7 @@ impl Machine {
                     transfer: retired.1.as_ref(),
                     now: *now,
                 };
-                return self.retire(*cpu, boundary);
+                return self.retire_with(*cpu, boundary, false);
             }
             Input::UserRead(task, vcpu, msr) => {
                 let answer = host.ioctl_access(policy, *task, *vcpu, Access::read(*msr))?;
@@ -350,6 +349,16 @@ impl Machine {
     /// # Errors
     /// No such processor, or the exit fails.
     pub fn retire(&mut self, cpu: CpuId, boundary: Boundary<'_>) -> Result<Output, HostError> {
+        self.retire_with(cpu, boundary, true)
+    }
+
+    /// As [`Machine::retire`]; `look`: nobody else looks at what the PMI takes away.
+    fn retire_with(
+        &mut self,
+        cpu: CpuId,
+        boundary: Boundary<'_>,
+        look: bool,
+    ) -> Result<Output, HostError> {
         let retired = self.host.retire(cpu, boundary)?;
         let running = self.host.hardware.cpu(cpu).running();
         if retired.verdict == Some(Verdict::Push) && self.checking == Checking::On {
@@ -374,9 +383,14 @@ impl Machine {
             }
         }
         let policy = Arc::clone(&self.policy);
+        let due = self.host.hardware.cpu(cpu).logical().pmu().pending();
+        let before = due.filter(|_| look).and_then(|_| self.before_pmi(cpu));
         match self.host.take_pmi(&*policy, cpu)? {
             None => Ok(Output::Done),
             Some(samples) => {
+                if let Some(before) = before {
+                    self.after_named("Pmi", &before);
+                }
                 self.check_samples(Some(cpu), &samples);
                 Ok(Output::Pmi { running, samples })
             }

@@ -27,12 +27,13 @@ pub enum Rule {
     /// A guest reads what it would read on a processor of its own.
     Fidelity,
     /// The host does not touch records while the guest has the LBR, but to save, restore, reset
-    /// and handle exits. Looked at where an input acts on one processor, while a guest has its LBR;
-    /// else while guests have the LBR of every processor.
+    /// and handle exits. Looked at where an input acts on one processor, while the same guest has its
+    /// LBR before and after; else while the same guests have the LBR of every processor.
     HostAccess,
-    /// After VM entry the LBR MSRs pass only if the guest's event is active on this processor.
+    /// After VM entry the LBR MSRs pass only if the guest's event is active on this processor, or its
+    /// LBR is lent to it here: [`crate::policy::Standing`].
     PassThrough,
-    /// References return to 0 when all events are gone.
+    /// References return to 0 when all events with a branch stack are gone.
     References,
 }
 
@@ -124,7 +125,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// The violations, up to a thousand.
+    /// The violations, of each rule the first 128; [`Findings::count`] has them all.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.kept
@@ -204,7 +205,10 @@ impl Host {
             });
             return stored.filter(|from| *from != 0).count();
         }
-        if let Some(saved) = self.saved_by_perf(state.thread) {
+        // A host event of the thread has a saved stack too.
+        let cached = |cpu| self.perf.lbr_cpu(CpuId(cpu as u16)).guest == Some(vcpu);
+        let cached = (0..self.hardware.cpus()).any(cached);
+        if let Some(saved) = self.saved_by_perf(state.thread).filter(|_| !cached) {
             return saved.iter().filter(|e| own(e.from())).count();
         }
         let Some(cpu) = self.holds_lbr_of(vcpu) else {

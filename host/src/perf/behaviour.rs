@@ -135,6 +135,10 @@ pub struct Behaviour {
     /// Call-stack events of a processor are counted for all tasks and their stacks are saved and
     /// restored: `lbr.c:intel_pmu_lbr_add` from 6.15.
     pub system_wide_call_stacks: bool,
+    /// Deleting an event gives back the call-stack user that adding it counted. No kernel does: all read
+    /// versions (5.4, 5.15, 6.16) ask `cpuc->br_sel`, the filter of whichever event was added last.
+    /// `lbr.c:intel_pmu_lbr_del`.
+    pub callstack_users_by_event: bool,
     /// Deleting the leader of a group with branch counters resets the LBR:
     /// `lbr.c:intel_pmu_lbr_del` from 6.8 (recalled; read at 0011a51d).
     pub branch_counters: bool,
@@ -233,6 +237,7 @@ impl Behaviour {
                 || stable(5, 15, 25)
                 || stable(5, 16, 1),
             system_wide_call_stacks: since(6, 15),
+            callstack_users_by_event: false,
             branch_counters: since(6, 8),
             guest_msrs: if since(6, 0) {
                 GuestMsrs::GuestPebs

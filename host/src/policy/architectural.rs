@@ -4,8 +4,8 @@ use vlbr_arch::vmx::VmcsField;
 use vlbr_arch::{LbrCtl, Msr};
 use vlbr_cpu::ledger::Actor;
 
-use super::Policy;
 use super::offer::Offer;
+use super::{Policy, Standing};
 use crate::hardware::LbrRegister;
 use crate::kvm::{Access, Answer, Call, Initiator, Note, Operation};
 use crate::machine::Host;
@@ -133,6 +133,10 @@ impl Policy for Architectural {
 
     fn title(&self) -> &str {
         self.title
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Event
     }
 
     fn kernel(&self) -> Option<KernelVersion> {

@@ -7,7 +7,7 @@ use super::offer::Offer;
 use super::rules::{
     Arbitration, DebugCtlRule, Denied, EntryCheck, EventRules, Feature, InfoRange, Open, Release,
 };
-use super::{Policy, offer};
+use super::{Policy, Standing, offer};
 use crate::hardware::{LbrMsrs, LbrRegister, Word};
 use crate::kvm::{Access, Answer, Call, Initiator, LbrStack, Note, Operation};
 use crate::machine::Host;
@@ -358,6 +358,10 @@ impl Policy for EventPolicy {
 
     fn title(&self) -> &str {
         &self.title
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::Event
     }
 
     fn kernel(&self) -> Option<KernelVersion> {

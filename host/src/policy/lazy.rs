@@ -6,7 +6,7 @@ use vlbr_cpu::ledger::MsrAccess as _;
 use vlbr_vmx::VmExit;
 
 use super::offer::{self, Offer};
-use super::{Policy, swap};
+use super::{Policy, Standing, swap};
 use crate::VcpuId;
 use crate::hardware::{LbrMsrs, LbrRegister, Running};
 use crate::kvm::{Access, Answer, Call, ExitLevel, Initiator, Operation};
@@ -137,12 +137,17 @@ impl Policy for MediatedLazy {
         "the proposal: perf's LBR is put aside while a vCPU has its own, which is moved only if need be"
     }
 
+    fn standing(&self) -> Standing {
+        Standing::Lent
+    }
+
     fn kernel(&self) -> Option<KernelVersion> {
         Some(KernelVersion::new(6, 17, 0))
     }
 
     fn adjust(&self, behaviour: &mut Behaviour) {
         behaviour.guest_lbr = GuestLbr::None;
+        behaviour.callstack_users_by_event = true;
     }
 
     /// A guest without LBR never records.

@@ -36,6 +36,18 @@ pub use rules::{
 };
 pub use swap::{SwapAt, SwapPolicy, SwapRules};
 
+/// What perf has of the claim of a guest to the registers of the LBR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Nothing: the policy moves registers by itself. A vCPU that has an event all the same is looked
+    /// at as [`Standing::Event`].
+    Nothing,
+    /// An event of the vCPU's thread, [`crate::kvm::VcpuLbr::event`].
+    Event,
+    /// The LBR is lent: [`crate::perf::Perf::guest_lbr_load`].
+    Lent,
+}
+
 /// What a hypervisor does about the guest's LBR.
 ///
 /// Every hook has a default: LBR is not offered, nothing is switched.
@@ -59,6 +71,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// The guest has a processor of its own: what others are compared with.
     fn is_yardstick(&self) -> bool {
         false
+    }
+
+    /// What perf has of a guest's claim to the registers: by it pass-through is judged.
+    fn standing(&self) -> Standing {
+        Standing::Nothing
     }
 
     /// The whole stack is exchanged before the guest runs, so that what it records is not in the

@@ -75,6 +75,7 @@ impl Policy for Ideal {
 
     fn adjust(&self, behaviour: &mut Behaviour) {
         behaviour.guest_lbr = GuestLbr::None;
+        behaviour.callstack_users_by_event = true;
     }
 
     fn is_yardstick(&self) -> bool {

@@ -128,6 +128,7 @@ impl HostMachine {
                 let cpu = self.cpu(*cpu)?;
                 match field {
                     CpuField::Users => host.perf().lbr_cpu(cpu).users().into(),
+                    CpuField::PebsUsers => host.perf().lbr_cpu(cpu).pebs_users().into(),
                     CpuField::SlotRefs => host.perf().shared_slot(cpu).refs.into(),
                     CpuField::GuestOwns => host.perf().guest_owns_lbr(cpu).into(),
                 }

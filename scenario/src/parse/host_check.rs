@@ -70,7 +70,7 @@ pub(super) fn parse(word: &str, words: &mut Words<'_>) -> Result<Option<HostChec
             one_of(
                 words,
                 &CpuField::NAMED,
-                "lbr_users, slot_refs or guest_owns_lbr",
+                "lbr_users, lbr_pebs_users, slot_refs or guest_owns_lbr",
             )?,
         ),
         "context" => HostNumber::Context(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use vlbr_scenario::{Area, Evidence, Scenario, discover, load};
 
 /// Rules of the contract.
-const RULES: u32 = 14;
+const RULES: u32 = 15;
 
 fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")

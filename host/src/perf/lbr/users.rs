@@ -45,13 +45,18 @@ impl Perf {
         }
     }
 
-    /// An event is deleted. Whether it counts as a call-stack user is read off the processor, where
-    /// the filter of the event that was added last stands.
+    /// An event is deleted. In every kernel, whether it counts as a call-stack user is read off the
+    /// processor, where the filter of the event that was added last stands.
     pub(crate) fn lbr_del(&mut self, hw: &mut Hardware, cpu: CpuId, id: EventId) {
         if self.model.nr == 0 {
             return;
         }
-        if user_call_stack(self.cpu(cpu).lbr.br_sel) {
+        let own = self.event_ref(id).hw.branch;
+        let br_sel = match own.filter(|_| self.behaviour.callstack_users_by_event) {
+            Some(branch) => branch.br_sel,
+            None => self.cpu(cpu).lbr.br_sel,
+        };
+        if user_call_stack(br_sel) {
             self.count_call_stack(id, -1);
         }
         let event = self.event_ref(id);
