@@ -26,6 +26,8 @@ use crate::{ContractError, ContractRule};
 pub(crate) struct Seen {
     /// Its guest, or user space for it, accessed an LBR register since the vCPU was made or reset.
     touched: bool,
+    /// User space did, from whichever thread: what perf does for it is not that vCPU's alone.
+    by_user: bool,
     /// An access exited and was served, and the vCPU was not put since.
     served: bool,
     /// It exited into the fast path, where interrupts are off: nothing comes before the entry from there.
@@ -313,6 +315,9 @@ impl SceneModel {
             }
             _ => return false,
         };
+        if from.seen.iter().any(|seen| seen.by_user) {
+            return false;
+        }
         host.vcpus().iter().all(|vcpu| {
             let touched = from.seen.get(vcpu.id.index()).is_none_or(|seen| seen.touched);
             !touched || (!concerned.contains(&vcpu.id) && vcpu.place != Place::Guest)
@@ -358,7 +363,7 @@ impl SceneModel {
                 if let Ok(vcpu) = names.vcpu(vcpu)
                     && let Some(seen) = seen.get_mut(vcpu.index())
                 {
-                    seen.touched = true;
+                    (seen.touched, seen.by_user) = (true, true);
                 }
             }
             HostAct::Exit(vcpu, _, level) => {
