@@ -14,7 +14,8 @@ given
 actions
   run v0
   enter v0
-  v0 asks: guest v0 wrmsr $on
+  guest v0 wrmsr $on
+  v0 asks: guest v0 rdmsr $first
   at most 1: event h cycles on cpu0 pinned period 1048576 branch any,u
   close h
   exit v0 hlt

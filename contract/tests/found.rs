@@ -51,6 +51,51 @@ fn the_table_links_to_every_file_and_has_a_row_for_every_policy() {
     assert_eq!(rows, policies);
 }
 
+/// What a line of a scenario's headers says.
+fn header<'a>(text: &'a str, key: &str) -> &'a str {
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    line.unwrap_or_default()
+}
+
+#[test]
+fn what_a_file_by_hand_breaks_is_broken_in_the_table_or_said_below_it() {
+    let document = fs::read_to_string(project().join("docs/contract.md")).unwrap();
+    let between = |first: &str| {
+        let (_, rest) = document.split_once(first).unwrap();
+        rest.split_once("<!-- end -->").unwrap().0
+    };
+    let rows = between("<!-- table -->").lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let policy = cells.next()?.trim_end_matches('`');
+        Some((policy, cells.collect::<Vec<_>>()))
+    });
+    let rows: BTreeMap<_, _> = rows.collect();
+    let mut beyond = BTreeSet::new();
+    for file in fs::read_dir(project().join("scenarios/contract")).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let number: usize = name[..4].parse().unwrap();
+        if !(11..=50).contains(&(number % 100)) {
+            continue;
+        }
+        let rule = number / 100 - 30;
+        let text = fs::read_to_string(&path).unwrap();
+        for policy in header(&text, "policies").split(", ") {
+            let Some(cells) = rows.get(policy) else {
+                continue;
+            };
+            if !cells[rule - 1].starts_with('[') {
+                beyond.insert(format!(
+                    "  - rule {rule}, `{policy}`: [{number}](../scenarios/contract/{name})"
+                ));
+            }
+        }
+    }
+    let said: BTreeSet<_> = between("<!-- beyond -->").trim_matches('\n').lines().collect();
+    assert_eq!(said, beyond.iter().map(String::as_str).collect());
+}
+
 /// `in the scene NAME` of a title.
 fn scene_of(text: &str) -> &str {
     let title = text

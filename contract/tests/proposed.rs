@@ -4,7 +4,7 @@ use vlbr_contract::{Bounds, Scene, explore};
 use vlbr_host::policy::Catalog;
 
 /// Every scene but the largest is exhausted with fewer.
-const STATES: usize = 4000;
+const STATES: usize = 8000;
 
 #[test]
 fn mediated_lazy_breaks_no_rule_in_any_scene() {

@@ -15,7 +15,8 @@ given
 actions
   run v0
   enter v0
-  v0 asks: guest v0 wrmsr $on
+  guest v0 wrmsr $on
+  v0 asks: guest v0 rdmsr $first
   at most 1: event h cycles on cpu0 pinned period 1048576 branch any,u
   close h
   exit v0 hlt
@@ -108,7 +109,8 @@ fn a_setup_that_cannot_be_is_an_error() {
         ("exit v0 hlt", "at most 1: on cpu7 jmp rel 0x1 -> 0x2"),
         ("v0 asks:", "v9 asks:"),
         ("v0 asks:", "at most 1: v0 asks:"),
-        ("v0 asks: guest v0 wrmsr $on", "v0 asks: enter v0"),
+        ("v0 asks: guest v0 rdmsr $first", "v0 asks: enter v0"),
+        ("v0 asks: guest v0 rdmsr $first", "v0 asks: guest v0 wrmsr $on"),
         ("offer v0", "event g branches on cpu0 period 9 branch any"),
         ("  vcpu v0 in a\n  switch cpu0 v0\n  offer v0\n", ""),
     ] {
