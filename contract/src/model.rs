@@ -428,7 +428,7 @@ pub(crate) fn waiting(machine: &Machine, events: &[EventId]) -> Vec<EventId> {
         let cpus = (0..host.hardware().cpus()).map(|cpu| CpuId(cpu as u16));
         let mut free = cpus.filter(|cpu| {
             let loaded = host.vcpus().iter().any(|vcpu| vcpu.cpu == Some(*cpu));
-            !loaded && !host.perf().guest_owns_lbr(*cpu) && host.perf().lbr_cpu(*cpu).users() == 0
+            !loaded && host.perf().lbr_cpu(*cpu).users() == 0
         });
         let target = event.target();
         free.any(|cpu| {

@@ -63,17 +63,17 @@ fn what_is_no_scene_is_refused_with_its_line() {
         (
             "close h",
             "close g",
-            "small:13: no action opens an event \"g\"",
+            "small:14: no action opens an event \"g\"",
         ),
-        ("close h", "at most 0: close h", "small:13: "),
-        ("close h", "sometimes: close h", "small:13: "),
-        ("close h", "clothe h", "small:13: "),
-        ("at most 1: event", "event", "small:12: "),
-        ("close h", "cap a on => -EINVAL", "small:13: "),
-        ("close h", "on cpu0 jmp rel 0x1 -> 0x2", "small:13: "),
-        ("close h", "vcpu v1 in b", "small:13: "),
-        ("close h", "fork v0 -> t", "small:13: "),
-        ("branch any,u", "branch any,u => -EINVAL", "small:12: "),
+        ("close h", "at most 0: close h", "small:14: "),
+        ("close h", "sometimes: close h", "small:14: "),
+        ("close h", "clothe h", "small:14: "),
+        ("at most 1: event", "event", "small:13: "),
+        ("close h", "cap a on => -EINVAL", "small:14: "),
+        ("close h", "on cpu0 jmp rel 0x1 -> 0x2", "small:14: "),
+        ("close h", "vcpu v1 in b", "small:14: "),
+        ("close h", "fork v0 -> t", "small:14: "),
+        ("branch any,u", "branch any,u => -EINVAL", "small:13: "),
     ] {
         let text = SMALL.replacen(change, with, 1);
         let error = Scene::parse("small", &text).unwrap_err().to_string();
