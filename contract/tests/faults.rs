@@ -1,16 +1,18 @@
-//! For every rule something that breaks it, and is found: a policy or version that is known to, or a
-//! fault that is put into one that does not.
+//! For every rule something that breaks it, and is found: a policy or version that is known to, and a
+//! fault that is put into the policy that keeps them all. `docs/contract.md` has the latter as a table;
+//! to draw it again: `VLBR_BLESS=1`.
 
+mod seeded;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use vlbr_arch::Msr;
+use seeded::{Faulty, HOOKS, Hooks, SEEDS};
 use vlbr_contract::{Bounds, ContractRule, Explored, Scene, explore};
-use vlbr_cpu::ledger::Actor;
-use vlbr_host::kvm::{Access, Answer, Call, ExitLevel, LbrStack};
-use vlbr_host::machine::Host;
-use vlbr_host::perf::{Behaviour, Errno, KernelVersion};
 use vlbr_host::policy::{Catalog, Policy};
-use vlbr_host::{VcpuId, VmId};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/contract.md");
 
 fn found(scene: &str, policy: &Arc<dyn Policy>, states: usize) -> Explored {
     let scene = Scene::builtin(scene).expect("built in");
@@ -100,96 +102,92 @@ fn each_rule_is_broken_by_a_policy_that_is_known_to_break_it() {
     }
 }
 
-/// A policy whose exits read an entry, as no code of the kernel does.
-#[derive(Debug)]
-struct ReadsAtExits(Arc<dyn Policy>);
-
-impl Policy for ReadsAtExits {
-    fn name(&self) -> &str {
-        "reads-at-exits"
-    }
-
-    fn title(&self) -> &str {
-        "a policy whose exits read an entry"
-    }
-
-    fn kernel(&self) -> Option<KernelVersion> {
-        self.0.kernel()
-    }
-
-    fn adjust(&self, behaviour: &mut Behaviour) {
-        self.0.adjust(behaviour);
-    }
-
-    fn refresh(&self, host: &mut Host, vcpu: VcpuId) {
-        self.0.refresh(host, vcpu);
-    }
-
-    fn access(&self, host: &mut Host, call: Call, access: Access) -> Answer {
-        self.0.access(host, call, access)
-    }
-
-    fn before_entry(&self, host: &mut Host, call: Call) {
-        self.0.before_entry(host, call);
-    }
-
-    fn after_exit(&self, host: &mut Host, call: Call, exit: &vlbr_vmx::VmExit, level: ExitLevel) {
-        self.0.after_exit(host, call, exit, level);
-        let first = Msr::new(0x680);
-        // What it reads is of no interest.
-        let _ = host.hardware_mut().rdmsr(call.cpu, Actor::Host, first);
-    }
-
-    fn load(&self, host: &mut Host, call: Call) {
-        self.0.load(host, call);
-    }
-
-    fn put(&self, host: &mut Host, call: Call) {
-        self.0.put(host, call);
-    }
-
-    fn sched_in(&self, host: &mut Host, call: Call) {
-        self.0.sched_in(host, call);
-    }
-
-    fn sched_out(&self, host: &mut Host, call: Call) {
-        self.0.sched_out(host, call);
-    }
-
-    fn reclaim(&self, host: &mut Host, call: Call) {
-        self.0.reclaim(host, call);
-    }
-
-    fn pmi(&self, host: &mut Host, call: Call) {
-        self.0.pmi(host, call);
-    }
-
-    fn reset(&self, host: &mut Host, vcpu: VcpuId) {
-        self.0.reset(host, vcpu);
-    }
-
-    fn check_capability(&self, host: &Host) -> u32 {
-        self.0.check_capability(host)
-    }
-
-    fn enable_capability(
-        &self,
-        host: &mut Host,
-        vm: VmId,
-        enable: bool,
-        pointer_is_good: bool,
-    ) -> Result<LbrStack, Errno> {
-        self.0.enable_capability(host, vm, enable, pointer_is_good)
-    }
-}
-
 #[test]
 fn a_host_that_reads_records_while_the_guest_has_the_lbr_is_found() {
     let (scene, rule) = ("records-pinned-cpu", ContractRule::HostKeepsOff);
     for base in ["upstream@6.16", "v8"] {
         assert_eq!(breaks(&found(scene, &named(base), 3000), rule), None);
-        let faulty: Arc<dyn Policy> = Arc::new(ReadsAtExits(named(base)));
+        let hooks = Hooks {
+            after_exit: seeded::reads_an_entry,
+            ..HOOKS
+        };
+        let faulty: Arc<dyn Policy> = Arc::new(Faulty::new(named(base), hooks));
         let found = found(scene, &faulty, 3000);
         assert_eq!(breaks(&found, rule), Some(4), "over {base}");
     }
+}
+
+#[test]
+fn each_rule_is_broken_by_a_fault_put_into_the_policy_that_keeps_them_all() {
+    let clean = named("mediated-lazy");
+    let scenes: BTreeSet<_> = SEEDS.iter().map(|seed| seed.scene).collect();
+    for scene in scenes {
+        let found = found(scene, &clean, seeded::STATES);
+        assert!(
+            found.exhausted && found.offered,
+            "{scene}: {}",
+            found.states
+        );
+        assert!(found.broken.is_empty(), "{scene}: {:?}", found.broken);
+    }
+    let mut wrong = Vec::new();
+    for seed in SEEDS {
+        let faulty: Arc<dyn Policy> = Arc::new(Faulty::new(Arc::clone(&clean), seed.hooks));
+        let found = found(seed.scene, &faulty, seeded::STATES);
+        let broken = breaks(&found, seed.rule);
+        if broken != Some(seed.actions) {
+            wrong.push(format!("{}: {broken:?}: {}", seed.rule, seed.fault));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_wrapper_without_a_fault_changes_nothing() {
+    for base in ["mediated-lazy", "upstream@6.16", "v8"] {
+        let plain = found("records-pinned-cpu", &named(base), 1000);
+        let wrapped: Arc<dyn Policy> = Arc::new(Faulty::new(named(base), HOOKS));
+        let wrapped = found("records-pinned-cpu", &wrapped, 1000);
+        assert_eq!(
+            (wrapped.states, wrapped.transitions, wrapped.stuck),
+            (plain.states, plain.transitions, plain.stuck),
+            "{base}"
+        );
+        let ways = |found: &Explored| {
+            let broken = found.broken.iter();
+            let ways = broken.map(|broken| (broken.rule, broken.ways.clone(), broken.path.clone()));
+            ways.collect::<Vec<_>>()
+        };
+        assert_eq!(ways(&wrapped), ways(&plain), "{base}");
+    }
+}
+
+#[test]
+fn every_rule_has_a_seed() {
+    let rules: BTreeSet<_> = SEEDS.iter().map(|seed| seed.rule).collect();
+    let all = ContractRule::NAMED.iter().map(|(rule, _)| *rule);
+    assert_eq!(rules, all.collect());
+}
+
+/// The table of the page: a row for each seed, in order, and no other.
+#[test]
+fn the_page_has_a_row_for_each_seed_and_no_other() {
+    let document = std::fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = document.split_once("<!-- seeded -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- end -->").unwrap();
+    let mut rows = "| rule | fault | scene | actions |\n| ---: | --- | --- | ---: |\n".to_owned();
+    for seed in SEEDS {
+        let (rule, fault) = (seed.rule.number(), seed.fault);
+        writeln!(
+            rows,
+            "| {rule} | {fault} | `{}` | {} |",
+            seed.scene, seed.actions
+        )
+        .unwrap();
+    }
+    let drawn = format!("{before}<!-- seeded -->\n{rows}<!-- end -->{after}");
+    if std::env::var_os("VLBR_BLESS").is_some() {
+        std::fs::write(PAGE, &drawn).unwrap();
+    }
+    assert!(document == drawn, "VLBR_BLESS=1 draws it again");
 }
