@@ -205,7 +205,11 @@ impl SceneModel {
             }
         }
         let rival = |(event, asks): (&Option<EventId>, &bool)| event.filter(|_| *asks);
-        let rivals: Vec<_> = events.iter().zip(&self.start.rivals).filter_map(rival).collect();
+        let rivals: Vec<_> = events
+            .iter()
+            .zip(&self.start.rivals)
+            .filter_map(rival)
+            .collect();
         let before = from.events.iter().zip(&self.start.rivals).filter_map(rival);
         let before: Vec<_> = before.collect();
         // What has gone is looked for where the last event goes that could have brought it.
@@ -230,7 +234,9 @@ impl SceneModel {
             let what = "a host event waits for an LBR that nobody uses".to_owned();
             broken.insert((ContractRule::HostComesBack, what));
         }
-        let evidence = rules.iter().map(|rule| (*rule, evidence(*rule, &machine, &self.start)));
+        let evidence = rules
+            .iter()
+            .map(|rule| (*rule, evidence(*rule, &machine, &self.start)));
         let evidence = evidence.collect();
         let findings = machine.take_results();
         for violation in findings.violations() {
@@ -308,7 +314,9 @@ impl SceneModel {
             | HostAct::Exit(vcpu, ..)
             | HostAct::Leave(vcpu) => names.vcpu(vcpu).into_iter().collect(),
             HostAct::Switch(cpu, next) => {
-                let next = next.as_ref().and_then(|task| names.task(&from.machine, task).ok());
+                let next = next
+                    .as_ref()
+                    .and_then(|task| names.task(&from.machine, task).ok());
                 let threads = [host.current(CpuId(*cpu)), next];
                 let threads = threads.into_iter().flatten();
                 threads.filter_map(of).map(|vcpu| vcpu.id).collect()
@@ -319,7 +327,10 @@ impl SceneModel {
             return false;
         }
         host.vcpus().iter().all(|vcpu| {
-            let touched = from.seen.get(vcpu.id.index()).is_none_or(|seen| seen.touched);
+            let touched = from
+                .seen
+                .get(vcpu.id.index())
+                .is_none_or(|seen| seen.touched);
             !touched || (!concerned.contains(&vcpu.id) && vcpu.place != Place::Guest)
         })
     }
@@ -459,7 +470,8 @@ fn may_be_on(machine: &Machine, events: &[EventId], cpu: Option<CpuId>) -> bool 
             return true;
         };
         let here = host.current(cpu);
-        target.cpu().is_none_or(|on| on == cpu) && (target.task().is_none() || target.task() == here)
+        target.cpu().is_none_or(|on| on == cpu)
+            && (target.task().is_none() || target.task() == here)
     })
 }
 
@@ -554,7 +566,9 @@ fn evidence(rule: ContractRule, machine: &Machine, start: &Start) -> Vec<String>
     }
     let notes: &[Note] = match rule {
         ContractRule::NoWarningEachEntry => &[Note::Warned],
-        ContractRule::Recoverable => &[Note::Gp, Note::DummyRead, Note::DummyWrite, Note::HostFault],
+        ContractRule::Recoverable => {
+            &[Note::Gp, Note::DummyRead, Note::DummyWrite, Note::HostFault]
+        }
         _ => &[],
     };
     for vcpu in machine.host().vcpus() {

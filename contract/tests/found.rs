@@ -92,7 +92,10 @@ fn what_a_file_by_hand_breaks_is_broken_in_the_table_or_said_below_it() {
             }
         }
     }
-    let said: BTreeSet<_> = between("<!-- beyond -->").trim_matches('\n').lines().collect();
+    let said: BTreeSet<_> = between("<!-- beyond -->")
+        .trim_matches('\n')
+        .lines()
+        .collect();
     assert_eq!(said, beyond.iter().map(String::as_str).collect());
 }
 

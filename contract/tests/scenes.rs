@@ -110,7 +110,10 @@ fn a_setup_that_cannot_be_is_an_error() {
         ("v0 asks:", "v9 asks:"),
         ("v0 asks:", "at most 1: v0 asks:"),
         ("v0 asks: guest v0 rdmsr $first", "v0 asks: enter v0"),
-        ("v0 asks: guest v0 rdmsr $first", "v0 asks: guest v0 wrmsr $on"),
+        (
+            "v0 asks: guest v0 rdmsr $first",
+            "v0 asks: guest v0 wrmsr $on",
+        ),
         ("offer v0", "event g branches on cpu0 period 9 branch any"),
         ("  vcpu v0 in a\n  switch cpu0 v0\n  offer v0\n", ""),
     ] {

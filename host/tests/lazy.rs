@@ -457,10 +457,7 @@ fn holds(machine: &Machine, alike: bool) {
         let waits = perf.events().any(|(_, event)| {
             event.state() == EventState::Inactive && event.target() == Target::Cpu(cpu)
         });
-        assert!(
-            lbr.lent() || !waits || !alike,
-            "an event waits for nobody"
-        );
+        assert!(lbr.lent() || !waits || !alike, "an event waits for nobody");
     }
     for vcpu in machine.host().vcpus() {
         let of = |cpu: &CpuId| perf.lbr_cpu(*cpu).guest() == Some(vcpu.id);

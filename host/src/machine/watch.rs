@@ -43,7 +43,10 @@ impl Machine {
         let path = match standing {
             Standing::Nothing => return,
             Standing::Event => {
-                let event = state.lbr.event.and_then(|event| self.host.perf.event(event));
+                let event = state
+                    .lbr
+                    .event
+                    .and_then(|event| self.host.perf.event(event));
                 match event.map(Event::oncpu) {
                     Some(on) if on.is_some() && on == state.cpu => return,
                     Some(Some(on)) => {
