@@ -18,6 +18,7 @@ mod action;
 mod error;
 mod explore;
 mod graph;
+mod judge;
 mod model;
 mod rule;
 mod scene;

@@ -12,7 +12,7 @@ use vlbr_scenario::{HostKernel, HostMachine, HostNames, StageError};
 
 use crate::ContractError;
 use crate::action::{Action, for_part};
-use crate::model::passable;
+use crate::judge::passable;
 use crate::scene::Scene;
 
 /// Most vCPUs of a scene.

@@ -9,7 +9,8 @@ use vlbr_host::perf::EventState;
 use vlbr_scenario::host_step::HostAct;
 
 use crate::action::Action;
-use crate::model::{SceneModel, State, Step, waiting};
+use crate::judge::waiting;
+use crate::model::{SceneModel, State, Step};
 use crate::{ContractError, ContractRule, Scene};
 
 /// A path, done again, as steps of a scenario.

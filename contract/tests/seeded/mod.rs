@@ -388,22 +388,11 @@ pub(crate) const SEEDS: &[Seed] = &[
     },
     Seed {
         rule: ContractRule::HostComesBack,
-        fault: "the same event, which competes: an event of the host that it keeps off stays in ERROR",
-        scene: "registers-pinned-task",
-        actions: 8,
+        fault: "a vCPU that is put does not give the LBR back",
+        scene: "records-pinned-cpu",
+        actions: 6,
         hooks: Hooks {
-            adjust: |base, behaviour| {
-                let upstream = behaviour.guest_lbr;
-                base.adjust(behaviour);
-                behaviour.guest_lbr = upstream;
-                behaviour.virtual_lbr_shares_register = true;
-            },
-            access: makes_an_event,
-            before_entry: |_, _, _| {},
-            reset: |base, host, vcpu| {
-                base.reset(host, vcpu);
-                host.release_lbr_event(vcpu);
-            },
+            put: |_, _, _| {},
             ..HOOKS
         },
     },

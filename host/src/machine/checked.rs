@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vlbr_arch::vmx::ExitReason;
-use vlbr_arch::{Cpl, LbrInfo, LvtPc, Transfer};
+use vlbr_arch::{Cpl, LvtPc, Transfer};
 use vlbr_cpu::ledger::{Actor, Ledger, MsrAccess as _};
 use vlbr_cpu::processor::{Boundary, LogicalProcessor, Nothing};
 use vlbr_lbr::Verdict;
@@ -13,7 +13,7 @@ use super::{
     Difference, FastPath, Findings, GuestFault, GuestMsrAccess, Host, HostConfig, HostError, Input,
     Output, Rule, Violation,
 };
-use crate::hardware::{HardwareError, LbrRegister, Running, Word};
+use crate::hardware::{HardwareError, Running};
 use crate::kvm::{Access, GuestCpu, Note, Place};
 use crate::perf::{Creator, Errno};
 use crate::policy::Policy;
@@ -503,84 +503,5 @@ impl Machine {
             Ok(value) => Ok(Host::guests(vcpu, value)),
             Err(_) => Err(GuestFault::Gp),
         }))
-    }
-
-    /// What the guest got, or whether its write was dropped, against what it would have got.
-    fn compare(
-        &mut self,
-        vcpu: VcpuId,
-        access: Access,
-        (given, dropped): (GuestMsrAccess, bool),
-        expected: Result<Owned, GuestFault>,
-    ) {
-        let guest = Owner::Guest(vcpu);
-        let register = self.host.lbr_msrs().register(access.msr);
-        let told = self.host.vcpu(vcpu).lbr.msrs.is_some();
-        let Some(register) = register.filter(|_| told) else {
-            return;
-        };
-        let found = |rule, owner, path: &str| Violation {
-            rule,
-            input: self.inputs,
-            cpu: self.host.vcpu(vcpu).cpu,
-            owner,
-            actor: guest,
-            msr: Some(access.msr),
-            path: path.to_owned(),
-        };
-        let mut violations = Vec::new();
-        let way = if given.exited {
-            "by an exit"
-        } else {
-            "passed through"
-        };
-        match (given.result, expected) {
-            (Ok(value), _) if !value.owner.may_be_seen_by(guest) => {
-                violations.push(found(
-                    Rule::Leak,
-                    value.owner,
-                    &format!("a guest reads {way}"),
-                ));
-            }
-            (Err(_), Ok(_)) => {
-                violations.push(found(Rule::Denial, guest, &format!("#GP {way}")));
-            }
-            (Ok(_), Ok(_)) if dropped => {
-                violations.push(found(Rule::Denial, guest, "a write is dropped by an exit"));
-            }
-            _ => {}
-        }
-        let read = access.operation == crate::kvm::Operation::Read;
-        let comparable = read && !matches!(register, LbrRegister::Ler(_) | LbrRegister::Depth);
-        let mut difference = None;
-        if comparable && let Ok(expected) = expected {
-            // Clock counts differ by what the host did in between.
-            let mask = match register {
-                LbrRegister::Entry(Word::Info, _) => !LbrInfo::CYC_CNT_MASK,
-                _ => u64::MAX,
-            };
-            difference = match given.result {
-                Ok(value) if value.value & mask == expected.value & mask => None,
-                Ok(value) if !value.owner.may_be_seen_by(guest) => Some(Difference::Foreign),
-                Ok(value) if value.value == 0 => Some(Difference::Zero),
-                Ok(_) => Some(Difference::Stale),
-                Err(_) => Some(Difference::Missing),
-            };
-            if difference == Some(Difference::Zero) && given.exited {
-                let path = "a read gives 0 by an exit instead of what the guest has";
-                violations.push(found(Rule::Denial, guest, path));
-            }
-            if let Some(difference) = difference {
-                let path = format!("{difference:?} {way}");
-                violations.push(found(Rule::Fidelity, guest, &path));
-            }
-        }
-        self.compared += u64::from(comparable);
-        if let Some(difference) = difference {
-            self.differences[difference as usize] += 1;
-        }
-        for violation in violations {
-            self.findings.add(violation);
-        }
     }
 }

@@ -4,6 +4,7 @@ mod canonical;
 mod checked;
 mod checks;
 mod code;
+mod compare;
 mod error;
 mod host;
 mod input;
