@@ -123,7 +123,7 @@ impl Action {
                 }
                 ["guest"] => during = During::Guest,
                 ["host"] => during = During::Host,
-                [vcpu, "asks"] => asks = Some(vcpu.to_owned()),
+                [vcpu, "asks"] if asks.is_none() => asks = Some(vcpu.to_owned()),
                 _ => {
                     let known =
                         "\"at most N\", \"guest\", \"host\" and \"VCPU asks\" stand before a step";

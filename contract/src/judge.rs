@@ -14,9 +14,9 @@ use vlbr_host::{CpuId, TaskId, VcpuId};
 use crate::ContractRule;
 use crate::start::Start;
 
-/// Events of the host that are enabled, where they belong, and wait though no vCPU is loaded there and no
-/// event has the LBR.
-pub(crate) fn waiting(machine: &Machine, events: &[EventId]) -> Vec<EventId> {
+/// Events of the host that are enabled and belong on a processor, and wait though no vCPU is loaded there
+/// and no event has its LBR.
+pub(crate) fn waiting(machine: &Machine, events: &[EventId], cpu: CpuId) -> Vec<EventId> {
     let host = machine.host();
     let waits = |event: &EventId| {
         let Some(event) = host.perf().event(*event) else {
@@ -25,17 +25,11 @@ pub(crate) fn waiting(machine: &Machine, events: &[EventId]) -> Vec<EventId> {
         if !matches!(event.state(), EventState::Inactive | EventState::Error) {
             return false;
         }
-        let cpus = (0..host.hardware().cpus()).map(|cpu| CpuId(cpu as u16));
-        let mut free = cpus.filter(|cpu| {
-            let loaded = host.vcpus().iter().any(|vcpu| vcpu.cpu == Some(*cpu));
-            !loaded && host.perf().lbr_cpu(*cpu).users() == 0
-        });
-        let target = event.target();
-        free.any(|cpu| {
-            let here = host.current(cpu);
-            target.cpu().is_none_or(|on| on == cpu)
-                && (target.task().is_none() || target.task() == here)
-        })
+        let loaded = host.vcpus().iter().any(|vcpu| vcpu.cpu == Some(cpu));
+        let free = !loaded && host.perf().lbr_cpu(cpu).users() == 0;
+        let (target, here) = (event.target(), host.current(cpu));
+        free && target.cpu().is_none_or(|on| on == cpu)
+            && (target.task().is_none() || target.task() == here)
     };
     let events = events.iter().copied();
     events.filter(waits).collect()
@@ -52,7 +46,9 @@ pub(crate) fn with_branch_stacks(machine: &Machine) -> bool {
 pub(crate) fn may_be_on(machine: &Machine, events: &[EventId], cpu: Option<CpuId>) -> bool {
     let host = machine.host();
     events.iter().any(|event| {
-        let Some(target) = host.perf().event(*event).map(Event::target) else {
+        let on = host.perf().event(*event);
+        let on = on.filter(|event| event.state() != EventState::Off);
+        let Some(target) = on.map(Event::target) else {
             return false;
         };
         let Some(cpu) = cpu else {

@@ -229,8 +229,9 @@ impl SceneModel {
             rules.insert(ContractRule::Recoverable);
         }
         // It has to come back at the latest when perf's timer rotates there.
-        let rotated = matches!(action.act, HostAct::Rotate(_));
-        if rotated && !waiting(&machine, &rivals).is_empty() {
+        if let HostAct::Rotate(cpu) = action.act
+            && !waiting(&machine, &rivals, CpuId(cpu)).is_empty()
+        {
             let what = "a host event waits for an LBR that nobody uses".to_owned();
             broken.insert((ContractRule::HostComesBack, what));
         }

@@ -159,12 +159,12 @@ fn check(
             }
             let registers = names.input(machine, &action.act);
             let asked = match registers {
-                Ok(Input::GuestRead(_, msr, _) | Input::GuestWrite(_, msr, ..)) => Some(msr),
+                Ok(Input::GuestRead(_, msr, _)) => Some(msr),
                 _ => None,
             };
             if !asked.is_some_and(|msr| passable(machine, msr)) {
-                let reason = "a guest asks by an access to a register that may pass: an entry, TOS or \
-                              the filter";
+                let reason = "a guest asks by a read of a register that may pass: an entry, TOS or the \
+                              filter";
                 return Err(bad(reason.to_owned()));
             }
         }

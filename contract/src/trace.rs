@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
+use vlbr_host::CpuId;
 use vlbr_host::kvm::Answer;
 use vlbr_host::machine::{GuestMsrAccess, Output};
 use vlbr_host::perf::EventState;
@@ -174,7 +175,11 @@ pub(crate) fn scenario(
         let _ = writeln!(text, "  {line}");
     }
     let _ = write!(text, "when\n  {last}\nthen\n");
-    let comparisons = shown(rule, &replayed);
+    let rotated = path.last().and_then(|n| match model.start.actions[*n].act {
+        HostAct::Rotate(cpu) => Some(CpuId(cpu)),
+        _ => None,
+    });
+    let comparisons = shown(rule, &replayed, rotated);
     if comparisons.is_empty() {
         return Err(ContractError::Unshown {
             scene: scene.name().to_owned(),
@@ -187,7 +192,7 @@ pub(crate) fn scenario(
 }
 
 /// The comparison that shows the rule broken.
-fn shown(rule: ContractRule, replayed: &Replayed) -> String {
+fn shown(rule: ContractRule, replayed: &Replayed, rotated: Option<CpuId>) -> String {
     let Some(step) = &replayed.last else {
         return String::new();
     };
@@ -203,7 +208,8 @@ fn shown(rule: ContractRule, replayed: &Replayed) -> String {
         ContractRule::HostComesBack => {
             let state = &step.state;
             let open: Vec<_> = state.events.iter().flatten().copied().collect();
-            let waiting = waiting(&state.machine, &open);
+            let waiting = rotated.map(|cpu| waiting(&state.machine, &open, cpu));
+            let waiting = waiting.unwrap_or_default();
             let lines = replayed.events.iter().filter_map(|(place, name)| {
                 let id = state.events[*place].filter(|id| waiting.contains(id))?;
                 let event = state.machine.host().perf().event(id)?;

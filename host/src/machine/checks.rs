@@ -8,7 +8,7 @@ use vlbr_arch::vmx::MsrArea;
 use super::Host;
 use crate::hardware::{LbrRegister, Word};
 use crate::kvm::Place;
-use crate::perf::{PmiSample, StackState};
+use crate::perf::{GuestLbr, PmiSample, StackState};
 use crate::{CpuId, Owner, VcpuId};
 
 /// Most violations of a rule that are kept with their particulars; all are counted.
@@ -217,6 +217,11 @@ impl Host {
         let lbr = self.perf.lbr_cpu(cpu);
         if lbr.of_guest && lbr.guest != Some(vcpu) {
             // Nobody will read them any more: its vCPU was reset.
+            return 0;
+        }
+        let by_event = self.perf.behaviour().guest_lbr != GuestLbr::None;
+        if by_event && lbr.users() != 0 && !self.perf.guest_owns_lbr(cpu) {
+            // They are in the stack of an event of the host, and the guest's is not restored from there.
             return 0;
         }
         let processor = self.hardware.cpu(cpu);

@@ -37,8 +37,9 @@ impl Machine {
         } else {
             "passed through"
         };
+        let read = access.operation == Operation::Read;
         match (given.result, expected) {
-            (Ok(value), _) if !value.owner.may_be_seen_by(guest) => {
+            (Ok(value), _) if read && !value.owner.may_be_seen_by(guest) => {
                 violations.push(found(
                     Rule::Leak,
                     value.owner,
@@ -53,7 +54,6 @@ impl Machine {
             }
             _ => {}
         }
-        let read = access.operation == Operation::Read;
         let comparable = read && !matches!(register, LbrRegister::Ler(_) | LbrRegister::Depth);
         let mut difference = None;
         if comparable && let Ok(expected) = expected {

@@ -1,6 +1,6 @@
 //! Ownership over inputs: what samples, entries and the end of a run are tested for.
 
-use vlbr_cpu::ledger::Actor;
+use vlbr_cpu::ledger::{Actor, Event as Row};
 
 use super::checks::foreign_entry;
 use super::{Checking, Input, Machine, Rule, Violation};
@@ -181,7 +181,10 @@ impl Machine {
         };
         let actors = [Actor::Host, Actor::HostPmi];
         let ledger = self.host.hardware.ledger();
-        let counts = actors.map(|actor| ledger.accesses(actor, of_records));
+        let counts = actors.map(|actor| {
+            let whole = [Row::Xsaves, Row::Xrstors].map(|row| ledger.count(actor, row));
+            ledger.accesses(actor, of_records) + whole.iter().sum::<u64>()
+        });
         counts.iter().sum()
     }
 
