@@ -151,7 +151,23 @@ impl Ledger {
     /// How often `actor` did `event`.
     #[must_use]
     pub fn count(&self, actor: Actor, event: Event) -> u64 {
-        self.total(|by, what| (by, what) == (actor, event))
+        let rows = self.rows.iter();
+        let rows = rows.filter(|(by, what, _)| (*by, *what) == (actor, event));
+        let of_block = match event {
+            Event::Rdmsr(msr) => Some((false, msr)),
+            Event::Wrmsr(msr) => Some((true, msr)),
+            _ => None,
+        };
+        let blocks = self
+            .blocks
+            .iter()
+            .filter_map(|((by, write, block), count)| {
+                let (wanted, msr) = of_block?;
+                let one = *by == actor && *write == wanted && block.msrs().any(|of| of == msr);
+                one.then_some(*count)
+            });
+        let rows = rows.map(|(.., count)| *count);
+        rows.chain(blocks).fold(0, u64::saturating_add)
     }
 
     /// How many accesses `actor` made by RDMSR and WRMSR, faults too, to registers that `choose`

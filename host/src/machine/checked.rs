@@ -352,7 +352,7 @@ impl Machine {
         self.retire_with(cpu, boundary, true)
     }
 
-    /// As [`Machine::retire`]; `look`: nobody else looks at what the PMI takes away.
+    /// As [`Machine::retire`]; `look`: nobody else looks at records that the PMI takes away.
     fn retire_with(
         &mut self,
         cpu: CpuId,
@@ -384,7 +384,7 @@ impl Machine {
         }
         let policy = Arc::clone(&self.policy);
         let due = self.host.hardware.cpu(cpu).logical().pmu().pending();
-        let before = due.filter(|_| look).and_then(|_| self.before_pmi(cpu));
+        let before = due.and_then(|_| self.before_pmi(cpu, look));
         match self.host.take_pmi(&*policy, cpu)? {
             None => Ok(Output::Done),
             Some(samples) => {

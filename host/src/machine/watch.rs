@@ -107,24 +107,25 @@ impl Machine {
             exits: self.exits(),
             cpu: self.acts_on(input),
             owning: self.owning(),
-            touched: self.touched(),
+            // Of what retires the PMI alone is the host's doing, and it is looked at apart.
+            touched: (!matches!(input, Input::Retire(..))).then(|| self.touched()),
         })
     }
 
-    /// What a PMI must not take away that comes now on a processor.
-    pub(super) fn before_pmi(&self, cpu: CpuId) -> Option<Before> {
+    /// What a PMI must not take away that comes now on a processor; `records`: nobody else looks at those.
+    pub(super) fn before_pmi(&self, cpu: CpuId, records: bool) -> Option<Before> {
         if self.checking == Checking::Off {
             return None;
         }
         let vcpus = self.host.vcpus.iter();
         Some(Before {
             records: vcpus
-                .map(|vcpu| Some(self.host.records_of(vcpu.id)))
+                .map(|vcpu| records.then(|| self.host.records_of(vcpu.id)))
                 .collect(),
-            exits: self.exits(),
+            exits: Vec::new(),
             cpu: Some(cpu),
             owning: self.owning(),
-            touched: self.touched(),
+            touched: Some(self.touched()),
         })
     }
 
@@ -219,7 +220,8 @@ impl Machine {
             }
             None => now == before.owning && now.len() == self.host.hardware.cpus(),
         };
-        if all_along && self.touched() != before.touched {
+        let touched = before.touched.filter(|_| all_along);
+        if touched.is_some_and(|touched| self.touched() != touched) {
             self.findings.add(Violation {
                 rule: Rule::HostAccess,
                 input: self.inputs,
@@ -310,5 +312,6 @@ pub(super) struct Before {
     /// Where the input acts, if on one processor.
     cpu: Option<CpuId>,
     owning: Vec<(CpuId, Option<TaskId>)>,
-    touched: u64,
+    /// `None`: that is not looked at.
+    touched: Option<u64>,
 }
