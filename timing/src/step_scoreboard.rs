@@ -7,7 +7,7 @@ use vlbr_cpu::{Block, Code, Exit, Slots, Step, StepClock, StepId, StepTime};
 
 use crate::lower::LowerError;
 use crate::microarchitecture::Microarchitecture;
-use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig, Push};
+use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig, Push, Steering};
 use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
 
 /// Who says which branches were mispredicted.
@@ -217,9 +217,9 @@ impl StepClock for ScoreboardClock {
         }
         let mut mispredicted = prepared.recorded;
         if let (Some(predictor), Some((branch, push))) = (&mut self.predictor, &prepared.branch) {
-            let prediction = predictor.predict_and_update_known(branch, *push);
-            mispredicted = prediction.mispredicted();
-            if prediction.btb_missed && !mispredicted {
+            let steering = predictor.predict_and_update_known(branch, *push);
+            mispredicted = steering == Steering::Mispredicted;
+            if steering == Steering::Late {
                 self.board.resteered();
             }
         }

@@ -5,6 +5,8 @@
 pub(crate) struct Bimodal {
     /// From 0 (surely not taken) to 3 (surely taken).
     counters: Vec<u8>,
+    /// Bits of an index.
+    bits: u32,
 }
 
 impl Bimodal {
@@ -13,14 +15,14 @@ impl Bimodal {
         Self {
             // Weakly not taken: a branch that was never taken has no entry anywhere else either.
             counters: vec![1; entries as usize],
+            bits: entries.trailing_zeros(),
         }
     }
 
     /// The counter of a key.
     #[inline]
     pub(crate) fn slot(&self, key: u64) -> usize {
-        let bits = self.counters.len().trailing_zeros();
-        (key ^ (key >> bits)) as usize & (self.counters.len() - 1)
+        (key ^ (key >> self.bits)) as usize & (self.counters.len() - 1)
     }
 
     #[inline]
@@ -28,19 +30,22 @@ impl Bimodal {
         self.counters[slot] >= 2
     }
 
-    /// Whether one more outcome would turn the prediction.
-    #[inline]
-    pub(crate) fn is_weak(&self, slot: usize) -> bool {
-        matches!(self.counters[slot], 1 | 2)
-    }
-
     #[inline]
     pub(crate) fn update(&mut self, slot: usize, taken: bool) {
+        self.predict_and_update(slot, taken);
+    }
+
+    /// The prediction for a branch that then went as `taken` says, and whether one more outcome would have
+    /// turned it.
+    #[inline]
+    pub(crate) fn predict_and_update(&mut self, slot: usize, taken: bool) -> (bool, bool) {
         let counter = &mut self.counters[slot];
-        *counter = if taken {
-            (*counter + 1).min(3)
-        } else {
-            counter.saturating_sub(1)
-        };
+        let before = *counter;
+        // Most are sure, and are right.
+        if before == 3 * u8::from(taken) {
+            return (taken, false);
+        }
+        *counter = if taken { before + 1 } else { before - 1 };
+        (before >= 2, matches!(before, 1 | 2))
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use vlbr_data::{Named, parse_toml};
 
 use super::corrector::CORRECTOR_TABLES;
+use super::entry::LANES;
 use super::error::PredictorError;
 
 /// Longest history, in bits.
@@ -194,10 +195,9 @@ impl PredictorConfig {
     /// Bytes that a predictor of this configuration takes, near enough.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let entries = |tables: &[TableConfig], size: u64| -> u64 {
-            let count = |table: &TableConfig| u64::from(table.sets) * u64::from(table.ways);
-            tables.iter().map(count).sum::<u64>() * size
-        };
+        let entries = |table: &TableConfig| u64::from(table.sets) * u64::from(table.ways);
+        let lanes =
+            |table: &TableConfig| u64::from(table.sets) * u64::from(table.rows()) * LANES as u64;
         let direction = match &self.direction {
             DirectionConfig::AlwaysTaken => 0,
             DirectionConfig::Bimodal { entries } | DirectionConfig::Gshare { entries, .. } => {
@@ -207,14 +207,15 @@ impl PredictorConfig {
                 let small = u64::from(tage.base)
                     + 12 * u64::from(tage.loops)
                     + CORRECTOR_TABLES * u64::from(tage.corrector);
-                small + entries(&tage.tables, 4)
+                small + 4 * tage.tables.iter().map(lanes).sum::<u64>()
             }
         };
         let btb = 16 * u64::from(self.btb.sets) * u64::from(self.btb.ways);
         let returns = 8 * u64::from(self.return_stack.entries);
         // Histories and what is of one size.
         let rest = 4096;
-        direction + entries(&self.indirect.tables, 16) + btb + returns + rest
+        let indirect = 16 * self.indirect.tables.iter().map(entries).sum::<u64>();
+        direction + indirect + btb + returns + rest
     }
 
     /// Whether a predictor can be made of it. Together the limits keep one below 64 MiB.
@@ -253,6 +254,13 @@ impl PredictorConfig {
         )?;
         power("btb.sets", self.btb.sets, 1, MAX_SETS)?;
         range("btb.ways", self.btb.ways, 1, MAX_WAYS)
+    }
+}
+
+impl TableConfig {
+    /// Rows of a set in a part that looks through a row at once.
+    pub(super) fn rows(&self) -> u32 {
+        self.ways.div_ceil(LANES as u32)
     }
 }
 

@@ -23,8 +23,7 @@ impl Gshare {
     /// The prediction for a conditional branch that then went as `taken` says.
     pub(crate) fn predict_and_update(&mut self, address: u64, taken: bool) -> bool {
         let slot = self.counters.slot(address ^ self.history);
-        let predicted = self.counters.predict(slot);
-        self.counters.update(slot, taken);
+        let (predicted, _) = self.counters.predict_and_update(slot, taken);
         self.history = (self.history << 1 | u64::from(taken)) & self.mask;
         predicted
     }

@@ -21,16 +21,14 @@ pub(crate) struct Fold {
     value: u64,
     /// As many of the lowest bits as there are, if they are fewer than 64.
     mask: u64,
+    /// Where the bit that leaves first stands in the fold then, and the one behind it.
+    leaving: [u64; 2],
     length: u32,
 }
 
-/// What a push adds: `count` bits make room, then `value` is added to the youngest sixteen.
+/// What a push adds: `COUNT` bits, 1 or 2, make room, then the value is added to the youngest sixteen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Push {
-    /// 1 or 2.
-    pub(crate) count: u32,
-    pub(crate) value: u16,
-}
+pub(crate) struct Push<const COUNT: usize = 2>(pub(crate) u16);
 
 impl History {
     pub(crate) fn new() -> Self {
@@ -51,69 +49,95 @@ impl History {
         low | high
     }
 
-    /// The bits at `age` and behind it in the lowest places.
-    #[inline]
-    fn two(&self, age: u32) -> u64 {
-        let at = (self.head + age as usize) % BITS;
-        let (word, bit) = (at / 64, at % 64);
-        let mut bits = self.words[word] >> bit;
-        // Never in a history of taken branches alone, each of which has two bits.
-        if bit == 63 {
-            bits |= self.words[(word + 1) % WORDS] << 1;
-        }
-        bits
-    }
-
     /// The fold of the first `length` bits, from the bits themselves.
+    #[cfg(test)]
     pub(crate) fn fold(&self, length: u32) -> u64 {
-        let mut value = 0;
-        let mut age = 0;
-        while age + 64 <= length {
-            value ^= self.window(age);
-            age += 64;
-        }
-        value ^ self.window(age) & low_bits(length - age)
+        self.folds([length]).next().unwrap_or_default()
     }
 
-    /// Brings folds to what they are after `push`, which comes next.
-    #[inline]
-    pub(crate) fn advance(&self, push: Push, folds: &mut [Fold]) {
-        // Taken branches have two bits each, which is known where they are shifted.
-        match push.count {
-            2 => self.advance_by::<2>(push.value, folds),
-            _ => self.advance_by::<1>(push.value, folds),
+    /// The folds of the first so many bits, from the bits themselves. `lengths`: ascending.
+    pub(crate) fn folds(
+        &self,
+        lengths: impl IntoIterator<Item = u32>,
+    ) -> impl Iterator<Item = u64> {
+        let (mut whole, mut age) = (0, 0);
+        let mut window = self.window(age);
+        lengths.into_iter().map(move |length| {
+            while age + 64 <= length {
+                whole ^= window;
+                age += 64;
+                window = self.window(age);
+            }
+            whole ^ window & low_bits(length - age)
+        })
+    }
+
+    /// Brings folds to what they are after `push`, which comes next. `odd`: the length of one may be odd.
+    #[inline(always)]
+    pub(crate) fn advance<'a, const COUNT: usize>(
+        &self,
+        push: Push<COUNT>,
+        odd: bool,
+        folds: impl Iterator<Item = &'a mut Fold>,
+    ) {
+        // Two bits may lie in two words; never in a history of taken branches alone, if lengths are even.
+        if COUNT == 2 && (odd || self.head & 1 != 0) {
+            self.advance_over::<COUNT, true>(push, folds);
+        } else {
+            self.advance_over::<COUNT, false>(push, folds);
         }
     }
 
     #[inline(always)]
-    fn advance_by<const COUNT: u32>(&self, value: u16, folds: &mut [Fold]) {
+    fn advance_over<'a, const COUNT: usize, const TWO_WORDS: bool>(
+        &self,
+        push: Push<COUNT>,
+        folds: impl Iterator<Item = &'a mut Fold>,
+    ) {
+        // What leaves goes where its place in the fold is. From where it stands in the ring that is as far for
+        // every length, since the ring is a multiple of 64.
+        let turn = COUNT.wrapping_sub(self.head) as u32 % 64;
+        let value = u64::from(push.0);
         for fold in folds {
-            let leaving = self.two(fold.length - COUNT);
-            fold.push::<COUNT>(value, leaving);
+            let at = self.head + fold.length as usize - COUNT;
+            let word = self.words[at / 64 % WORDS].rotate_left(turn);
+            let mut leaving = word & fold.leaving[COUNT - 1];
+            if TWO_WORDS && at % 64 == 63 {
+                let [first, both] = fold.leaving;
+                let next = self.words[(at / 64 + 1) % WORDS].rotate_left(turn);
+                leaving = word & first | next & (both ^ first);
+            }
+            fold.value = fold.value.rotate_left(COUNT as u32) ^ leaving ^ (value & fold.mask);
         }
     }
 
     /// Adds to the history.
-    #[inline]
-    pub(crate) fn push(&mut self, push: Push) {
-        self.head = (self.head + BITS - push.count as usize) % BITS;
-        let (word, bit) = (self.head / 64, self.head % 64);
-        let next = (word + 1) % WORDS;
-        let room = low_bits(push.count);
-        self.words[word] &= !(room << bit);
-        self.words[next] &= !(room >> 1 >> (63 - bit));
-        let value = u64::from(push.value);
+    #[inline(always)]
+    pub(crate) fn push<const COUNT: usize>(&mut self, push: Push<COUNT>) {
+        let head = self.head.wrapping_sub(COUNT) % BITS;
+        self.head = head;
+        let (word, bit) = (head / 64, head % 64);
+        // What stands in a word that is entered is older than the longest history.
+        if bit + COUNT >= 64 {
+            self.words[word] = 0;
+        }
+        let value = u64::from(push.0);
         self.words[word] ^= value << bit;
-        self.words[next] ^= value >> 1 >> (63 - bit);
+        // Of the sixteen bits some may stand in the next word.
+        if bit > 48 {
+            self.words[(word + 1) % WORDS] ^= value >> (64 - bit);
+        }
     }
 }
 
 impl Fold {
     /// `length`: from 2 to [`MAX_HISTORY`].
     pub(crate) fn new(length: u32) -> Self {
+        let leaving = [1, 2].map(|count| low_bits(count).rotate_left(length % 64));
         Self {
             value: 0,
             mask: low_bits(length),
+            leaving,
             length,
         }
     }
@@ -121,15 +145,6 @@ impl Fold {
     #[inline]
     pub(crate) fn value(&self) -> u64 {
         self.value
-    }
-
-    /// `leaving`: in its lowest bits those that become too old.
-    #[inline(always)]
-    fn push<const COUNT: u32>(&mut self, value: u16, leaving: u64) {
-        let leaving = leaving & low_bits(COUNT);
-        self.value = self.value.rotate_left(COUNT)
-            ^ leaving.rotate_left(self.length % 64)
-            ^ (u64::from(value) & self.mask);
     }
 }
 
@@ -158,11 +173,16 @@ mod tests {
             let mut history = History::new();
             let mut random = Lfsr::new(7);
             for turn in 0..20_000 {
-                let count = 1 + random.next() % 2;
+                let two = random.next() & 1 != 0;
                 let value = random.next() as u16;
                 let value = if wide { value } else { value & 1 };
-                history.advance(Push { count, value }, &mut folds);
-                history.push(Push { count, value });
+                if two {
+                    history.advance(Push::<2>(value), true, folds.iter_mut());
+                    history.push(Push::<2>(value));
+                } else {
+                    history.advance(Push::<1>(value), true, folds.iter_mut());
+                    history.push(Push::<1>(value));
+                }
                 if turn % 97 == 0 || turn < 200 {
                     for (fold, length) in folds.iter().zip(lengths) {
                         assert_eq!(
@@ -177,10 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn folds_of_even_lengths_follow_a_history_of_taken_branches_alone() {
+        let lengths = [2, 10, 14, 16, 22, 58, 64, 66, 128, 186, 388, 3966];
+        let mut folds = lengths.map(Fold::new);
+        let mut history = History::new();
+        let mut random = Lfsr::new(11);
+        for turn in 0..10_000 {
+            let push = Push::<2>(random.next() as u16);
+            history.advance(push, false, folds.iter_mut());
+            history.push(push);
+            let whole: Vec<u64> = history.folds(lengths).collect();
+            let kept = folds.map(|fold| fold.value());
+            assert_eq!(kept.as_slice(), whole, "turn {turn}");
+        }
+    }
+
+    #[test]
     fn a_history_forgets_what_is_older_than_its_length() {
         let mut a = History::new();
         let mut b = History::new();
-        let push = |value| Push { count: 1, value };
+        let push = Push::<1>;
         for bit in [1, 1, 0, 1] {
             a.push(push(bit));
         }

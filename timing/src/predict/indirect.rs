@@ -1,7 +1,7 @@
 //! Targets of indirect branches, by the path that leads to them.
 
 use super::config::{IndirectConfig, MAX_TABLES};
-use super::entry::{Key, Keys};
+use super::entry::{Key, Keys, scatter};
 use super::history::History;
 use super::lfsr::Lfsr;
 
@@ -19,11 +19,19 @@ struct Entry {
     useful: bool,
 }
 
+/// A tagged table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Table {
+    keys: Keys,
+    ways: usize,
+    /// Bits of history.
+    length: u32,
+}
+
 /// Tagged tables of targets; the base is the branch target buffer, which the caller asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Indirect {
-    keys: Vec<Keys>,
-    lengths: Vec<u32>,
+    tables: Vec<Table>,
     entries: Vec<Entry>,
     /// Whether the alternate prediction is better where the provider is new, from 0 on.
     trust_alternate: i8,
@@ -33,10 +41,15 @@ pub(crate) struct Indirect {
 
 impl Indirect {
     pub(crate) fn new(config: &IndirectConfig, seed: u32) -> Self {
-        let (keys, entries) = Keys::of(&config.tables);
-        Self {
+        let (keys, entries) = Keys::of(&config.tables, |table| table.ways);
+        let tables = keys.into_iter().zip(&config.tables);
+        let tables = tables.map(|(keys, table)| Table {
             keys,
-            lengths: config.tables.iter().map(|table| table.history).collect(),
+            ways: table.ways as usize,
+            length: table.history,
+        });
+        Self {
+            tables: tables.collect(),
             entries: vec![Entry::default(); entries],
             trust_alternate: 0,
             ticks: 0,
@@ -55,18 +68,20 @@ impl Indirect {
     ) -> Option<u64> {
         let mut keys = [Key::default(); MAX_TABLES];
         let (mut provider, mut alternate) = (None, None);
+        let scattered = scatter(address);
         // Indirect branches are rare: their folds are made when they are needed.
-        for (table, (maker, &length)) in self.keys.iter().zip(&self.lengths).enumerate() {
-            let key = maker.key(address, path.fold(length));
-            keys[table] = key;
+        let folds = path.folds(self.tables.iter().map(|table| table.length));
+        for (number, (table, fold)) in self.tables.iter().zip(folds).enumerate() {
+            let key = table.keys.key(scattered, fold);
+            keys[number] = key;
             let first = key.set as usize;
-            let set = &self.entries[first..first + maker.ways as usize];
+            let set = &self.entries[first..first + table.ways];
             if let Some(way) = set
                 .iter()
                 .position(|entry| entry.tag == key.tag && entry.target != 0)
             {
                 alternate = provider.map(|(_, at)| at);
-                provider = Some((table, first + way));
+                provider = Some((number, first + way));
             }
         }
         let other = alternate.map_or(base, |at: usize| Some(self.entries[at].target));
@@ -106,14 +121,14 @@ impl Indirect {
 
     fn allocate(&mut self, keys: &[Key; MAX_TABLES], first: usize, target: u64) {
         let skip = usize::from(self.random.next() & 3 == 0);
-        let start = if first + skip < self.keys.len() {
+        let start = if first + skip < self.tables.len() {
             first + skip
         } else {
             first
         };
-        for (maker, key) in self.keys.iter().zip(keys).skip(start) {
-            let ways = maker.ways as usize;
-            let set = &mut self.entries[key.set as usize..key.set as usize + ways];
+        for (table, key) in self.tables.iter().zip(keys).skip(start) {
+            let first = key.set as usize;
+            let set = &mut self.entries[first..first + table.ways];
             if let Some(entry) = set.iter_mut().find(|entry| !entry.useful) {
                 *entry = Entry {
                     target,

@@ -1,10 +1,10 @@
 //! The loop part: branches that go one way a fixed number of times, then once the other.
 
-use super::entry::find;
-use super::lfsr::{GOLDEN, Lfsr};
+use super::entry::{LANES, find, lanes};
+use super::lfsr::Lfsr;
 
-/// Ways of a set.
-const WAYS: usize = 4;
+/// Ways of a set: as many as are looked through at once.
+const WAYS: usize = LANES;
 /// A trip count beyond this is not followed.
 const MAX_TRIPS: u16 = 1 << 12;
 /// Loops seen with the same count before the part predicts.
@@ -29,8 +29,8 @@ struct Entry {
 /// The loop part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loops {
-    /// 0: unused.
-    tags: Vec<u16>,
+    /// By set; 0: unused. Empty if there is no loop part.
+    tags: Vec<[u16; WAYS]>,
     entries: Vec<Entry>,
     /// Whether it was right more often than the tables where they differ, from 0 on.
     trust: i8,
@@ -46,35 +46,40 @@ pub(crate) struct Guess {
 }
 
 impl Loops {
-    /// `entries`: a power of two from 4 on.
+    /// `entries`: a power of two from 4 on; 0: it never says anything.
     pub(crate) fn new(entries: u32) -> Self {
         Self {
-            tags: vec![0; entries as usize],
+            tags: vec![[0; WAYS]; entries as usize / WAYS],
             entries: vec![Entry::default(); entries as usize],
             trust: -1,
         }
     }
 
-    fn set_and_tag(&self, address: u64) -> (usize, u16) {
-        let sets = self.entries.len() / WAYS;
-        let mixed = address.wrapping_mul(GOLDEN);
+    #[inline]
+    fn set_and_tag(&self, scattered: u64) -> (usize, u16) {
+        // A power of two, or none.
+        let mask = self.tags.len().wrapping_sub(1);
         // A tag of 0 would be that of an unused entry.
-        let tag = (mixed >> 32) as u16 | 1;
-        ((mixed >> 48) as usize % sets * WAYS, tag)
+        let tag = (scattered >> 32) as u16 | 1;
+        ((scattered >> 48) as usize & mask, tag)
     }
 
-    /// What it says of the branch at `address`, if it knows it.
-    #[inline]
-    pub(crate) fn guess(&self, address: u64) -> Option<Guess> {
-        let (set, tag) = self.set_and_tag(address);
-        let way = find(&self.tags[set..set + WAYS], tag)?;
-        let entry = &self.entries[set + way];
+    /// What it says of a branch, the address of which is scattered, if it knows it.
+    #[inline(always)]
+    pub(crate) fn guess(&self, scattered: u64) -> Option<Guess> {
+        let (set, tag) = self.set_and_tag(scattered);
+        let way = find(self.tags.get(set)?, tag, lanes(WAYS))?;
+        Some(self.guess_of(set * WAYS + way))
+    }
+
+    fn guess_of(&self, slot: usize) -> Guess {
+        let entry = &self.entries[slot];
         let last = entry.trips != 0 && entry.now + 1 == entry.trips;
-        Some(Guess {
-            slot: set + way,
+        Guess {
+            slot,
             taken: entry.body != last,
             sure: entry.sure >= SURE,
-        })
+        }
     }
 
     /// Whether to follow it.
@@ -83,25 +88,16 @@ impl Loops {
         guess.sure && self.trust >= 0
     }
 
-    /// Learns that the branch at `address` went as `taken` says, where the tables said `tables`.
-    #[inline]
-    pub(crate) fn update(
-        &mut self,
-        address: u64,
-        guess: Option<Guess>,
-        tables: bool,
-        taken: bool,
-        random: &mut Lfsr,
-    ) {
-        match guess {
-            Some(guess) => self.learn(guess, tables, taken),
-            // A loop is seen first when its exit is mispredicted.
-            None if tables != taken && random.next() & 1 == 0 => self.allocate(address, taken),
-            None => {}
+    /// Learns that a branch that it does not know, and that the tables mispredicted, went as `taken` says.
+    pub(crate) fn missed(&mut self, scattered: u64, taken: bool, random: &mut Lfsr) {
+        // A loop is seen first when its exit is mispredicted.
+        if !self.tags.is_empty() && random.next() & 1 == 0 {
+            self.allocate(scattered, taken);
         }
     }
 
-    fn learn(&mut self, guess: Guess, tables: bool, taken: bool) {
+    /// Learns that the branch of `guess` went as `taken` says, where the tables said `tables`.
+    pub(crate) fn learn(&mut self, guess: &Guess, tables: bool, taken: bool) {
         let entry = &mut self.entries[guess.slot];
         if guess.sure {
             if guess.taken != taken {
@@ -142,16 +138,17 @@ impl Loops {
     }
 
     fn forget(&mut self, slot: usize) {
-        self.tags[slot] = 0;
+        self.tags[slot / WAYS][slot % WAYS] = 0;
         self.entries[slot] = Entry::default();
     }
 
-    fn allocate(&mut self, address: u64, taken: bool) {
-        let (set, tag) = self.set_and_tag(address);
-        let ways = &mut self.entries[set..set + WAYS];
+    fn allocate(&mut self, scattered: u64, taken: bool) {
+        let (set, tag) = self.set_and_tag(scattered);
+        let first = set * WAYS;
+        let ways = &mut self.entries[first..first + WAYS];
         match ways.iter().position(|entry| entry.age == 0) {
             Some(way) => {
-                self.tags[set + way] = tag;
+                self.tags[set][way] = tag;
                 ways[way] = Entry {
                     age: MAX_AGE,
                     body: !taken,

@@ -56,3 +56,4 @@ pub use config::{
 pub use error::PredictorError;
 pub(crate) use history::Push;
 pub use predictor::Predictor;
+pub(crate) use predictor::Steering;

@@ -54,10 +54,7 @@ impl Path {
     pub(crate) fn push_of(&self, branch: &Branch) -> Push {
         let last = branch.fallthrough.wrapping_sub(1);
         let footprint = gather(&self.branch, last) ^ gather(&self.target, branch.target);
-        Push {
-            count: 2,
-            value: footprint as u16,
-        }
+        Push(footprint as u16)
     }
 }
 
@@ -93,7 +90,7 @@ mod tests {
                         != bit(branch.target, config.target[place]);
                     u16::from(set) << place
                 });
-                assert_eq!(path.push_of(&branch).value, expected.sum::<u16>());
+                assert_eq!(path.push_of(&branch).0, expected.sum::<u16>());
             }
         }
     }

@@ -25,6 +25,17 @@ pub struct Predictor {
     btb: TargetBuffer,
 }
 
+/// How the front end comes to what is behind a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Steering {
+    /// It was there already.
+    Foreseen,
+    /// Once the branch is decoded: the branch target buffer did not hold it.
+    Late,
+    /// Once the branch is executed, see [`Prediction::mispredicted`].
+    Mispredicted,
+}
+
 impl Predictor {
     /// A predictor that has seen nothing.
     ///
@@ -79,65 +90,70 @@ impl Predictor {
     }
 
     /// [`Predictor::predict_and_update`] of a branch whose footprint is known.
-    #[inline]
-    pub(crate) fn predict_and_update_known(&mut self, branch: &Branch, push: Push) -> Prediction {
-        self.retire(branch, |_| push)
+    // A call of its own: what it keeps in registers nobody around it needs.
+    #[inline(never)]
+    pub(crate) fn predict_and_update_known(&mut self, branch: &Branch, push: Push) -> Steering {
+        let prediction = self.retire(branch, |_| push);
+        if prediction.mispredicted() {
+            Steering::Mispredicted
+        } else if prediction.btb_missed {
+            Steering::Late
+        } else {
+            Steering::Foreseen
+        }
     }
 
     /// `push`: what the branch adds to the path if it is taken.
     #[inline(always)]
     fn retire(&mut self, branch: &Branch, push: impl FnOnce(&Path) -> Push) -> Prediction {
-        let Branch {
-            address,
-            fallthrough,
-            kind,
-            taken,
-            target,
-        } = *branch;
         let mut prediction = Prediction::default();
-        let conditional = kind == BranchKind::Conditional;
-        // The others always are.
-        let taken = taken || !conditional;
-        if conditional {
-            prediction.direction_missed =
-                self.direction.predict_and_update(address, taken) != taken;
-        }
-        if taken {
-            let mut indirect = |held| {
-                let path = &self.path.history;
-                self.indirect
-                    .predict_and_update(address, held, target, path)
-            };
-            let held = self.btb.look_up_and_update(address, target);
-            let predicted = match kind {
-                BranchKind::Conditional | BranchKind::Jump | BranchKind::Call => {
-                    prediction.btb_missed = held != Some(target);
-                    Some(target)
-                }
-                BranchKind::IndirectJump | BranchKind::IndirectCall => {
-                    prediction.btb_missed = held.is_none();
-                    indirect(held)
-                }
-                BranchKind::Return => {
-                    prediction.btb_missed = held.is_none();
-                    self.return_stack
-                        .predict_return()
-                        .or_else(|| indirect(held))
-                }
-            };
-            prediction.target_missed = predicted != Some(target);
-            if kind.is_call() {
-                self.return_stack.call(fallthrough, target);
+        if branch.kind == BranchKind::Conditional {
+            let (direction, taken) = (&mut self.direction, branch.taken);
+            let predicted = direction.predict_and_update(branch.address, taken);
+            prediction.direction_missed = predicted != taken;
+            if !taken {
+                direction.note(branch, false, None);
+                return prediction;
             }
         }
-        if taken {
-            let push = push(&self.path);
-            let path = Some((&self.path.history, push));
-            self.direction.note(branch, taken, path);
-            self.path.history.push(push);
+        let target = branch.target;
+        let held = self.btb.look_up_and_update(branch.address, target);
+        if branch.kind.is_direct() {
+            prediction.btb_missed = held != Some(target);
         } else {
-            self.direction.note(branch, taken, None);
+            prediction.btb_missed = held.is_none();
+            prediction.target_missed = self.misses_target(branch, held);
         }
+        if branch.kind.is_call() {
+            self.return_stack.call(branch.fallthrough, target);
+        }
+        let push = push(&self.path);
+        let path = Some((&self.path.history, push));
+        self.direction.note(branch, true, path);
+        self.path.history.push(push);
         prediction
+    }
+
+    /// Whether another target is predicted than that of `branch`, which is none that its instruction tells;
+    /// `held`: what the branch target buffer holds of it.
+    #[inline(never)]
+    fn misses_target(&mut self, branch: &Branch, held: Option<u64>) -> bool {
+        let Branch {
+            address,
+            kind,
+            target,
+            ..
+        } = *branch;
+        let returns = if kind == BranchKind::Return {
+            self.return_stack.predict_return()
+        } else {
+            None
+        };
+        let predicted = returns.or_else(|| {
+            let path = &self.path.history;
+            self.indirect
+                .predict_and_update(address, held, target, path)
+        });
+        predicted != Some(target)
     }
 }

@@ -31,7 +31,10 @@ impl ReturnStack {
             return;
         }
         self.addresses[self.top] = behind;
-        self.top = (self.top + 1) % self.addresses.len();
+        self.top += 1;
+        if self.top == self.addresses.len() {
+            self.top = 0;
+        }
         self.depth = (self.depth + 1).min(self.addresses.len());
     }
 
@@ -41,7 +44,7 @@ impl ReturnStack {
             return None;
         }
         self.depth = self.depth.saturating_sub(1);
-        self.top = (self.top + self.addresses.len() - 1) % self.addresses.len();
+        self.top = self.top.checked_sub(1).unwrap_or(self.addresses.len() - 1);
         Some(self.addresses[self.top])
     }
 }

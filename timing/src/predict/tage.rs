@@ -2,11 +2,11 @@
 
 use super::bimodal::Bimodal;
 use super::branch::{Branch, BranchKind};
-use super::config::{HistoryKind, TageConfig};
+use super::config::{HistoryKind, TableConfig, TageConfig};
 use super::corrector::Corrector;
-use super::entry::{Keys, find, folds};
+use super::entry::{Keys, LANES, find, lanes, scatter};
 use super::history::{Fold, History, Push};
-use super::lfsr::{GOLDEN, Lfsr};
+use super::lfsr::Lfsr;
 use super::loops::Loops;
 
 /// Bounds of a counter of three bits: negative is not taken.
@@ -35,169 +35,254 @@ impl Entry {
     }
 }
 
+/// A tagged table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Table {
+    keys: Keys,
+    fold: Fold,
+    ways: usize,
+    /// Its number from 1 on.
+    number: usize,
+    /// Lanes of the last row of a set that are ways.
+    lanes: u64,
+}
+
 /// A direction predictor of the TAGE class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tage {
     base: Bimodal,
-    keys: Vec<Keys>,
-    /// Tags and the rest of the entries: those of a set lie together, to be looked through at once.
-    tags: Vec<u16>,
+    tables: Vec<Table>,
+    /// Tags in rows, to be looked through at once; a set begins with a row.
+    tags: Vec<[u16; LANES]>,
+    /// The rest of the entries, as many as there are lanes.
     entries: Vec<Entry>,
+    /// No set has more than a row.
+    narrow: bool,
+    /// The history of one has an odd length.
+    odd: bool,
     /// If that is the history: directions, and two bits of the targets of other branches.
     outcomes: Option<History>,
-    folds: Vec<Fold>,
-    loops: Option<Loops>,
-    corrector: Option<Corrector>,
+    loops: Loops,
+    corrector: Option<Box<Corrector>>,
     /// Whether the alternate prediction is better where the provider is new, from 0 on.
     trust_alternate: i8,
     ticks: i32,
     random: Lfsr,
 }
 
+/// No entry.
+const NOWHERE: usize = usize::MAX;
+
 /// Where a prediction comes from.
 #[derive(Clone, Copy, Debug)]
 struct Lookup {
-    base: usize,
-    /// Table and entry of the longest history that matches, and of the next one.
-    provider: Option<(usize, usize)>,
-    alternate: Option<usize>,
+    /// Entries of the longest history that matches, and of the next one; [`NOWHERE`] without.
+    provider: usize,
+    alternate: usize,
+    /// Tables with no longer history than the provider.
+    behind: usize,
+}
+
+/// What the tables make of a branch.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    taken: bool,
+    /// What the provider says, if there is one.
+    provided: bool,
+    /// One more outcome would turn it.
+    weak: bool,
 }
 
 impl Tage {
     pub(crate) fn new(config: &TageConfig, seed: u32) -> Self {
-        let (keys, entries) = Keys::of(&config.tables);
+        let (keys, rows) = Keys::of(&config.tables, TableConfig::rows);
+        let tables = keys.into_iter().zip(&config.tables).zip(1..);
+        let tables = tables.map(|((keys, table), number)| Table {
+            keys,
+            fold: Fold::new(table.history),
+            ways: table.ways as usize,
+            number,
+            lanes: lanes(table.ways as usize - LANES * (table.rows() as usize - 1)),
+        });
         Self {
             base: Bimodal::new(config.base),
-            keys,
-            tags: vec![0; entries],
-            entries: vec![Entry::default(); entries],
+            tables: tables.collect(),
+            tags: vec![[0; LANES]; rows],
+            entries: vec![Entry::default(); LANES * rows],
+            narrow: config.tables.iter().all(|table| table.rows() == 1),
+            odd: config.tables.iter().any(|table| table.history % 2 != 0),
             outcomes: (config.history == HistoryKind::Outcome).then(History::new),
-            folds: folds(&config.tables),
-            loops: (config.loops != 0).then(|| Loops::new(config.loops)),
-            corrector: (config.corrector != 0).then(|| Corrector::new(config.corrector)),
+            loops: Loops::new(config.loops),
+            corrector: (config.corrector != 0).then(|| Corrector::new(config.corrector).into()),
             trust_alternate: 0,
             ticks: 0,
             random: Lfsr::new(seed),
         }
     }
 
-    fn look_up(&self, address: u64) -> Lookup {
+    /// Where the prediction for a branch comes from. `NARROW`: sets have no more than a row.
+    #[inline(always)]
+    fn look_up<const NARROW: bool>(&self, scattered: u64) -> Lookup {
+        let tags = self.tags.as_slice();
         let mut lookup = Lookup {
-            base: self.base.slot(address),
-            provider: None,
-            alternate: None,
+            provider: NOWHERE,
+            alternate: NOWHERE,
+            behind: 0,
         };
-        for (table, (keys, fold)) in self.keys.iter().zip(&self.folds).enumerate() {
-            let key = keys.key(address, fold.value());
-            let first = key.set as usize;
-            let set = &self.tags[first..first + keys.ways as usize];
-            if let Some(way) = find(set, key.tag) {
-                lookup.alternate = lookup.provider.map(|(_, entry)| entry);
-                lookup.provider = Some((table, first + way));
-            }
+        let mut tables = self.tables.iter();
+        loop {
+            // A loop of its own: most tables know nothing of a branch.
+            let (at, behind) = loop {
+                let Some(table) = tables.next() else {
+                    return lookup;
+                };
+                let width = if NARROW { 1 } else { table.keys.width() };
+                let key = table.keys.key_in(scattered, table.fold.value(), width);
+                let row = key.set as usize;
+                let found = if NARROW {
+                    let way = find(&tags[row], key.tag, table.lanes);
+                    way.map(|way| LANES * row + way)
+                } else {
+                    let mut ways = LANES * row..LANES * row + table.ways;
+                    ways.find(|at| tags[at / LANES][at % LANES] == key.tag)
+                };
+                if let Some(at) = found {
+                    break (at, table.number);
+                }
+            };
+            lookup = Lookup {
+                provider: at,
+                alternate: lookup.provider,
+                behind,
+            };
         }
-        lookup
     }
 
-    fn direction(&self, entry: Option<usize>, base: usize) -> bool {
-        entry.map_or_else(|| self.base.predict(base), |at| self.entries[at].taken())
+    #[inline(never)]
+    fn look_up_in_rows(&self, scattered: u64) -> Lookup {
+        self.look_up::<false>(scattered)
     }
 
     /// The prediction for a conditional branch that then went as `taken` says. The history is told
     /// separately.
+    #[inline(always)]
     pub(crate) fn predict_and_update(&mut self, address: u64, taken: bool) -> bool {
-        let lookup = self.look_up(address);
-        let alternate = self.direction(lookup.alternate, lookup.base);
-        let (tables, weak) = match lookup.provider {
-            None => (alternate, self.base.is_weak(lookup.base)),
-            Some((_, at)) => {
-                let entry = self.entries[at];
-                let new = entry.is_weak() && entry.useful == 0;
-                if new && self.trust_alternate >= 0 {
-                    (alternate, true)
-                } else {
-                    (entry.taken(), entry.is_weak())
+        let scattered = scatter(address);
+        let lookup = if self.narrow {
+            self.look_up::<true>(scattered)
+        } else {
+            self.look_up_in_rows(scattered)
+        };
+        let slot = self.base.slot(address);
+        let tables = match self.entries.get(lookup.provider) {
+            None => {
+                let (predicted, weak) = self.base.predict_and_update(slot, taken);
+                Verdict {
+                    taken: predicted,
+                    provided: predicted,
+                    weak,
                 }
             }
+            Some(&entry) => self.learn(entry, &lookup, slot, taken),
         };
-        let mut predicted = tables;
+        let mut predicted = tables.taken;
         if let Some(corrector) = &mut self.corrector {
-            predicted = corrector.predict_and_update(address, tables, weak, taken);
+            predicted = corrector.predict_and_update(address, tables.taken, tables.weak, taken);
         }
-        if let Some(loops) = &mut self.loops {
-            let guess = loops.guess(address);
+        let mut missed = predicted != taken;
+        if let Some(guess) = self.loops.guess(scattered) {
             let before = predicted;
-            if let Some(guess) = guess.filter(|guess| loops.follows(guess)) {
+            if self.loops.follows(&guess) {
                 predicted = guess.taken;
             }
-            loops.update(address, guess, before, taken, &mut self.random);
+            self.loops.learn(&guess, before, taken);
+            missed = false;
         }
-        self.update(address, &lookup, alternate, tables, taken);
+        if missed || tables.taken != taken {
+            self.learn_miss(scattered, lookup.behind, tables, missed, taken);
+        }
         predicted
     }
 
-    fn update(
+    /// `missed`: the loop part does not know the branch, and the others were wrong.
+    #[cold]
+    fn learn_miss(
         &mut self,
-        address: u64,
-        lookup: &Lookup,
-        alternate: bool,
-        tables: bool,
+        scattered: u64,
+        behind: usize,
+        tables: Verdict,
+        missed: bool,
         taken: bool,
     ) {
-        let mut allocate = tables != taken;
-        match lookup.provider {
-            None => self.base.update(lookup.base, taken),
-            Some((table, at)) => {
-                let entry = self.entries[at];
-                let provided = entry.taken();
-                if entry.is_weak() && entry.useful == 0 {
-                    // Its counter only needs time.
-                    allocate &= provided != taken;
-                    if provided != alternate {
-                        let step = if alternate == taken { 1 } else { -1 };
-                        self.trust_alternate = (self.trust_alternate + step).clamp(-8, 7);
-                    }
-                    match lookup.alternate {
-                        Some(other) => step(&mut self.entries[other].counter, taken),
-                        None => self.base.update(lookup.base, taken),
-                    }
-                }
-                let entry = &mut self.entries[at];
-                if provided != alternate {
-                    if provided == taken {
-                        entry.useful = (entry.useful + 1).min(USEFUL);
-                    } else {
-                        entry.useful = entry.useful.saturating_sub(1);
-                    }
-                }
-                step(&mut entry.counter, taken);
-                allocate &= table + 1 < self.keys.len();
-            }
+        if missed {
+            self.loops.missed(scattered, taken, &mut self.random);
         }
-        if allocate {
-            let first = lookup.provider.map_or(0, |(table, _)| table + 1);
-            self.allocate(address, first, taken);
+        // If the provider was right, its counter only needs time.
+        let may = behind == 0 || (behind < self.tables.len() && tables.provided != taken);
+        if may && tables.taken != taken {
+            self.allocate(scattered, behind, taken);
         }
     }
 
+    /// What the tables say of a branch of which `entry` is the provider; they learn that it went as `taken`
+    /// says.
+    #[inline(always)]
+    fn learn(&mut self, entry: Entry, lookup: &Lookup, slot: usize, taken: bool) -> Verdict {
+        let provided = entry.taken();
+        let alternate = match self.entries.get(lookup.alternate) {
+            Some(other) => other.taken(),
+            None => self.base.predict(slot),
+        };
+        let mut verdict = Verdict {
+            taken: provided,
+            provided,
+            weak: entry.is_weak(),
+        };
+        if verdict.weak && entry.useful == 0 {
+            // It is new.
+            if self.trust_alternate >= 0 {
+                verdict.taken = alternate;
+            }
+            if provided != alternate {
+                let step = if alternate == taken { 1 } else { -1 };
+                self.trust_alternate = (self.trust_alternate + step).clamp(-8, 7);
+            }
+            match self.entries.get_mut(lookup.alternate) {
+                Some(other) => step(&mut other.counter, taken),
+                None => self.base.update(slot, taken),
+            }
+        }
+        let entry = &mut self.entries[lookup.provider];
+        if provided != alternate {
+            if provided == taken {
+                entry.useful = (entry.useful + 1).min(USEFUL);
+            } else {
+                entry.useful = entry.useful.saturating_sub(1);
+            }
+        }
+        step(&mut entry.counter, taken);
+        verdict
+    }
+
     /// Entries for a branch that was mispredicted, in tables from `first` on.
-    fn allocate(&mut self, address: u64, first: usize, taken: bool) {
+    fn allocate(&mut self, scattered: u64, first: usize, taken: bool) {
         let random = self.random.next();
         // Now and then a longer history than the next one is tried at once.
         let skip = usize::from(random & 3 == 0) + usize::from(random & 15 == 0);
-        let mut table = if first + skip < self.keys.len() {
+        let mut number = if first + skip < self.tables.len() {
             first + skip
         } else {
             first
         };
         let mut allocated = 0;
-        while table < self.keys.len() && allocated < ALLOCATED {
-            let keys = &self.keys[table];
-            let key = keys.key(address, self.folds[table].value());
-            let (first, ways) = (key.set as usize, keys.ways as usize);
-            let set = &mut self.entries[first..first + ways];
+        while number < self.tables.len() && allocated < ALLOCATED {
+            let table = &self.tables[number];
+            let key = table.keys.key(scattered, table.fold.value());
+            let first = LANES * key.set as usize;
+            let set = &mut self.entries[first..first + table.ways];
             if let Some(way) = set.iter().position(|entry| entry.useful == 0) {
-                self.tags[first + way] = key.tag;
+                let at = first + way;
+                self.tags[at / LANES][at % LANES] = key.tag;
                 set[way] = Entry {
                     counter: if taken { 0 } else { -1 },
                     useful: 0,
@@ -205,10 +290,10 @@ impl Tage {
                 allocated += 1;
                 self.ticks = (self.ticks - 1).max(0);
                 // The next one would mostly learn the same.
-                table += 2;
+                number += 2;
             } else {
                 self.ticks += 1;
-                table += 1;
+                number += 1;
             }
         }
         if self.ticks >= TICKS {
@@ -220,28 +305,27 @@ impl Tage {
     }
 
     /// Tells of a branch, after it was predicted. `path`: what it adds to the path, before it does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&mut self, branch: &Branch, taken: bool, path: Option<(&History, Push)>) {
-        let Some(outcomes) = &mut self.outcomes else {
-            if let Some((path, push)) = path {
-                path.advance(push, &mut self.folds);
+        let folds = self.tables.iter_mut().map(|table| &mut table.fold);
+        match &mut self.outcomes {
+            None => {
+                if let Some((path, push)) = path {
+                    path.advance(push, self.odd, folds);
+                }
             }
-            return;
-        };
-        let push = if branch.kind == BranchKind::Conditional {
-            Push {
-                count: 1,
-                value: u16::from(taken),
+            Some(outcomes) if branch.kind == BranchKind::Conditional => {
+                let push = Push::<1>(u16::from(taken));
+                outcomes.advance(push, self.odd, folds);
+                outcomes.push(push);
             }
-        } else {
-            let mixed = (branch.address ^ branch.target.rotate_left(24)).wrapping_mul(GOLDEN);
-            Push {
-                count: 2,
-                value: (mixed >> 62) as u16,
+            Some(outcomes) => {
+                let mixed = scatter(branch.address ^ branch.target.rotate_left(24));
+                let push = Push::<2>((mixed >> 62) as u16);
+                outcomes.advance(push, self.odd, folds);
+                outcomes.push(push);
             }
-        };
-        outcomes.advance(push, &mut self.folds);
-        outcomes.push(push);
+        }
     }
 }
 

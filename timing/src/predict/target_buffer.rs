@@ -28,18 +28,24 @@ impl TargetBuffer {
     }
 
     /// The target it holds of the branch at `address`, which went to `target` now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_up_and_update(&mut self, address: u64, target: u64) -> Option<u64> {
         // Branches of one line are in different sets, and so are those of small functions a page apart.
         let hash = address ^ (address >> 17);
         let first = (hash as usize & self.set_mask) * self.ways;
-        let set = &mut self.entries[first..first + self.ways];
         let tag = address.wrapping_add(1);
-        let entry = Entry { tag, target };
-        if set[0].tag == tag {
-            return Some(std::mem::replace(&mut set[0], entry).target);
+        let youngest = &mut self.entries[first];
+        if youngest.tag == tag {
+            return Some(std::mem::replace(&mut youngest.target, target));
         }
-        let found = set.iter().position(|entry| entry.tag == tag);
+        self.look_further(first, Entry { tag, target })
+    }
+
+    /// What it holds of the branch of `entry`, which is not the youngest of the set that begins at `first`.
+    #[inline(never)]
+    fn look_further(&mut self, first: usize, entry: Entry) -> Option<u64> {
+        let set = &mut self.entries[first..first + self.ways];
+        let found = set.iter().position(|own| own.tag == entry.tag);
         let held = found.map(|way| set[way].target);
         let last = found.unwrap_or(self.ways - 1);
         set[..=last].rotate_right(1);
