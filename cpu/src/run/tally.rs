@@ -17,11 +17,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds `step` of `plan`, always the same one.
+    /// Adds `step` of `plan`, always the same one, unless it counts more than `most` events; how many it
+    /// counts if it was added.
     #[inline]
-    pub fn add(&mut self, plan: &Plan, step: StepId) {
+    pub fn add_within(&mut self, plan: &Plan, step: StepId, most: u64) -> Option<u64> {
         let columns = plan.columns();
-        self.sum = self.sum.wrapping_add(plan.word(step));
+        let word = plan.word(step);
+        let events = columns.events.of_first(word);
+        if events > most {
+            return None;
+        }
+        self.sum = self.sum.wrapping_add(word);
         if columns.width() > 0 {
             for (sum, word) in self.more.iter_mut().zip(columns.words(step)) {
                 *sum = sum.wrapping_add(*word);
@@ -31,8 +37,10 @@ impl Tally {
         if self.held == columns.segment {
             self.fold(plan);
         }
+        Some(events)
     }
 
+    #[inline(never)]
     fn fold(&mut self, plan: &Plan) {
         let columns = plan.columns();
         self.totals.steps += self.held;

@@ -343,6 +343,48 @@ mod tests {
     }
 
     #[test]
+    fn records_that_others_overwrite_may_be_passed_over() {
+        let jump = |number: u64| {
+            let kind = Cpl::Ring3;
+            Transfer::near(
+                BranchClass::NearRelJmp,
+                0x1000 + number,
+                0x2000 + number,
+                kind,
+            )
+        };
+        for name in ["nehalem", "skl", "spr"] {
+            let mut lbr = Lbr::new(Profile::named(name).unwrap(), Options::default());
+            match lbr.config.arch() {
+                Some(_) => lbr.wrmsr(Msr::LBR_CTL, 0x7f_0007).unwrap(),
+                None => lbr.wrmsr(Msr::DEBUGCTL, 1).unwrap(),
+            }
+            let enabled = lbr.clone();
+            for passed in [1, 5, 100_u64] {
+                let mut other = lbr.clone();
+                let all = passed + lbr.depth() as u64;
+                let at = |number: u64| Cycles::new(number * 3);
+                for number in 0..all {
+                    assert!(lbr.is_plain(&jump(number)), "{name}");
+                    assert_eq!(lbr.retire(&jump(number), at(number)), Verdict::Push);
+                }
+                other.pass_over(passed, at(passed - 1));
+                assert_ne!(lbr, other, "{name}");
+                for number in passed..all {
+                    other.retire(&jump(number), at(number));
+                }
+                assert_eq!(lbr, other, "{name}, {passed} passed over");
+                assert!(other.judges_as(&enabled));
+            }
+            match lbr.config.arch() {
+                Some(_) => lbr.wrmsr(Msr::LBR_CTL, 0).unwrap(),
+                None => lbr.wrmsr(Msr::DEBUGCTL, 0).unwrap(),
+            }
+            assert!(!lbr.judges_as(&enabled), "{name}");
+        }
+    }
+
+    #[test]
     fn tos_is_state_of_legacy_lbr() {
         let (a, b) = with_and_without_return("skl", Msr::DEBUGCTL, 1);
         assert_ne!(a, b);

@@ -28,6 +28,28 @@ impl Lbr {
         verdict
     }
 
+    /// Whether `transfer` at most pushes or pops a record: no event that changes registers, no quirk.
+    #[must_use]
+    pub fn is_plain(&self, transfer: &Transfer) -> bool {
+        self.config.special & class_bit(transfer.class) == 0
+    }
+
+    /// Whether [`Lbr::verdict`] is the same as that of `other`, which was made alike, on every transfer.
+    #[must_use]
+    pub fn judges_as(&self, other: &Self) -> bool {
+        self.gate == other.gate
+    }
+
+    /// Passes over so many records of plain transfers (see [`Lbr::is_plain`]), the last of which retired at
+    /// `last`. What they leave in the entries is not there: before anything is read or popped as many are to be
+    /// pushed as the stack has entries, by which all is as if none had been passed over.
+    pub fn pass_over(&mut self, records: u64, last: Cycles) {
+        self.head = self.head.wrapping_add(records as u32) & (self.depth - 1);
+        self.inserts = self.inserts.wrapping_add(records);
+        self.last_insert = Some(last);
+        self.pending_events = 0;
+    }
+
     #[cold]
     fn retire_special(&mut self, transfer: &Transfer, now: Cycles) -> Verdict {
         let mut transfer = *transfer;

@@ -2,15 +2,16 @@
 //! which a record depends on its predecessors, for events that change the LBR's registers, for skid, for
 //! clocks that carry state from step to step, and to compare the hot loop with the devices.
 //!
-//! While no counter can overflow, the counters are given sums of many steps. Where one can, every
-//! instruction is a boundary.
+//! While no counter can overflow, the counters are given sums of many steps, and of their records the LBR makes
+//! those that are left. Where one can, every instruction is a boundary.
 
 mod passed;
 mod road;
 mod thread;
+mod waiting;
 
-use vlbr_cpu::StepClock;
-use vlbr_cpu::run::{Counting, Plan};
+use vlbr_cpu::run::{Counting, Plan, StepIds};
+use vlbr_cpu::{StepClock, StepId};
 use vlbr_traces::vlt::ChunkBuffer;
 
 use crate::device::DeviceError;
@@ -58,6 +59,19 @@ fn plans(session: &Session<'_>) -> Result<Option<[Plan; 2]>, ReplayError> {
     Ok(Some([plan(false)?, plan(true)?]))
 }
 
+/// The steps of a part of a chunk: `ids` are places in `map`.
+fn steps<C: StepClock, I: Copy + Into<u32>, const TIMED: bool>(
+    road: &mut Road<'_, TIMED>,
+    thread: &mut Thread<C>,
+    map: &[StepId],
+    ids: &[I],
+) -> Result<(), ReplayError> {
+    for &id in ids {
+        road.step(thread, map[id.into() as usize])?;
+    }
+    Ok(())
+}
+
 fn timed<C: StepClock, const TIMED: bool>(
     session: &Session<'_>,
     clock: &C,
@@ -94,8 +108,9 @@ fn timed<C: StepClock, const TIMED: bool>(
         }
         let thread = slot.get_or_insert_with(|| Thread::new(session, clock));
         road.begin_chunk(number, index, thread.now)?;
-        for position in start..end {
-            road.step(thread, chunk.map[chunk.ids.local(position)])?;
+        match chunk.ids.slice(start, end) {
+            StepIds::U16(ids) => steps(&mut road, thread, chunk.map, ids)?,
+            StepIds::U32(ids) => steps(&mut road, thread, chunk.map, ids)?,
         }
         road.end_chunk(thread, chunk.map)?;
         if last[number] == Some(index)

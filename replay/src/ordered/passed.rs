@@ -2,6 +2,7 @@
 
 use vlbr_arch::Cpl;
 use vlbr_cpu::{Code, Exit, StepId};
+use vlbr_lbr::{Lbr, Verdict};
 use vlbr_pmu::{Increments, Selector, Source};
 
 /// What a step is to the clocks.
@@ -12,19 +13,42 @@ impl Kind {
     const USER: u8 = 1;
     const IN_TX: u8 = 2;
     const BY_EVENT: u8 = 4;
+    const PUSHES: u8 = 8;
+    const UNSEEN: u8 = 16;
 
-    pub(super) fn of(code: &Code, id: StepId) -> Self {
+    /// That of step `id`; `lbr` stands as it is programmed.
+    pub(super) fn of(code: &Code, id: StepId, lbr: &Lbr) -> Self {
         let (in_tx, by_event) = match code.step(id).exit {
             Exit::Taken { in_tx, .. } => (in_tx, false),
             Exit::Event { in_tx, .. } => (in_tx, true),
             Exit::Sequential | Exit::Gap => (false, false),
         };
+        let (pushes, unseen) = match code.transfer(id) {
+            None => (false, true),
+            Some(transfer) if !lbr.is_plain(transfer) => (false, false),
+            Some(transfer) => {
+                let verdict = lbr.verdict(transfer);
+                (verdict == Verdict::Push, verdict == Verdict::Ignore)
+            }
+        };
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         Self(
             bit(code.is_user(id), Self::USER)
                 | bit(in_tx, Self::IN_TX)
-                | bit(by_event, Self::BY_EVENT),
+                | bit(by_event, Self::BY_EVENT)
+                | bit(pushes, Self::PUSHES)
+                | bit(unseen, Self::UNSEEN),
         )
+    }
+
+    /// An LBR that stands as it is programmed records its transfer and does nothing more.
+    pub(super) const fn pushes(self) -> bool {
+        self.0 & Self::PUSHES != 0
+    }
+
+    /// An LBR that stands as it is programmed does nothing but record its transfer, if that.
+    pub(super) const fn is_plain(self) -> bool {
+        self.0 & (Self::PUSHES | Self::UNSEEN) != 0
     }
 
     /// An event leaves it.

@@ -11,7 +11,7 @@ use vlbr_pmu::{Increments, Selector, Source, SourceSet};
 use vlbr_traces::perfdata::BranchEntry;
 
 use super::passed::{Kind, Passed};
-use super::thread::{Thread, may_wait, values};
+use super::thread::{Thread, values};
 use crate::counters::handle;
 use crate::error::ReplayError;
 use crate::misses::StepMisses;
@@ -35,8 +35,8 @@ pub(super) struct Road<'a, const TIMED: bool> {
     kinds: Vec<Kind>,
     /// What steps add up to, by whether their branch was mispredicted.
     plans: [&'a Plan; 2],
-    /// Steps may wait for the counters, see [`may_wait`].
-    waits: bool,
+    /// Core clocks pass as fast as those of the TSC.
+    same_rate: bool,
     /// What is sampled, if clocks are among it.
     sampled_clocks: Option<Selector>,
     consumer: &'a mut dyn Consumer,
@@ -72,14 +72,16 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         let clocks: SourceSet = [Source::CoreCycles, Source::ReferenceCycles]
             .into_iter()
             .collect();
+        let programmed = session.counters.processor().lbr();
+        let rates = session.timing.rates;
         let has_clocks = |one: &Selector| one.sources.without(clocks) != one.sources;
         Self {
             session,
             code,
             types: session.lbr.types(code),
-            kinds: steps.map(|id| Kind::of(code, id)).collect(),
+            kinds: steps.map(|id| Kind::of(code, id, programmed)).collect(),
             plans,
-            waits: may_wait(session),
+            same_rate: rates.core_mhz == rates.tsc_mhz,
             sampled_clocks: session.counting.sampled.filter(has_clocks),
             consumer,
             ran,
@@ -175,10 +177,17 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
     }
 
     fn settle<C: StepClock>(&mut self, thread: &mut Thread<C>) -> Result<(), ReplayError> {
+        self.give_records(thread);
         let instructions = thread.settle(self.session, self.thread, self.plans)?;
         self.done += instructions;
         thread.totals.instructions += instructions;
         Ok(())
+    }
+
+    /// Gives the LBR the records that wait.
+    fn give_records<C: StepClock>(&self, thread: &mut Thread<C>) {
+        let lbr = thread.cpu.lbr_mut();
+        thread.totals.pushes += thread.waiting.give(lbr, self.code, &self.kinds);
     }
 
     #[inline]
@@ -193,35 +202,68 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         {
             ran[usize::from(time.mispredicted)] += 1;
         }
-        if self.waits
-            && thread.warming == 0
-            && let Some(clear) = thread.clear
+        if thread.waits
+            && let Some(clear) = &mut thread.clear
         {
             let kind = self.kinds[id.0 as usize];
-            let plan = self.plans[usize::from(time.mispredicted)];
-            let mut events = u64::from(plan.events(id));
             let (core, reference) = self.clocks(thread.now, time.end);
-            if let Some(selector) = &self.sampled_clocks {
-                events += Passed::of(kind, core, reference).amount(selector);
-            }
-            if let Some(clear) = clear.checked_sub(events) {
-                thread.clear = Some(clear);
-                thread.tallies[usize::from(time.mispredicted)].add(plan, id);
+            let clocks = match &self.sampled_clocks {
+                Some(selector) => Passed::of(kind, core, reference).amount(selector),
+                None => 0,
+            };
+            let side = usize::from(time.mispredicted);
+            let (tally, plan) = (&mut thread.tallies[side], self.plans[side]);
+            if let Some(most) = clear.checked_sub(clocks)
+                && let Some(events) = tally.add_within(plan, id, most)
+            {
+                *clear = most - events;
                 if TIMED {
                     thread.passed.add(kind, core, reference);
                     thread.now = time.end;
                 }
-                if let Some(transfer) = self.code.transfer(id) {
-                    record(thread, transfer, kind, time);
+                if !thread.defers || !kind.is_plain() {
+                    self.record(thread, id, time);
+                } else if kind.pushes() {
+                    thread.waiting.add(id, time);
                 }
                 return Ok(());
             }
         }
+        self.step_alone(thread, id, time)
+    }
+
+    /// A step that does not wait for the counters.
+    #[cold]
+    fn step_alone<C: StepClock>(
+        &mut self,
+        thread: &mut Thread<C>,
+        id: StepId,
+        time: StepTime,
+    ) -> Result<(), ReplayError> {
         if thread.warming > 0 {
-            return self.warm_up(thread, id, time);
+            self.warm_up(thread, id, time);
+            return Ok(());
         }
         self.settle(thread)?;
-        self.looked_at(thread, id, time)
+        self.looked_at(thread, id, time)?;
+        thread.watch(self.session);
+        Ok(())
+    }
+
+    /// The LBR alone sees the transfer of a step, if there is one.
+    #[inline(never)]
+    fn record<C: StepClock>(&self, thread: &mut Thread<C>, id: StepId, time: StepTime) {
+        let Some(transfer) = self.code.transfer(id) else {
+            return;
+        };
+        self.give_records(thread);
+        let transfer = as_retired(transfer, self.kinds[id.0 as usize], time);
+        match thread.cpu.lbr_mut().retire(&transfer, time.end) {
+            Verdict::Push => thread.totals.pushes += 1,
+            Verdict::Pop => thread.totals.pops += 1,
+            Verdict::Ignore => {}
+        }
+        thread.watch(self.session);
     }
 
     /// Core clocks and reference clocks between two points of a thread.
@@ -230,34 +272,29 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         if !TIMED {
             return (0, 0);
         }
+        let core = to.since(from);
+        if self.same_rate {
+            return (core, core);
+        }
         let rates = self.session.timing.rates;
         let reference = rates.reference(to) - rates.reference(from).min(rates.reference(to));
-        (to.since(from), reference)
+        (core, reference)
     }
 
     /// A step that nobody counts: the LBR records it.
-    #[cold]
-    fn warm_up<C: StepClock>(
-        &mut self,
-        thread: &mut Thread<C>,
-        id: StepId,
-        time: StepTime,
-    ) -> Result<(), ReplayError> {
+    fn warm_up<C: StepClock>(&mut self, thread: &mut Thread<C>, id: StepId, time: StepTime) {
         let retired = u64::from(self.code.step(id).retired);
-        if let Some(transfer) = self.code.transfer(id) {
-            record(thread, transfer, self.kinds[id.0 as usize], time);
-        }
+        self.record(thread, id, time);
         thread.totals = Totals::default();
         thread.now = time.end;
         self.done += retired;
         thread.warming = thread.warming.saturating_sub(retired);
         thread.start = (time.end, thread.clock.slots());
-        Ok(())
+        thread.watch(self.session);
     }
 
     /// A step in which a counter may overflow or a PMI may be delivered, or that is to be counted at
     /// once.
-    #[cold]
     fn looked_at<C: StepClock>(
         &mut self,
         thread: &mut Thread<C>,
@@ -434,7 +471,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
 
 /// The transfer of a step as its clock saw it.
 #[inline]
-fn as_retired(transfer: &Transfer, kind: Kind, time: StepTime) -> Transfer {
+pub(super) fn as_retired(transfer: &Transfer, kind: Kind, time: StepTime) -> Transfer {
     let mispredicted = match kind.is_by_event() {
         true => transfer.mispredicted,
         false => time.mispredicted,
@@ -442,21 +479,5 @@ fn as_retired(transfer: &Transfer, kind: Kind, time: StepTime) -> Transfer {
     Transfer {
         mispredicted,
         ..*transfer
-    }
-}
-
-/// The LBR alone sees the transfer of a step.
-#[inline]
-fn record<C: StepClock>(thread: &mut Thread<C>, transfer: &Transfer, kind: Kind, time: StepTime) {
-    let lbr = thread.cpu.lbr_mut();
-    let verdict = if transfer.mispredicted == time.mispredicted {
-        lbr.retire(transfer, time.end)
-    } else {
-        lbr.retire(&as_retired(transfer, kind, time), time.end)
-    };
-    match verdict {
-        Verdict::Push => thread.totals.pushes += 1,
-        Verdict::Pop => thread.totals.pops += 1,
-        Verdict::Ignore => {}
     }
 }

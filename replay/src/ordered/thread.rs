@@ -7,6 +7,7 @@ use vlbr_cpu::{Code, Slots, StepClock, StepId, StepTime};
 use vlbr_pmu::{Device, SourceSet};
 
 use super::passed::Passed;
+use super::waiting::Waiting;
 use crate::counters::{Amounts, CounterError, ProgrammedCounters, read, width};
 use crate::error::ReplayError;
 use crate::session::Session;
@@ -53,6 +54,13 @@ pub(super) struct Thread<C> {
     pub(super) passed: Passed,
     /// Time at the last boundary.
     pub(super) now: Cycles,
+    /// See [`may_wait`].
+    may_wait: bool,
+    /// Steps may wait for the counters now.
+    pub(super) waits: bool,
+    /// Plain records may wait for the LBR, which stands as it is programmed.
+    pub(super) defers: bool,
+    pub(super) waiting: Waiting,
     /// Instructions that are left of the warm-up.
     pub(super) warming: u64,
     /// Time and slots when the warm-up ended.
@@ -72,10 +80,15 @@ impl<C: StepClock> Thread<C> {
             tallies: Default::default(),
             passed: Passed::default(),
             now: Cycles::new(0),
+            may_wait: may_wait(session),
+            waits: false,
+            defers: false,
+            waiting: Waiting::new(),
             warming: session.timing.warmup,
             start: (Cycles::new(0), clock.slots()),
         };
         this.look();
+        this.watch(session);
         this.values = values(&this.cpu, &session.counters);
         this
     }
@@ -93,6 +106,13 @@ impl<C: StepClock> Thread<C> {
         if programmed.sampled.is_some() {
             self.totals.events = self.amounts.events[0];
         }
+    }
+
+    /// Whether steps and their records may wait, as things are now.
+    pub(super) fn watch(&mut self, session: &Session<'_>) {
+        self.waits = self.warming == 0 && self.may_wait;
+        let programmed = session.counters.processor().lbr();
+        self.defers = self.cpu.lbr().judges_as(programmed);
     }
 
     /// Asks the device how far it may count unlooked.
@@ -158,7 +178,7 @@ impl<C: StepClock> Thread<C> {
 
 /// Whether the sums of steps tell the counters of `session` enough: LBR_INSERTS is counted by the LBR
 /// itself, and a counter whose events stand in the records acts on each of them.
-pub(super) fn may_wait(session: &Session<'_>) -> bool {
+fn may_wait(session: &Session<'_>) -> bool {
     let inserts = SourceSet::of(vlbr_pmu::Source::LbrInserts);
     let sources = session.counting.sources();
     let mut events = session.counters.events().iter();
