@@ -190,7 +190,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         thread.totals.pushes += thread.waiting.give(lbr, self.code, &self.kinds);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn step<C: StepClock>(
         &mut self,
         thread: &mut Thread<C>,
