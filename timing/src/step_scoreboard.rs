@@ -8,7 +8,7 @@ use vlbr_cpu::{Block, Code, Exit, Slots, Step, StepClock, StepId, StepTime};
 use crate::lower::LowerError;
 use crate::microarchitecture::Microarchitecture;
 use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig, Push, Steering};
-use crate::scoreboard::{Leave, Program, Programmer, Scoreboard};
+use crate::scoreboard::{Leave, Piece, Program, Programmer, Scoreboard};
 
 /// Who says which branches were mispredicted.
 #[derive(Clone, Debug, Default)]
@@ -26,15 +26,19 @@ const NOP: u8 = 0x90;
 /// A step as the clock needs it.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
-    /// Its first instruction in the program.
-    start: u32,
-    retired: u16,
-    leave: Leave,
+    piece: Piece,
     recorded: bool,
     /// It makes a transfer.
     transfers: bool,
     /// The near branch at its end, and what it adds to the path of a predictor.
     branch: Option<(Branch, Push)>,
+}
+
+impl Prepared {
+    /// Whether an event leaves it, which may be before its last instruction has retired.
+    fn event(&self) -> bool {
+        self.piece.leave() == Leave::Event
+    }
 }
 
 /// The steps of a code, made ready for the scoreboard.
@@ -65,7 +69,13 @@ impl StepPrograms {
         let mut program = Program::default();
         let mut starts = Vec::with_capacity(code.blocks().len());
         let mut guessed = 0;
-        for block in code.blocks() {
+        // Blocks of which some step retires only a part.
+        let mut parted = vec![false; code.blocks().len()];
+        for step in code.steps() {
+            let whole = code.block(step.block).lengths().len();
+            parted[step.block.0 as usize] |= usize::from(step.retired) != whole;
+        }
+        for (block, parted) in code.blocks().iter().zip(parted) {
             let mode = block.mode();
             let address = block.address().wrapping_add(mode.cs_base);
             let start = program.len();
@@ -80,6 +90,9 @@ impl StepPrograms {
             } else {
                 appended?;
             }
+            if !parted {
+                program.forget_unread(start);
+            }
         }
         let predictor = match mispredicts {
             Mispredicts::Recorded => None,
@@ -92,16 +105,16 @@ impl StepPrograms {
         };
         let steps = code.steps().iter().enumerate().map(|(number, step)| {
             let block = code.block(step.block);
+            let start = starts[step.block.0 as usize];
+            let leave = leave(step, block);
             Prepared {
-                start: starts[step.block.0 as usize] as u32,
-                retired: step.retired,
-                leave: leave(step, block),
+                piece: program.piece(start..start + usize::from(step.retired), leave),
                 recorded: step.exit.is_mispredicted(),
                 transfers: code.transfer(StepId(number as u32)).is_some(),
                 branch: branch(step, block).and_then(known),
             }
         });
-        let steps = steps.collect();
+        let steps: Arc<[Prepared]> = steps.collect();
         Ok(Self {
             program: Arc::new(program),
             steps,
@@ -125,10 +138,11 @@ impl StepPrograms {
             steps: Arc::clone(&self.steps),
             board: self.start.clone(),
             predictor: self.predictor.clone(),
+            times: Vec::new(),
             before: 0,
             end: 0,
             transferred: 0,
-            retired: 0,
+            last: None,
         }
     }
 }
@@ -177,13 +191,15 @@ pub struct ScoreboardClock {
     steps: Arc<[Prepared]>,
     board: Scoreboard,
     predictor: Option<Predictor>,
+    /// When the instructions of the last step retired.
+    times: Vec<u64>,
     /// End of the step before the last one, and of the last one.
     before: u64,
     end: u64,
     /// End of the last step that made a transfer.
     transferred: u64,
-    /// Instructions of the last step, all of which retired by its end; 0 if an event left it.
-    retired: u16,
+    /// The last step, if there was one.
+    last: Option<StepId>,
 }
 
 impl ScoreboardClock {
@@ -198,17 +214,11 @@ impl StepClock for ScoreboardClock {
     #[inline]
     fn retire(&mut self, _code: &Code, step: StepId) -> StepTime {
         let prepared = &self.steps[step.0 as usize];
-        let start = prepared.start as usize;
-        let range = start..start + usize::from(prepared.retired);
-        let done = self
-            .board
-            .retire_range(&self.program, range, prepared.leave);
+        let (program, times) = (&self.program, &mut self.times);
+        let done = self.board.retire_piece(program, &prepared.piece, times);
         self.before = self.end;
         self.end = self.end.max(done.retired);
-        self.retired = match prepared.leave {
-            Leave::Event => 0,
-            _ => prepared.retired,
-        };
+        self.last = Some(step);
         if prepared.transfers {
             // An event transfers too, which the scoreboard does not know as a branch.
             self.end = self.end.max(self.transferred + 1);
@@ -233,11 +243,14 @@ impl StepClock for ScoreboardClock {
     }
 
     fn retired_at(&self, index: u16) -> Cycles {
-        if index.checked_add(1) == Some(self.retired) {
+        let last = self.last.map(|step| &self.steps[step.0 as usize]);
+        let retired = last.map_or(0, |step| step.piece.retired());
+        if usize::from(index) + 1 == retired && last.is_some_and(|step| !step.event()) {
             // A transfer that waited for the one before it.
             return Cycles::new(self.end);
         }
-        let time = self.board.times().get(usize::from(index));
+        let times = self.times.get(..retired).unwrap_or_default();
+        let time = times.get(usize::from(index));
         let retired = time.copied().unwrap_or(self.end);
         Cycles::new(retired.clamp(self.before, self.end))
     }

@@ -20,39 +20,61 @@ pub(super) enum Divider {
     Float = 2 << PortSet::MAX,
 }
 
-/// One cycle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cycle {
-    /// Ports and dividers that are taken, one bit each.
-    busy: u16,
-    /// Entries that leave the scheduler.
-    leaving: u16,
-}
+/// One cycle: ports and dividers that are taken, one bit each, and in the upper half how many entries leave the
+/// scheduler.
+type Cycle = u32;
 
-/// Bits of ports.
-const PORTS: u16 = (1 << PortSet::MAX) - 1;
-/// More than any port is used.
-const NEVER: u32 = u32::MAX;
-/// Ports, and as many that are never taken as are looked at in one go.
+/// An entry that leaves the scheduler.
+const LEAVES: Cycle = 1 << 16;
+
+/// Ports, and some that there are not, which no operation takes.
 const LANES: usize = 16;
+/// As many as a byte can name, so that none has to be checked.
+const NAMES: usize = 256;
+const _: () = assert!(PortSet::MAX < LANES);
+/// A port that there is not.
+const NO_PORT: u8 = LANES as u8 - 1;
+/// What a port has been used for one more operation; below it stands [`NO_PORT`] less its number.
+const ONCE: u32 = 1 << 4;
+/// Ports that are told apart in one go.
+const FEW: usize = 4;
+
+/// The ports of a set of few ports, the rest of them [`NO_PORT`]; of other sets that alone.
+const PORTS: [[u8; FEW]; 1 << PortSet::MAX] = {
+    let mut all = [[NO_PORT; FEW]; 1 << PortSet::MAX];
+    let mut set = 0;
+    while set < all.len() {
+        let (mut port, mut count) = (0, 0);
+        while port < PortSet::MAX && (set as u32).count_ones() as usize <= FEW {
+            if set >> port & 1 != 0 {
+                all[set][count] = port as u8;
+                count += 1;
+            }
+            port += 1;
+        }
+        set += 1;
+    }
+    all
+};
 
 /// Reservations by cycle. Operations come in program order but execute when their operands are ready, so an
 /// older one may leave a port free in earlier cycles, which a younger one takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(super) struct Calendar {
     cycles: Box<[Cycle; REACH as usize]>,
+    /// Nothing is reserved from it on: [`REACH`] behind what is swept.
+    end: u64,
     /// Nothing is reserved before it.
     now: u64,
     /// What was reserved before it is forgotten.
     swept: u64,
-    /// Nothing is reserved from it on: [`REACH`] behind that.
-    end: u64,
     /// Entries of the scheduler, and how many are taken; of those that left it since `swept` too.
     size: u32,
     waiting: u32,
     /// Operations of each port of late times 16, and 15 less its number: the least is the port that was used
     /// least, of equals the highest.
-    used: [u32; LANES],
+    used: [u32; NAMES],
     /// A run of cycles, from and up to, in which the port is taken: what finds it full looks behind it.
     full: [(u64, u64); PortSet::MAX],
 }
@@ -61,7 +83,7 @@ impl Calendar {
     /// Nothing is reserved, and `size` entries of the scheduler are free.
     pub(super) fn new(size: u32) -> Self {
         Self {
-            cycles: Box::new([Cycle::default(); REACH as usize]),
+            cycles: Box::new([0; REACH as usize]),
             now: 0,
             swept: 0,
             end: REACH,
@@ -69,7 +91,7 @@ impl Calendar {
             waiting: 0,
             used: core::array::from_fn(|port| match port {
                 0..PortSet::MAX => (LANES - 1 - port) as u32,
-                _ => NEVER,
+                _ => u32::MAX,
             }),
             full: [(0, 0); PortSet::MAX],
         }
@@ -95,14 +117,19 @@ impl Calendar {
         if self.now >= self.swept + REACH {
             self.forget(self.now);
         }
-        while self.swept < self.now {
-            let passed = self.swept;
-            self.at(passed).busy = 0;
-            self.swept += 1;
-            let now = self.swept;
-            let leaving = core::mem::take(&mut self.at(now).leaving);
-            self.waiting -= u32::from(leaving);
-            if now.is_multiple_of(AGE) {
+        let (from, to) = (self.swept, self.now);
+        if from < to {
+            let (first, last) = ((from & MASK) as usize, (to & MASK) as usize);
+            // What leaves in a cycle that was swept up to has left.
+            let passed = match first < last {
+                true => pass(&mut self.cycles[first..last]),
+                false => pass(&mut self.cycles[first..]) + pass(&mut self.cycles[..last]),
+            };
+            let leaving = self.cycles[last] / LEAVES;
+            self.cycles[last] %= LEAVES;
+            self.waiting -= passed + leaving;
+            self.swept = to;
+            for _ in from / AGE..to / AGE {
                 self.age();
             }
         }
@@ -112,7 +139,7 @@ impl Calendar {
     /// All reservations are of the past at `cycle`.
     #[cold]
     fn forget(&mut self, cycle: u64) {
-        self.cycles.fill(Cycle::default());
+        self.cycles.fill(0);
         self.waiting = 0;
         self.age();
         self.swept = cycle;
@@ -125,6 +152,12 @@ impl Calendar {
         for used in &mut self.used[..PortSet::MAX] {
             *used = *used >> 5 << 4 | *used & 15;
         }
+    }
+
+    /// Whether the scheduler has `count` entries free now.
+    #[inline(always)]
+    pub(super) fn has_room(&self, count: u32) -> bool {
+        self.waiting.saturating_add(count) <= self.size
     }
 
     /// The first cycle, from now on, in which the scheduler has `count` entries free.
@@ -145,29 +178,28 @@ impl Calendar {
         let mut cycle = self.now;
         while waiting > most {
             cycle += 1;
-            waiting -= u32::from(self.at(cycle).leaving);
+            waiting -= *self.at(cycle) / LEAVES;
         }
         cycle
     }
 
     /// Reserves one cycle of any of `ports`, one bit each, at `from`, which is still to come, or as soon after as one
-    /// is free; until then the operation is in the scheduler. As a rule there are up to `MOST` of them.
+    /// is free; until then the operation is in the scheduler. As a rule there are up to `MOST` of them: 1, 2 or 4.
     #[inline(always)]
-    pub(super) fn dispatch<const MOST: u32>(&mut self, ports: u16, from: u64) -> u64 {
+    pub(super) fn dispatch<const MOST: usize>(&mut self, ports: u16, from: u64) -> u64 {
         let mut cycle = from;
-        let mut free = ports & !self.at(cycle).busy;
+        let mut word = *self.at(cycle);
+        let mut free = ports & !(word as u16);
         if free == 0 {
             cycle = self.search(ports, cycle);
-            free = ports & !self.at(cycle).busy;
+            word = *self.at(cycle);
+            free = ports & !(word as u16);
         }
         if cycle >= self.end {
             return self.beyond(cycle);
         }
-        let port = self.least::<MOST>(free & PORTS);
-        self.used[port] += 1 << 4;
-        let at = self.at(cycle);
-        at.busy |= 1 << port;
-        at.leaving += 1;
+        let port = self.least::<MOST>(free);
+        *self.at(cycle) = word + (LEAVES + (1 << port));
         self.waiting += 1;
         cycle
     }
@@ -183,7 +215,7 @@ impl Calendar {
     #[inline(never)]
     fn beyond(&mut self, cycle: u64) -> u64 {
         let last = self.end - 1;
-        self.at(last).leaving += 1;
+        *self.at(last) += LEAVES;
         self.waiting += 1;
         cycle
     }
@@ -192,6 +224,15 @@ impl Calendar {
     #[inline(never)]
     fn search(&mut self, ports: u16, from: u64) -> u64 {
         let end = self.end;
+        let taken = |cycles: &[Cycle; REACH as usize], cycle: u64| {
+            let busy = cycles[(cycle & MASK) as usize] as u16;
+            ports & !busy == 0
+        };
+        // Most often the next one has room.
+        let next = from + 1;
+        if next < end && !taken(&self.cycles, next) {
+            return next;
+        }
         let single = ports.is_power_of_two();
         let port = ports.trailing_zeros() as usize;
         let mut cycle = from;
@@ -202,7 +243,7 @@ impl Calendar {
         {
             cycle = behind;
         }
-        while cycle < end && ports & !self.at(cycle).busy == 0 {
+        while cycle < end && taken(&self.cycles, cycle) {
             cycle += 1;
         }
         if single && let Some(full) = self.full.get_mut(port) {
@@ -216,28 +257,36 @@ impl Calendar {
         cycle
     }
 
-    /// The port among `free` that was used least of late; of equals the highest.
+    /// The port among `free` that was used least of late, of equals the highest; it is used once more.
     #[inline(always)]
-    fn least<const MOST: u32>(&self, free: u16) -> usize {
-        // All at once and without a branch: no processor foresees how many are free. Lanes behind the ports
-        // stand for those that are not there.
-        let mut left = u32::from(free | !PORTS);
-        let mut best = NEVER;
-        for _ in 0..MOST {
-            best = best.min(self.used[left.trailing_zeros() as usize % LANES]);
-            left &= left.wrapping_sub(1);
-        }
-        left &= u32::from(PORTS);
-        while left != 0 {
-            best = best.min(self.used[left.trailing_zeros() as usize % LANES]);
-            left &= left - 1;
-        }
-        LANES - 1 - (best & 15) as usize
+    fn least<const MOST: usize>(&mut self, free: u16) -> u32 {
+        // Which of them are free is looked up apart from how much they were used, which the operation before has
+        // changed; no processor foresees either, so there is no branch.
+        let [a, b, c, d] = PORTS[usize::from(free) % PORTS.len()];
+        let of = |port: u8| self.used[usize::from(port)];
+        let best = match MOST {
+            1 if b == NO_PORT => of(a),
+            2 if c == NO_PORT => of(a).min(of(b)),
+            _ if a == NO_PORT => self.least_of_many(free),
+            _ => of(a).min(of(b)).min(of(c).min(of(d))),
+        };
+        let port = NO_PORT - (best & 15) as u8;
+        self.used[usize::from(port)] = best + ONCE;
+        port.into()
+    }
+
+    /// The same of more than [`FEW`].
+    #[cold]
+    #[inline(never)]
+    fn least_of_many(&self, free: u16) -> u32 {
+        let ports = (0..NO_PORT).filter(|port| free >> port & 1 != 0);
+        let used = ports.map(|port| self.used[usize::from(port)]);
+        used.min().unwrap_or_default()
     }
 
     /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
     pub(super) fn divide(&mut self, unit: Divider, from: u64, cycles: u64) -> u64 {
-        let unit = unit as u16;
+        let unit = unit as Cycle;
         let mut start = from.max(self.now);
         let mut end = start;
         let last = self.end;
@@ -245,17 +294,28 @@ impl Calendar {
             if end >= last {
                 return start;
             }
-            let busy = self.at(end).busy & unit != 0;
+            let busy = *self.at(end) & unit != 0;
             end += 1;
             if busy {
                 start = end;
             }
         }
         for cycle in start..end {
-            self.at(cycle).busy |= unit;
+            *self.at(cycle) |= unit;
         }
         start
     }
+}
+
+/// Forgets `cycles`, which have passed; how many entries left the scheduler in them.
+#[inline(always)]
+fn pass(cycles: &mut [Cycle]) -> u32 {
+    let mut left = 0;
+    for cycle in cycles {
+        left += *cycle / LEAVES;
+        *cycle = 0;
+    }
+    left
 }
 
 #[cfg(test)]
@@ -317,7 +377,7 @@ mod tests {
     #[test]
     fn a_full_scheduler_has_room_when_the_next_one_leaves() {
         let mut calendar = Calendar::new(2);
-        let wait = |calendar: &mut Calendar, cycle| calendar.dispatch::<4>(PORTS, cycle);
+        let wait = |calendar: &mut Calendar, cycle| calendar.dispatch::<4>(0xfff, cycle);
         wait(&mut calendar, 10);
         assert_eq!(calendar.room(1), 0);
         wait(&mut calendar, 7);

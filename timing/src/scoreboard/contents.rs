@@ -68,6 +68,22 @@ impl Effect {
         self.second == ADDRESS
     }
 
+    /// Whether it needs what its operand in memory holds.
+    pub(super) fn reads_loaded(&self) -> bool {
+        self.kind == Kind::Leave || [self.first, self.second].contains(&LOADED)
+    }
+
+    /// Whether all it does is to put what it loads into a register.
+    pub(super) fn is_loaded(&self) -> bool {
+        let nothing = (self.immediate, self.stack, self.first) == (0, 0, ZERO);
+        self.kind == Kind::Sum && self.second == LOADED && nothing
+    }
+
+    /// Whether it adds to RSP.
+    pub(super) fn moves_stack(&self) -> bool {
+        self.stack != 0
+    }
+
     /// Whether registers hold something else behind it.
     pub(super) fn changes(&self) -> bool {
         self.to != NOBODY || self.written != 0 || self.stack != 0
@@ -356,12 +372,31 @@ impl Contents {
             .wrapping_add(address.displacement())
     }
 
-    /// Runs `effect` of an instruction whose operand in memory is at `address` and whose load delivered
-    /// `loaded`; what it stores, if it does.
+    /// Puts `loaded` into a register, for an effect that [`Effect::is_loaded`].
     #[inline(always)]
-    pub(super) fn run(&mut self, effect: &Effect, address: u64, loaded: u64) -> u64 {
-        self.values[usize::from(LOADED)] = loaded;
-        self.values[usize::from(ADDRESS)] = address;
+    pub(super) fn fill(&mut self, effect: &Effect, loaded: u64) {
+        let size = usize::from(effect.sizes & 15);
+        let value = loaded & LOW[usize::from(effect.sizes >> 4)] & LOW[size];
+        let to = &mut self.values[usize::from(effect.to)];
+        *to = *to & KEPT[size] | value;
+    }
+
+    /// Runs `effect` of an instruction whose operand in memory is at `address`, if it computes with that, and whose
+    /// load delivered `loaded`, if it loads; what it stores, if it does. `stack`: it may add to RSP.
+    #[inline(always)]
+    pub(super) fn run(
+        &mut self,
+        effect: &Effect,
+        address: Option<u64>,
+        loaded: Option<u64>,
+        stack: bool,
+    ) -> u64 {
+        if let Some(loaded) = loaded {
+            self.values[usize::from(LOADED)] = loaded;
+        }
+        if let Some(address) = address {
+            self.values[usize::from(ADDRESS)] = address;
+        }
         if effect.second == UNKNOWN {
             self.values[usize::from(UNKNOWN)] = self.fresh();
         }
@@ -377,7 +412,9 @@ impl Contents {
         if effect.kind as i8 > 0 {
             value = self.rare(effect, first, second);
         }
-        self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
+        if stack {
+            self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
+        }
         value &= LOW[size];
         let to = &mut self.values[usize::from(effect.to)];
         // A write of 32 bits clears the rest, smaller ones keep it.
@@ -443,6 +480,14 @@ impl Contents {
         let way = set.way(place);
         if way < WAYS {
             let cell = &set.cells[way];
+            if cell.address == address && cell.size() == size && size > 0 {
+                let (value, number) = (cell.value, cell.store >> 8);
+                let source = match number {
+                    0 => Source::Cache,
+                    number => Source::Store(number),
+                };
+                return Found { value, source };
+            }
             source = cell.serves(address, size);
             if cell.address == address && cell.size() == size {
                 let value = cell.value;

@@ -1,5 +1,6 @@
 //! The state of the core between instructions.
 
+mod execute;
 mod memory;
 mod rename;
 
@@ -11,10 +12,11 @@ use vlbr_cpu::Slots;
 use crate::lower::taken_ports;
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::pipeline::Pipeline;
-use crate::scoreboard::calendar::{Calendar, Divider};
+use crate::scoreboard::calendar::Calendar;
 use crate::scoreboard::contents::Contents;
 use crate::scoreboard::frontend::FrontEnd;
-use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS, Shape};
+use crate::scoreboard::inst::{Flags, Inst};
+use crate::scoreboard::piece::{Demand, Piece};
 use crate::scoreboard::program::Program;
 
 /// Values that are followed: registers, groups of flags, what the current instruction loads and stores. Value 0 is
@@ -31,6 +33,8 @@ const STORES: usize = 256;
 const LOADS: usize = 256;
 /// Stores of an instruction that are followed: PUSHA has eight.
 const MOST_STORES: usize = 8;
+/// No number of micro-operations.
+const NEVER: u64 = u64::MAX;
 
 /// How a block was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,45 +97,47 @@ impl Lane {
     }
 }
 
-/// One thread on one core.
+/// One thread on one core. What each instruction needs comes first: instructions reach the first 128 bytes by a shorter
+/// displacement.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(C)]
 pub struct Scoreboard {
-    parameters: Parameters,
-    pipeline: Pipeline,
-    ports: Ports,
-    latencies: Latencies,
-    ready: [i64; VALUES],
-    contents: Contents,
-    calendar: Calendar,
-    front: FrontEnd,
     issue: Lane,
     retire: Lane,
     /// Fused micro-operations issued so far.
     issued: u64,
     issue_ring: Box<[u64; RING]>,
     retire_ring: Box<[u64; RING]>,
+    /// The front end was sent elsewhere by a misprediction when so much had been issued.
+    recovering: u64,
+    /// General-purpose registers whose last writer was a load, one bit each, by their values.
+    loaded: u32,
+    /// The stack engine holds an offset that RSP does not have yet: [`Flags::READS_RSP`], of what has to wait for it.
+    stack_offset: Flags,
+    /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
+    high: u16,
+    front: FrontEnd,
+    calendar: Calendar,
+    /// Retirement of the last taken branch.
+    taken: u64,
     /// Stores so far; when each of the latest had its data and when it left the store buffer.
     stores: u64,
-    data_ring: [u64; STORES],
-    commit_ring: [u64; STORES],
     committed: Lane,
     /// Loads so far, and when the latest retired.
     loads: u64,
-    load_ring: [u64; LOADS],
     /// What serializes has executed.
     serial: u64,
-    /// Retirement of the last taken branch.
-    taken: u64,
-    /// The stack engine holds an offset that RSP does not have yet: [`Flags::READS_RSP`], of what has to wait for it.
-    stack_offset: Flags,
-    /// General-purpose registers whose last writer was a load, one bit each, by their values.
-    loaded: u32,
-    /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
-    high: u16,
-    /// The front end was sent elsewhere by a misprediction and nothing has been issued since.
-    recovering: bool,
+    ports: Ports,
+    latencies: Latencies,
+    pipeline: Pipeline,
     /// Slots but for those of what was issued.
     slots: Slots,
+    ready: [i64; VALUES],
+    contents: Contents,
+    data_ring: [u64; STORES],
+    commit_ring: [u64; STORES],
+    load_ring: [u64; LOADS],
+    parameters: Parameters,
     times: Vec<u64>,
     /// Instructions of the last step, and the number of its first one in the program.
     retired: usize,
@@ -208,7 +214,7 @@ impl Scoreboard {
             stack_offset: Flags::default(),
             loaded: 0,
             high: 0,
-            recovering: false,
+            recovering: NEVER,
             slots: Slots::default(),
             times: Vec::new(),
             retired: 0,
@@ -263,7 +269,7 @@ impl Scoreboard {
         let again = time.executed + u64::from(self.pipeline.mispredict);
         self.front.redirect();
         self.front.hold(again);
-        self.recovering = true;
+        self.recovering = self.issued;
     }
 
     /// The front end did not know where the branch of the last step goes before it was decoded.
@@ -279,24 +285,39 @@ impl Scoreboard {
 
     /// The same of some instructions of a program of several blocks; ranges outside it have none.
     pub fn retire_range(&mut self, program: &Program, range: Range<usize>, leave: Leave) -> Done {
-        self.first = range.start;
-        let run = program.instructions.get(range).unwrap_or_default();
-        if self.times.len() < run.len() {
-            self.times.resize(run.len(), 0);
+        let piece = program.piece(range, leave);
+        let mut times = core::mem::take(&mut self.times);
+        let done = self.retire_piece(program, &piece, &mut times);
+        self.times = times;
+        self.retired = piece.retired();
+        done
+    }
+
+    /// The same of a piece of `program`. When its instructions retired comes to stand in `times`, which grows if it
+    /// has to.
+    pub(crate) fn retire_piece(
+        &mut self,
+        program: &Program,
+        piece: &Piece,
+        times: &mut Vec<u64>,
+    ) -> Done {
+        let run = program.instructions.get(piece.range()).unwrap_or_default();
+        if times.len() < run.len() {
+            times.resize(run.len(), 0);
         }
-        self.retired = run.len();
-        let last = match leave {
+        self.first = piece.start as usize;
+        let last = match piece.leave {
             Leave::Taken if !run.is_empty() => run.len() - 1,
             _ => usize::MAX,
         };
-        let mut executed = self.retire.cycle;
-        let mut times = core::mem::take(&mut self.times);
-        for (at, (inst, time)) in run.iter().zip(&mut times).enumerate() {
-            executed = self.instruction(program, at, inst, last - at);
-            *time = self.retire.cycle;
-        }
-        self.times = times;
-        match leave {
+        let executed = match self.high != 0 || piece.demand == Demand::TOO_MUCH {
+            true => self.run_closely(program, run, times, last),
+            false => {
+                let free = self.has_room(&piece.demand);
+                self.run(program, run, times, last, free)
+            }
+        };
+        match piece.leave {
             Leave::Sequential => {}
             Leave::Taken => {
                 let bubble = self.front.cycle + u64::from(self.pipeline.taken);
@@ -316,287 +337,74 @@ impl Scoreboard {
         }
     }
 
+    /// Whether no buffer can get full before `demand` has been renamed: then none has to be asked for each
+    /// instruction. If it cannot say, no.
+    #[inline(always)]
+    fn has_room(&self, demand: &Demand) -> bool {
+        let Pipeline {
+            rob,
+            idq,
+            store_buffer,
+            load_buffer,
+            ..
+        } = self.pipeline;
+        // Entries are freed in order: if the last one that is needed is free, then all are.
+        let slot = |taken: u64, demand: u32, size: u32| {
+            (taken.wrapping_add(demand.into())).wrapping_sub(size.into()) as usize
+        };
+        let issued = self.issue_ring[slot(self.issued, demand.issued, idq) % RING];
+        let retired = self.retire_ring[slot(self.issued, demand.issued, rob) % RING];
+        let stored = self.commit_ring[slot(self.stores, demand.stores, store_buffer) % STORES];
+        let loaded = self.load_ring[slot(self.loads, demand.loads, load_buffer) % LOADS];
+        let small = demand.issued < idq.min(rob)
+            && demand.stores < store_buffer
+            && demand.loads < load_buffer;
+        small
+            && issued <= self.front.cycle
+            && retired.max(stored).max(loaded) <= self.issue.cycle
+            && self.calendar.has_room(demand.entries)
+    }
+
+    /// Runs instructions, of which number `last` is a branch that is taken; when the last one was executed. `free`: no
+    /// buffer gets full.
+    #[inline(always)]
+    fn run(
+        &mut self,
+        program: &Program,
+        run: &[Inst],
+        times: &mut [u64],
+        last: usize,
+        free: bool,
+    ) -> u64 {
+        let mut executed = self.retire.cycle;
+        for (at, (inst, time)) in run.iter().zip(times).enumerate() {
+            executed = self.instruction(program, at, inst, last, free);
+            *time = self.retire.cycle;
+        }
+        executed
+    }
+
+    /// The same where more has to be looked at than the code for a kind of instructions does.
+    #[cold]
+    #[inline(never)]
+    fn run_closely(
+        &mut self,
+        program: &Program,
+        run: &[Inst],
+        times: &mut [u64],
+        last: usize,
+    ) -> u64 {
+        let mut executed = self.retire.cycle;
+        for (at, (inst, time)) in run.iter().zip(times).enumerate() {
+            executed = self.rare(program, at, inst, last, false);
+            *time = self.retire.cycle;
+        }
+        executed
+    }
+
     /// Nothing is fetched before `cycle`.
     fn drain(&mut self, cycle: u64) {
         self.front.redirect();
         self.front.hold(cycle);
-    }
-
-    /// Runs one instruction, number `at` of its step, `left` before a branch that is taken; when it was executed.
-    #[inline(always)]
-    fn instruction(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
-        const L: u8 = Shape::LOADS;
-        const S: u8 = Shape::STORES;
-        const O: u8 = Shape::OPERATES;
-        const W: u8 = Shape::WRITES;
-        const WO: u8 = W | O;
-        const WL: u8 = W | L;
-        const WLO: u8 = W | L | O;
-        const WS: u8 = W | S;
-        const WA: u8 = W | Shape::ADDRESS;
-        const WOA: u8 = WO | Shape::ADDRESS;
-        // What most instructions are. A memory operand always counts as something written.
-        match inst.shape {
-            Shape::FUSED => self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, left),
-            0 => self.through::<0>(program, at, inst, left),
-            O => self.through::<O>(program, at, inst, left),
-            W => self.through::<W>(program, at, inst, left),
-            WO => self.through::<WO>(program, at, inst, left),
-            WL => self.through::<WL>(program, at, inst, left),
-            WLO => self.through::<WLO>(program, at, inst, left),
-            WS => self.through::<WS>(program, at, inst, left),
-            WA => self.through::<WA>(program, at, inst, left),
-            WOA => self.through::<WOA>(program, at, inst, left),
-            _ => self.rare(program, at, inst, left),
-        }
-    }
-
-    /// Runs an instruction that has more to it than most.
-    #[inline(never)]
-    fn rare(&mut self, program: &Program, at: usize, inst: &Inst, left: usize) -> u64 {
-        if inst.flags.any(Flags::FUSED) {
-            return self.execute::<{ Shape::FUSED }>(program, inst, self.issue.cycle, left);
-        }
-        self.through::<{ Shape::OTHER }>(program, at, inst, left)
-    }
-
-    /// Runs an instruction through front end and back end.
-    #[inline(always)]
-    fn through<const SHAPE: u8>(
-        &mut self,
-        program: &Program,
-        at: usize,
-        inst: &Inst,
-        left: usize,
-    ) -> u64 {
-        let start = self.deliver_and_issue::<SHAPE>(program, at, inst);
-        if inst.flags.any(self.stack_offset) {
-            self.synchronize_stack();
-        }
-        self.execute::<SHAPE>(program, inst, start, left)
-    }
-
-    /// What the back end makes of an instruction that is renamed at `start`; when it was executed.
-    #[inline(always)]
-    fn execute<const SHAPE: u8>(
-        &mut self,
-        program: &Program,
-        inst: &Inst,
-        start: u64,
-        left: usize,
-    ) -> u64 {
-        let other = SHAPE == Shape::OTHER;
-        let is = |shape: u8, dynamic: bool| SHAPE & shape != 0 || other && dynamic;
-        let loads = is(Shape::LOADS, inst.flags.any(Flags::LOADS));
-        let stores = is(Shape::STORES, inst.flags.any(Flags::STORES));
-        let operates = is(Shape::OPERATES, inst.ports != 0);
-        let writes = is(Shape::WRITES, inst.flags.any(Flags::WRITES));
-        let extra = match other {
-            true => program.extras.get(inst.extra as usize),
-            false => None,
-        };
-        // Loads. Addresses are of before the operation.
-        let mut address = 0;
-        if loads || stores || is(Shape::ADDRESS, true) {
-            address = self.contents.address(inst.address);
-        }
-        let mut loaded = 0;
-        let mut done = start;
-        if loads {
-            let data;
-            (data, loaded) = self.load(inst.address, inst.flags, inst.load, address, start);
-            self.ready[LOADED] = data as i64;
-            done = done.max(data);
-        }
-        if let Some(extra) = extra {
-            (done, loaded) = self.more_references(extra, start, (done, loaded));
-        }
-        // The operation.
-        let mut begin = (start + u64::from(operates)) as i64;
-        for number in 0..INPUTS {
-            let (value, cycles) = inst.inputs.get(number);
-            begin = begin.max(self.ready[usize::from(value)] + cycles);
-        }
-        let mut begin = begin as u64;
-        if let Some(extra) = extra {
-            begin = self.begin(inst, extra, begin);
-        }
-        if other && inst.flags.any(Flags::SERIALIZES) {
-            // All before it is done, and nothing behind it has been fetched.
-            begin = begin.max(self.retire.cycle);
-        }
-        if operates {
-            let earliest = begin;
-            // What is fused with the branch goes with it.
-            let mut ports = inst.ports;
-            if left <= 1 {
-                ports = self.ports_of_taken(inst);
-            }
-            begin = self.calendar.dispatch::<4>(ports, earliest);
-            if other {
-                done = done.max(begin + 1);
-            }
-            if let Some(extra) = extra {
-                done = done.max(self.more_operations(inst, extra, earliest));
-            }
-        }
-        let end = begin as i64 + i64::from(inst.latency);
-        let mut ended = end;
-        if SHAPE != Shape::FUSED {
-            for number in 0..OUTPUTS {
-                let (value, cycles) = inst.outputs.get(number);
-                self.ready[usize::from(value)] = end + cycles;
-                ended = ended.max(end + cycles);
-            }
-        }
-        done = done.max(match other {
-            true => ended.max(0) as u64,
-            false => begin + u64::from(inst.whole),
-        });
-        if let Some(extra) = extra {
-            for link in &extra.outputs {
-                let at = end + i64::from(link.cycles);
-                self.ready[usize::from(link.value)] = at;
-                done = done.max(at.max(0) as u64);
-            }
-            if extra.floor > 0 {
-                self.serial = begin + u64::from(extra.floor);
-                done = done.max(self.serial);
-            }
-        }
-        let mut value = 0;
-        if writes {
-            value = self.contents.run(&inst.effect, address, loaded);
-        }
-        // Stores: address and data.
-        let mut data = 0;
-        if stores {
-            let ready;
-            (data, ready) = self.dispatch_store(inst.address, inst.flags, start);
-            done = done.max(ready);
-        }
-        if let Some(extra) = extra {
-            done = done.max(self.dispatch_more_stores(extra, start));
-        }
-        let issued = match SHAPE {
-            Shape::FUSED => 0,
-            _ => issued(inst, extra),
-        };
-        match SHAPE {
-            Shape::FUSED | Shape::OTHER => self.retire_one::<false>(issued, done, left == 0),
-            _ => self.retire_one::<true>(issued, done, left == 0),
-        }
-        if loads {
-            self.load_ring[self.loads as usize % LOADS] = self.retire.cycle;
-            self.loads += 1;
-        }
-        if stores {
-            self.store(address, inst.address.size, value, data);
-        }
-        if let Some(extra) = extra {
-            for number in 0..memory::stores(extra).count().min(MOST_STORES) {
-                let (place, size, data) = self.later[number];
-                self.store(place, size, value, data);
-            }
-        }
-        if writes {
-            let written = u32::from(inst.effect.written) << 1;
-            self.loaded &= !written;
-            if loads && !operates {
-                self.loaded |= 1 << inst.fills & !1;
-            }
-            // What reads RSP has taken the offset by now.
-            self.stack_offset = inst.flags.offset_behind(self.stack_offset);
-        }
-        if other && inst.flags.any(Flags::SERIALIZES) {
-            self.drain(self.retire.cycle);
-        }
-        done
-    }
-
-    /// Ports of an instruction that a taken branch ends, or one before that.
-    #[inline(never)]
-    fn ports_of_taken(&self, inst: &Inst) -> u16 {
-        match inst.flags.any(Flags::CONDITIONAL) {
-            true => self.ports.taken,
-            false => inst.ports,
-        }
-    }
-
-    /// When an operation can begin whose inputs in `inst` are ready at `begin`.
-    #[cold]
-    fn begin(&mut self, inst: &Inst, extra: &Extra, begin: u64) -> u64 {
-        let mut begin = begin;
-        for link in &extra.inputs {
-            let ready = self.ready[usize::from(link.value)];
-            begin = begin.max((ready + i64::from(link.cycles)).max(0) as u64);
-        }
-        if extra.divider > 0 {
-            let unit = match inst.flags.any(Flags::FLOAT) {
-                true => Divider::Float,
-                false => Divider::Integer,
-            };
-            begin = self.calendar.divide(unit, begin, extra.divider.into());
-        }
-        if extra.floor > 0 {
-            begin = begin.max(self.serial);
-        }
-        begin
-    }
-
-    /// Dispatches the operations behind the first one, which could begin at `begin`; when the last one is done.
-    #[cold]
-    fn more_operations(&mut self, inst: &Inst, extra: &Extra, begin: u64) -> u64 {
-        // The operations of microcode follow one another.
-        let spread = match extra.issued {
-            0..=4 => 0,
-            _ => u64::from(inst.latency.max(1).unsigned_abs() - 1),
-        };
-        let all = u64::from(extra.issued.max(1));
-        let mut last = 0;
-        let mut number = 1;
-        for &(ports, count) in &extra.parts {
-            for _ in 0..count {
-                let behind = begin + number.min(all) * spread / all;
-                last = last.max(self.calendar.dispatch_one(ports, behind) + 1);
-                number += 1;
-            }
-        }
-        last
-    }
-
-    /// In order, so many a cycle, at most one taken branch. `ALONE`: it is known to be at least one micro-operation.
-    #[inline(always)]
-    fn retire_one<const ALONE: bool>(&mut self, issued: usize, done: u64, taken: bool) {
-        let mut least = done;
-        if taken {
-            least = least.max(self.taken + 1);
-        }
-        if least > self.retire.cycle {
-            self.retire.begin(least);
-        }
-        if ALONE || issued > 0 {
-            self.retire.take();
-            self.retire_ring[self.issued as usize % RING] = self.retire.cycle;
-        }
-        if issued > 1 {
-            for number in 1..issued {
-                self.retire.take();
-                self.retire_ring[(self.issued as usize + number) % RING] = self.retire.cycle;
-            }
-        }
-        self.issued += issued as u64;
-        if taken {
-            self.taken = self.retire.cycle;
-        }
-    }
-}
-
-/// Fused micro-operations of an instruction as it is renamed.
-#[inline(always)]
-fn issued(inst: &Inst, extra: Option<&Extra>) -> usize {
-    match (inst.issued, extra) {
-        (MANY, Some(extra)) => extra.issued.into(),
-        (issued, _) => issued.into(),
     }
 }

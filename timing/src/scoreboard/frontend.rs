@@ -9,6 +9,9 @@ const NOWHERE: u32 = u32::MAX;
 /// Micro-operations that a decoder group or line takes until a new one begins.
 const FULL: u32 = u32::MAX / 2;
 
+/// Windows of the uop cache that are found without a search.
+const RECENT: usize = 512;
+
 /// Micro-operations of an instruction that is not microcode, at most.
 pub(super) const IN_ONE: u32 = 4;
 
@@ -23,26 +26,29 @@ enum Path {
 
 /// Fetch, decoders and uop cache, as a cursor that each instruction moves on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(super) struct FrontEnd {
     /// Cycle in which the last micro-operations were delivered.
     pub(super) cycle: u64,
-    path: Path,
     window: u32,
     /// Micro-operations delivered in this cycle, and from how many lines of the uop cache.
     delivered: u32,
+    /// Properties of instructions that the uop cache does not hold; of those that it does not deliver now.
+    undelivered: Flags,
+    uncached: Flags,
     lines: u32,
+    path: Path,
     /// The decoders take the next instruction in another cycle.
     breaks: bool,
     /// Cycle in which the predecoder handed over its last instruction, and whether the next one lies behind it.
-    predecoded: u64,
     follows: bool,
+    predecoded: u64,
+    /// Windows that the uop cache has, by their lowest bits: those that were looked up last.
+    recent: Box<[u32; RECENT]>,
     cache: Vec<u32>,
     victim: Vec<u8>,
     sets: u32,
     ways: usize,
-    /// Properties of instructions that the uop cache does not hold; of those that it does not deliver now.
-    uncached: Flags,
-    undelivered: Flags,
 }
 
 impl FrontEnd {
@@ -58,6 +64,7 @@ impl FrontEnd {
             predecoded: 0,
             follows: false,
             cache: vec![NOWHERE; sets * ways],
+            recent: Box::new([NOWHERE; RECENT]),
             victim: vec![0; sets],
             sets: pipeline.dsb_sets,
             ways,
@@ -84,7 +91,13 @@ impl FrontEnd {
     }
 
     /// Whether the uop cache has a window; if not it will.
+    #[inline(always)]
     fn look_up(&mut self, window: u32) -> bool {
+        self.recent[window as usize % RECENT] == window && window != NOWHERE || self.search(window)
+    }
+
+    #[inline(never)]
+    fn search(&mut self, window: u32) -> bool {
         if self.sets == 0 {
             return false;
         }
@@ -100,10 +113,15 @@ impl FrontEnd {
             .iter()
             .fold(false, |found, &way| found | (way == window))
         {
+            self.recent[window as usize % RECENT] = window;
             return true;
         }
         let victim = &mut self.victim[set];
-        ways[usize::from(*victim)] = window;
+        let gone = core::mem::replace(&mut ways[usize::from(*victim)], window);
+        let recent = &mut self.recent[gone as usize % RECENT];
+        if *recent == gone {
+            *recent = NOWHERE;
+        }
         *victim = if usize::from(*victim) + 1 == self.ways {
             0
         } else {
@@ -112,32 +130,54 @@ impl FrontEnd {
         false
     }
 
-    /// Delivers an instruction that is not fused with the one before; the cycle. `OTHER`: it may be microcode.
+    /// Delivers an instruction that is not fused with the one before; the cycle. `other`: it may be microcode.
     #[inline(always)]
-    pub(super) fn deliver<const OTHER: bool>(
+    pub(super) fn deliver(
         &mut self,
         inst: &Inst,
         uops: u32,
         parameters: &Parameters,
         pipeline: &Pipeline,
+        other: bool,
     ) -> u64 {
+        let here = inst.window == self.window && !inst.flags.any(self.undelivered);
+        if here && !(other && uops > IN_ONE) {
+            self.cached(uops, parameters);
+        } else {
+            self.deliver_otherwise(inst, uops, parameters, pipeline);
+        }
+        self.cycle
+    }
+
+    /// The same where a window begins, by the decoders, or of microcode.
+    #[inline(never)]
+    fn deliver_otherwise(
+        &mut self,
+        inst: &Inst,
+        uops: u32,
+        parameters: &Parameters,
+        pipeline: &Pipeline,
+    ) {
         if inst.window != self.window {
             self.enter(inst.window, pipeline);
         }
         if !inst.flags.any(self.undelivered) {
-            self.cached::<OTHER>(uops, parameters, pipeline);
-        } else {
-            if self.path == Path::Cached {
-                // The line was not kept: the decoders take over until the next window.
-                self.set_path(Path::Decoded);
-                self.cycle += u64::from(pipeline.dsb_switch);
-                self.follows = false;
-                self.predecoded = self.predecoded.max(self.cycle);
-                self.breaks = true;
+            if uops > IN_ONE {
+                self.microcode(uops, pipeline);
+            } else {
+                self.cached(uops, parameters);
             }
-            self.decode::<OTHER>(inst, uops, pipeline);
+            return;
         }
-        self.cycle
+        if self.path == Path::Cached {
+            // The line was not kept: the decoders take over until the next window.
+            self.set_path(Path::Decoded);
+            self.cycle += u64::from(pipeline.dsb_switch);
+            self.follows = false;
+            self.predecoded = self.predecoded.max(self.cycle);
+            self.breaks = true;
+        }
+        self.decode(inst, uops, pipeline);
     }
 
     fn set_path(&mut self, path: Path) {
@@ -148,7 +188,7 @@ impl FrontEnd {
         };
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn enter(&mut self, window: u32, pipeline: &Pipeline) {
         let known = self.look_up(window);
         // From the decoders back to the uop cache only where fetching goes on elsewhere.
@@ -178,16 +218,7 @@ impl FrontEnd {
     }
 
     #[inline(always)]
-    fn cached<const OTHER: bool>(
-        &mut self,
-        uops: u32,
-        parameters: &Parameters,
-        pipeline: &Pipeline,
-    ) {
-        if OTHER && uops > IN_ONE {
-            self.microcode(uops, pipeline);
-            return;
-        }
+    fn cached(&mut self, uops: u32, parameters: &Parameters) {
         if self.delivered + uops > parameters.uop_cache {
             self.cycle += 1;
             self.delivered = 0;
@@ -205,11 +236,11 @@ impl FrontEnd {
 
     /// Decoders and predecoder: what they take in a cycle follows from the code, from where a block begins on.
     #[inline(always)]
-    fn decode<const OTHER: bool>(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
+    fn decode(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
         let least = u64::from(!self.follows);
         self.follows = true;
         self.predecoded += least.max(inst.predecode.into());
-        if OTHER && uops > IN_ONE {
+        if uops > IN_ONE {
             self.cycle = self.cycle.max(self.predecoded);
             self.microcode(uops, pipeline);
             return;

@@ -103,32 +103,26 @@ impl<const COUNT: usize> Links<COUNT> {
         }
     }
 
+    /// Their values.
+    pub(super) fn values(&self) -> impl Iterator<Item = u8> {
+        self.values.into_iter()
+    }
+
+    /// Leaves out those of which `keep` says no by their value, and fills up with links of `rest`; how many there are
+    /// then of another value than `rest`.
+    pub(super) fn keep(&mut self, rest: u8, keep: impl Fn(u8) -> bool) -> usize {
+        let all = self.values.into_iter().zip(self.cycles);
+        let kept = all.filter(|&(value, _)| value != rest && keep(value));
+        let kept: Vec<_> = kept.map(|(value, cycles)| Link { value, cycles }).collect();
+        *self = Self::of(&kept, rest);
+        kept.len()
+    }
+
     /// Value and cycles of one of them.
     #[inline(always)]
     pub(super) fn get(&self, number: usize) -> (u8, i64) {
         (self.values[number], self.cycles[number].into())
     }
-}
-
-/// What an instruction does, in so far as code is compiled for it: one jump in place of a branch for each bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shape;
-
-impl Shape {
-    /// Loads from the memory that its operand says.
-    pub(super) const LOADS: u8 = 1;
-    /// Stores to it.
-    pub(super) const STORES: u8 = 1 << 1;
-    /// Takes an execution port for its operation.
-    pub(super) const OPERATES: u8 = 1 << 2;
-    /// Changes what registers hold.
-    pub(super) const WRITES: u8 = 1 << 3;
-    /// Computes with the address that its operand in memory has.
-    pub(super) const ADDRESS: u8 = 1 << 4;
-    /// Is fused with the instruction before it; alone.
-    pub(super) const FUSED: u8 = 1 << 5;
-    /// None of the bits says what it does; alone.
-    pub(super) const OTHER: u8 = 1 << 6;
 }
 
 /// An address in memory: values of base and index (0 for none), scale and displacement.
@@ -218,7 +212,8 @@ pub(super) struct Inst {
     /// Ports of its first operation; none if it has no operation.
     pub(super) ports: u16,
     pub(super) latency: i16,
-    /// Cycles from the beginning of the operation until it and all outputs are done; not of [`Shape::OTHER`].
+    /// Cycles from the beginning of the operation until it and all outputs are done; not of what is
+    /// [`super::kind::OTHER`].
     pub(super) whole: u16,
     pub(super) flags: Flags,
     /// Fused micro-operations as decoded and as renamed; what is not below [`MANY`] stands in [`Extra`].
@@ -228,8 +223,8 @@ pub(super) struct Inst {
     pub(super) load: u8,
     /// Value of the register that a load fills, 0 for none.
     pub(super) fills: u8,
-    /// Bits of [`Shape`].
-    pub(super) shape: u8,
+    /// Number among [`super::kind::KINDS`].
+    pub(super) kind: u8,
     /// Entries of the scheduler.
     pub(super) entries: u8,
 }

@@ -11,6 +11,8 @@ mod contents;
 mod core;
 mod frontend;
 mod inst;
+mod kind;
+mod piece;
 mod predecoder;
 mod program;
 mod slots;
@@ -18,4 +20,5 @@ mod slots;
 mod tests;
 
 pub use self::core::{Done, Leave, Scoreboard};
+pub(crate) use piece::Piece;
 pub use program::{Program, Programmer};

@@ -19,15 +19,17 @@ use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::scoreboard::contents::effect;
 use crate::scoreboard::frontend::IN_ONE;
 use crate::scoreboard::inst::{
-    Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, Shape,
-    window_of,
+    Address, Extra, Flags, INPUTS, Inst, Link, Links, MANY, NOTHING, OUTPUTS, Reference, window_of,
 };
+use crate::scoreboard::kind::Kind;
 use crate::scoreboard::predecoder::Predecoder;
 
 /// A block that the scoreboard can run, or several one behind the other.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     pub(super) instructions: Vec<Inst>,
+    /// What each of them does, by which its kind is chosen.
+    pub(super) needs: Vec<Kind>,
     /// High bytes of each of them, which few ask for.
     pub(super) high: Vec<HighBytes>,
     pub(super) extras: Vec<Extra>,
@@ -137,7 +139,7 @@ impl<'a> Programmer<'a> {
                 Some(branch) => Pairing::First(branch),
                 None => Pairing::Alone,
             };
-            let (mut inst, leaves) = self.instruction(&instruction, pairing, program);
+            let (mut inst, mut needs, leaves) = self.instruction(&instruction, pairing, program);
             let layout = Layout {
                 start: instruction.ip().wrapping_sub(address) as u32,
                 length: instruction.len() as u8,
@@ -169,7 +171,10 @@ impl<'a> Programmer<'a> {
                 .when(Flags::BEGINS_GROUP, begins)
                 .when(Flags::CONDITIONAL, conditional)
                 .when(Flags::TOUCHES_WINDOW_END, crosses);
+            needs.branch = conditional || layout.branch;
+            inst.kind = needs.number();
             program.instructions.push(inst);
+            program.needs.push(needs);
         }
         Ok(())
     }
@@ -179,7 +184,7 @@ impl<'a> Programmer<'a> {
         instruction: &Instruction,
         pairing: Pairing<'_>,
         program: &mut Program,
-    ) -> (Inst, Option<u8>) {
+    ) -> (Inst, Kind, Option<u8>) {
         let core = self.core;
         let fused = matches!(pairing, Pairing::Second);
         let info = self.factory.info(instruction);
@@ -303,7 +308,6 @@ impl<'a> Programmer<'a> {
             .or(Flags::EVERY)
             .when(Flags::FUSED, fused)
             .when(Flags::HIGH_BYTE, high.writes_apart());
-        let bit = |bit: u8, condition: bool| if condition { bit } else { 0 };
         let longest = outputs.iter().map(|link| i32::from(link.cycles)).max();
         let whole = match fused {
             true => latency.into(),
@@ -315,16 +319,38 @@ impl<'a> Programmer<'a> {
         let flags = flags.when(Flags::WRITES, writes || more);
         let microcode = u32::from(extra.decoded) > IN_ONE || extra.issued == 0 && !fused;
         let rare = microcode || flags.any(Flags::HIGH_BYTE) || whole.is_err();
-        let shape = if more || rare {
-            Shape::OTHER
+        // What such instructions load is read as if it were 0.
+        let unloaded = loaded == 0 && effect.reads_loaded();
+        let whole_register = u32::from(effect.written) << 1 == 1 << fills;
+        let moves = Flags::WRITES_RSP.or(Flags::STACK);
+        let rsp = Flags::READS_RSP.or(moves);
+        let needs = if more || rare || unloaded {
+            Kind {
+                other: true,
+                ..Kind::default()
+            }
         } else if fused {
-            Shape::FUSED
+            Kind {
+                fused: true,
+                inputs: inputs.len(),
+                ..Kind::default()
+            }
         } else {
-            bit(Shape::LOADS, loaded > 0)
-                | bit(Shape::STORES, stores > 0)
-                | bit(Shape::OPERATES, ports != 0)
-                | bit(Shape::ADDRESS, effect.takes_address())
-                | bit(Shape::WRITES, writes)
+            Kind {
+                loads: loaded > 0,
+                stores: stores > 0,
+                operates: ports != 0,
+                writes,
+                address: effect.takes_address(),
+                inputs: inputs.len(),
+                outputs: outputs.len(),
+                ports: if ports.count_ones() <= 2 { 2 } else { 4 },
+                single: (extra.decoded, extra.issued) == (1, 1),
+                plain: loaded > 0 && effect.is_loaded() && whole_register,
+                stack: flags.any(rsp),
+                moves_stack: flags.any(moves) || effect.moves_stack(),
+                ..Kind::default()
+            }
         };
         let small = |count: u16| u8::try_from(count).unwrap_or(MANY);
         let inst = Inst {
@@ -347,7 +373,7 @@ impl<'a> Programmer<'a> {
             issued: small(extra.issued),
             load,
             fills,
-            shape,
+            kind: 0,
             entries,
         };
         let decoded = extra.decoded;
@@ -356,7 +382,7 @@ impl<'a> Programmer<'a> {
         }
         program.high.push(high);
         let leaves = leaves(instruction, form, decoded, core);
-        (inst, leaves)
+        (inst, needs, leaves)
     }
 }
 

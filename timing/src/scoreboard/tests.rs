@@ -329,3 +329,73 @@ proptest! {
         );
     }
 }
+
+/// A core with buffers of few entries.
+fn tight([rob, idq, scheduler, loads, stores]: [u32; 5]) -> Microarchitecture {
+    let mut core = skylake().clone();
+    core.pipeline.rob = rob;
+    core.pipeline.idq = idq;
+    core.pipeline.scheduler = scheduler;
+    core.pipeline.load_buffer = loads;
+    core.pipeline.store_buffer = stores;
+    core
+}
+
+proptest! {
+    /// What the code for kinds of instructions leaves out (buffers that cannot get full, high bytes, outputs that nobody
+    /// reads) changes nothing: times and slots are those of instructions that are looked at one by one.
+    #[test]
+    fn what_is_left_out_changes_nothing(
+        blocks in prop::collection::vec(prop::collection::vec(any_instruction(), 1..12), 1..5),
+        // Block, instructions left out of it, how it is left, whether the branch was mispredicted.
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0..3_usize, 0..8_u8, 0..6_u8), 1..200),
+        sizes in prop::array::uniform5(prop_oneof![1..30_u32, 1..250_u32]),
+    ) {
+        let core = tight(sizes);
+        let mut programmer = Programmer::new(&core);
+        let mut whole = Program::default();
+        let mut brief = Program::default();
+        let mut parts = Vec::new();
+        for (number, block) in blocks.iter().enumerate() {
+            let mut bytes = block.concat();
+            // test eax, eax; jne: fused.
+            bytes.extend([0x85, 0xc0, 0x75, 0]);
+            let start = whole.len();
+            let address = 0x40_0000 + 0x1234 * number as u64;
+            programmer.append(&bytes, address, 64, &mut whole).expect("instructions");
+            programmer.append(&bytes, address, 64, &mut brief).expect("instructions");
+            let partial = steps.iter().any(|(block, less, ..)| {
+                block.index(blocks.len()) == number && *less > 0
+            });
+            if !partial {
+                brief.forget_unread(start);
+            }
+            parts.push((start, whole.len()));
+        }
+        let mut boards = [Scoreboard::new(&core), Scoreboard::new(&core)];
+        let mut times = [Vec::new(), Vec::new()];
+        for (block, less, leave, mispredicted) in steps {
+            let (start, end) = parts[block.index(parts.len())];
+            let leave = match leave {
+                0 => Leave::Event,
+                1 => Leave::Gap,
+                2 => Leave::Sequential,
+                _ => Leave::Taken,
+            };
+            let range = start..(end - less).max(start);
+            let mut closely = whole.piece(range.clone(), leave);
+            closely.demand = piece::Demand::TOO_MUCH;
+            let pieces = [brief.piece(range, leave), closely];
+            let mut done = Vec::new();
+            for (number, program) in [&brief, &whole].into_iter().enumerate() {
+                let (board, piece) = (&mut boards[number], &pieces[number]);
+                let one = board.retire_piece(program, piece, &mut times[number]);
+                if mispredicted == 0 {
+                    board.mispredicted(one);
+                }
+                done.push((one, board.slots(), times[number].clone()));
+            }
+            prop_assert_eq!(&done[0], &done[1]);
+        }
+    }
+}

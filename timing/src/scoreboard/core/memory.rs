@@ -60,7 +60,7 @@ impl Scoreboard {
             false => self.ports.store_address,
         };
         let ready = self.address_ready(address, start);
-        let at = self.calendar.dispatch::<3>(ports, ready);
+        let at = self.calendar.dispatch::<4>(ports, ready);
         let from = self.ready[STORED].max(start as i64 + 1) as u64;
         let data = self.calendar.dispatch::<1>(self.ports.store_data, from);
         (data, at.max(data) + 1)

@@ -1,73 +1,56 @@
 //! The renamer, between front end and ports.
 
 use super::{LOADS, RING, STACK, STORES, Scoreboard};
-use crate::scoreboard::inst::{Flags, Inst, MANY, Shape};
+use crate::scoreboard::inst::{Flags, Inst, MANY};
+use crate::scoreboard::kind::KINDS;
 use crate::scoreboard::program::Program;
 use crate::scoreboard::slots::{Stall, lose};
 
 impl Scoreboard {
-    /// The front end delivers `inst` and the renamer takes it; the cycle of the latter.
+    /// The front end delivers `inst` and the renamer takes it; the cycle of the latter. `free`: no buffer is full.
     #[inline(always)]
-    pub(super) fn deliver_and_issue<const SHAPE: u8>(
+    pub(super) fn deliver_and_issue<const KIND: usize>(
         &mut self,
         program: &Program,
         at: usize,
         inst: &Inst,
+        free: bool,
     ) -> u64 {
-        let other = SHAPE == Shape::OTHER;
-        let is = |shape: u8, flag: Flags| SHAPE & shape != 0 || other && inst.flags.any(flag);
+        let kind = KINDS[KIND];
         let n = self.issued;
-        // What no micro-operation has used yet is 0.
-        let queue = u64::from(self.pipeline.idq);
-        let slot = n.wrapping_sub(queue) as usize % RING;
-        self.front.hold(self.issue_ring[slot]);
-        let (mut decoded, mut issued) = (u32::from(inst.decoded), u32::from(inst.issued));
-        if other && (inst.decoded == MANY || inst.issued == MANY) {
-            let extra = program.extras.get(inst.extra as usize);
-            (decoded, issued) = extra.map_or((0, 0), |e| (e.decoded.into(), e.issued.into()));
+        if !free {
+            self.wait_for_queue();
         }
-        let (parameters, pipeline) = (&self.parameters, &self.pipeline);
-        let delivered = match other {
-            true => self
-                .front
-                .deliver::<true>(inst, decoded, parameters, pipeline),
-            false => self
-                .front
-                .deliver::<false>(inst, decoded, parameters, pipeline),
+        let (decoded, issued) = match kind.single {
+            true => (1, 1),
+            false => counts(program, inst, kind.other),
         };
-        let last = n + u64::from(if other { issued.max(1) } else { issued }) - 1;
-        let slot = last.wrapping_sub(self.pipeline.rob.into()) as usize % RING;
-        let mut room = self.retire_ring[slot];
-        if is(Shape::STORES, Flags::STORES) {
-            let buffer = u64::from(self.pipeline.store_buffer);
-            let slot = self.stores.wrapping_sub(buffer) as usize % STORES;
-            room = room.max(self.commit_ring[slot]);
+        let (parameters, pipeline) = (&self.parameters, &self.pipeline);
+        let front = &mut self.front;
+        let delivered = front.deliver(inst, decoded, parameters, pipeline, kind.other);
+        let mut cycle = delivered;
+        let mut room = 0;
+        if !free {
+            room = self.room(inst, issued.max(1));
+            cycle = cycle.max(room);
         }
-        if is(Shape::LOADS, Flags::LOADS) {
-            let buffer = u64::from(self.pipeline.load_buffer);
-            let slot = self.loads.wrapping_sub(buffer) as usize % LOADS;
-            room = room.max(self.load_ring[slot]);
-        }
-        room = room.max(self.calendar.room(inst.entries.into()));
-        let cycle = delivered.max(room);
         if cycle > self.issue.cycle {
             let stall = if room > delivered {
                 Stall::Backend
-            } else if self.recovering {
+            } else if self.recovering == n {
                 Stall::BadSpeculation
             } else {
                 Stall::Frontend
             };
             self.issue_not_before(cycle, stall);
         }
-        self.recovering = false;
-        if self.high != 0 || other && inst.flags.any(Flags::HIGH_BYTE) {
+        if kind.other && (self.high != 0 || inst.flags.any(Flags::HIGH_BYTE)) {
             self.join_high_bytes(program, at);
         }
         self.issue.take();
         let start = self.issue.cycle;
         self.issue_ring[n as usize % RING] = start;
-        if issued > 1 {
+        if !kind.single && issued > 1 {
             for number in 1..issued as usize {
                 self.issue.take();
                 self.issue_ring[(n as usize + number) % RING] = self.issue.cycle;
@@ -75,6 +58,34 @@ impl Scoreboard {
         }
         self.calendar.advance(start);
         start
+    }
+
+    /// Nothing is delivered before the queue in front of the renamer has room.
+    #[inline(never)]
+    fn wait_for_queue(&mut self) {
+        // What no micro-operation has used yet is 0.
+        let queue = u64::from(self.pipeline.idq);
+        let slot = self.issued.wrapping_sub(queue) as usize % RING;
+        self.front.hold(self.issue_ring[slot]);
+    }
+
+    /// The first cycle in which the buffers have room for `inst`, which is `issued` micro-operations, at least one.
+    #[inline(never)]
+    fn room(&mut self, inst: &Inst, issued: u32) -> u64 {
+        let last = self.issued + u64::from(issued) - 1;
+        let slot = last.wrapping_sub(self.pipeline.rob.into()) as usize % RING;
+        let mut room = self.retire_ring[slot];
+        if inst.flags.any(Flags::STORES) {
+            let buffer = u64::from(self.pipeline.store_buffer);
+            let slot = self.stores.wrapping_sub(buffer) as usize % STORES;
+            room = room.max(self.commit_ring[slot]);
+        }
+        if inst.flags.any(Flags::LOADS) {
+            let buffer = u64::from(self.pipeline.load_buffer);
+            let slot = self.loads.wrapping_sub(buffer) as usize % LOADS;
+            room = room.max(self.load_ring[slot]);
+        }
+        room.max(self.calendar.room(inst.entries.into()))
     }
 
     /// Joins high bytes that are renamed apart where the instruction reads the whole.
@@ -93,7 +104,7 @@ impl Scoreboard {
     }
 
     /// The renamer stands still until `cycle`.
-    #[inline]
+    #[inline(never)]
     fn issue_not_before(&mut self, cycle: u64, stall: Stall) {
         if cycle > self.issue.cycle {
             let width = u64::from(self.parameters.issue);
@@ -114,4 +125,14 @@ impl Scoreboard {
         self.slots.retiring += 1;
         self.issue.take();
     }
+}
+
+/// Fused micro-operations of an instruction as decoded and as renamed.
+#[inline(always)]
+fn counts(program: &Program, inst: &Inst, other: bool) -> (u32, u32) {
+    if other && (inst.decoded == MANY || inst.issued == MANY) {
+        let extra = program.extras.get(inst.extra as usize);
+        return extra.map_or((0, 0), |e| (e.decoded.into(), e.issued.into()));
+    }
+    (inst.decoded.into(), inst.issued.into())
 }

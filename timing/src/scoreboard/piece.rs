@@ -1,0 +1,144 @@
+//! Instructions of a program that retire one behind the other.
+
+use core::ops::Range;
+
+use super::core::Leave;
+use super::inst::{Flags, Inst, MANY};
+use super::kind::KINDS;
+use super::program::Program;
+use crate::lower::SINK;
+
+/// What instructions take of the buffers of a core, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Demand {
+    /// Fused micro-operations.
+    pub(super) issued: u32,
+    pub(super) loads: u32,
+    pub(super) stores: u32,
+    /// Entries of the scheduler, if none of them leaves it.
+    pub(super) entries: u32,
+}
+
+impl Demand {
+    /// More than any core has.
+    pub(super) const TOO_MUCH: Self = Self {
+        issued: u32::MAX,
+        loads: u32::MAX,
+        stores: u32::MAX,
+        entries: u32::MAX,
+    };
+}
+
+/// Instructions of a [`Program`] that retire one behind the other, and how they are left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(super) start: u32,
+    pub(super) retired: u32,
+    pub(super) leave: Leave,
+    pub(super) demand: Demand,
+}
+
+impl Piece {
+    /// Instructions that retire.
+    pub(crate) fn retired(&self) -> usize {
+        self.retired as usize
+    }
+
+    /// How they are left.
+    pub(crate) fn leave(&self) -> Leave {
+        self.leave
+    }
+
+    pub(super) fn range(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.retired as usize
+    }
+}
+
+impl Program {
+    /// The piece of the instructions in `range`, which is then left by `leave`. Ranges outside the program have no
+    /// instructions.
+    pub(crate) fn piece(&self, range: Range<usize>, leave: Leave) -> Piece {
+        let start = range.start as u32;
+        let run = self.instructions.get(range).unwrap_or_default();
+        Piece {
+            start,
+            retired: run.len() as u32,
+            leave,
+            demand: self.demand(run, leave),
+        }
+    }
+
+    fn demand(&self, run: &[Inst], leave: Leave) -> Demand {
+        let kind = |inst: &Inst| KINDS[usize::from(inst.kind)];
+        // A transfer that the code of its instruction does not expect, and high bytes, are followed closely.
+        let odd = leave == Leave::Taken && run.last().is_some_and(|inst| !kind(inst).branch);
+        if odd || run.iter().any(|inst| inst.flags.any(Flags::HIGH_BYTE)) {
+            return Demand::TOO_MUCH;
+        }
+        let mut demand = Demand::default();
+        let mut waiting: u32 = 0;
+        for inst in run {
+            let extra = self.extras.get(inst.extra as usize);
+            let flag = |flag: Flags| u32::from(inst.flags.any(flag));
+            let (loads, mut stores) = (flag(Flags::LOADS), flag(Flags::STORES));
+            let mut issued = u32::from(inst.issued);
+            let mut operations = u32::from(inst.ports != 0) + flag(Flags::READS_RSP);
+            let mut more_loads = 0;
+            if let Some(extra) = extra {
+                if inst.issued == MANY {
+                    issued = extra.issued.into();
+                }
+                let parts = extra.parts.iter().map(|&(_, count)| u32::from(count));
+                operations += parts.sum::<u32>();
+                for reference in &extra.references {
+                    stores += u32::from(reference.flags.any(Flags::STORES));
+                    more_loads += u32::from(reference.flags.any(Flags::LOADS));
+                }
+            }
+            demand.entries = demand.entries.max(waiting + u32::from(inst.entries));
+            waiting += operations + loads + more_loads + 2 * stores;
+            demand.issued += issued;
+            demand.loads += loads;
+            demand.stores += stores;
+        }
+        demand
+    }
+
+    /// Forgets what the instructions from number `start` on put into values that others of them overwrite before
+    /// any reads it. They have to retire together then.
+    pub(crate) fn forget_unread(&mut self, start: usize) {
+        // Registers but RSP, which the stack engine reads too, and flags.
+        const FOLLOWED: u128 = ((1 << 59) - 2) & !(1 << 5);
+        let bit = |value: u8| 1_u128.checked_shl(value.into()).unwrap_or_default();
+        let mut overwritten = 0_u128;
+        let behind = self.instructions.iter_mut().zip(&mut self.needs);
+        for (inst, need) in behind.skip(start).rev() {
+            let extra = self.extras.get(inst.extra as usize);
+            if !need.fused {
+                let outputs = inst.outputs.values();
+                let written = outputs.fold(0, |bits, value| bits | bit(value));
+                if !need.other {
+                    let read = |value| overwritten & bit(value) == 0;
+                    need.outputs = inst.outputs.keep(SINK as u8, read);
+                    inst.kind = need.number();
+                }
+                overwritten |= written & FOLLOWED;
+            }
+            let mut reads = inst
+                .inputs
+                .values()
+                .fold(0, |bits, value| bits | bit(value));
+            reads |= bit(inst.address.base) | bit(inst.address.index);
+            if let Some(extra) = extra {
+                for input in &extra.inputs {
+                    reads |= bit(input.value);
+                }
+                for reference in &extra.references {
+                    reads |= bit(reference.address.base) | bit(reference.address.index);
+                }
+            }
+            overwritten &= !reads;
+        }
+    }
+}
