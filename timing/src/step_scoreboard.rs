@@ -115,6 +115,7 @@ impl StepPrograms {
             }
         });
         let steps: Arc<[Prepared]> = steps.collect();
+        program.forget_needs();
         Ok(Self {
             program: Arc::new(program),
             steps,
@@ -203,7 +204,7 @@ pub struct ScoreboardClock {
 }
 
 impl ScoreboardClock {
-    /// The core.
+    /// The core. The clock has the times of instructions, see [`StepClock::retired_at`], and not [`Scoreboard::times`].
     #[must_use]
     pub const fn board(&self) -> &Scoreboard {
         &self.board

@@ -265,9 +265,9 @@ impl Calendar {
         let [a, b, c, d] = PORTS[usize::from(free) % PORTS.len()];
         let of = |port: u8| self.used[usize::from(port)];
         let best = match MOST {
+            _ if a == NO_PORT => self.least_of_many(free),
             1 if b == NO_PORT => of(a),
             2 if c == NO_PORT => of(a).min(of(b)),
-            _ if a == NO_PORT => self.least_of_many(free),
             _ => of(a).min(of(b)).min(of(c).min(of(d))),
         };
         let port = NO_PORT - (best & 15) as u8;
@@ -276,12 +276,15 @@ impl Calendar {
     }
 
     /// The same of more than [`FEW`].
-    #[cold]
     #[inline(never)]
     fn least_of_many(&self, free: u16) -> u32 {
-        let ports = (0..NO_PORT).filter(|port| free >> port & 1 != 0);
-        let used = ports.map(|port| self.used[usize::from(port)]);
-        used.min().unwrap_or_default()
+        let mut left = free;
+        let mut best = u32::MAX;
+        while left != 0 {
+            best = best.min(self.used[left.trailing_zeros() as usize]);
+            left &= left - 1;
+        }
+        best
     }
 
     /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
@@ -320,6 +323,8 @@ fn pass(cycles: &mut [Cycle]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -330,6 +335,31 @@ mod tests {
         assert_eq!(taken, [10, 10, 11, 11, 12]);
         assert_eq!(calendar.dispatch::<4>(two, 10), 12);
         assert_eq!(calendar.dispatch::<4>(1, 10), 13);
+    }
+
+    proptest! {
+        #[test]
+        fn the_port_that_was_used_least_is_taken(
+            used in prop::array::uniform12(0..2000_u32),
+            free in 1..1_u16 << PortSet::MAX,
+            most in prop::sample::select(vec![1, 2, 4]),
+        ) {
+            let mut calendar = Calendar::new(97);
+            for (port, used) in used.into_iter().enumerate() {
+                calendar.used[port] += used * ONCE;
+            }
+            let ports = (0..PortSet::MAX).filter(|port| free >> port & 1 != 0);
+            // Of equals the highest.
+            let expected = ports.min_by_key(|&port| (used[port], PortSet::MAX - port));
+            let before = calendar.used;
+            let port = match most {
+                1 => calendar.least::<1>(free),
+                2 => calendar.least::<2>(free),
+                _ => calendar.least::<4>(free),
+            } as usize;
+            prop_assert_eq!(Some(port), expected);
+            prop_assert_eq!(calendar.used[port], before[port] + ONCE);
+        }
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl Lane {
     }
 }
 
-/// One thread on one core. What each instruction needs comes first: instructions reach the first 128 bytes by a shorter
-/// displacement.
+/// One thread on one core. What is needed for each instruction comes first: instructions of the host
+/// reach the first 128 bytes by a shorter displacement.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(C)]
 pub struct Scoreboard {
@@ -120,10 +120,10 @@ pub struct Scoreboard {
     calendar: Calendar,
     /// Retirement of the last taken branch.
     taken: u64,
-    /// Stores so far; when each of the latest had its data and when it left the store buffer.
+    /// Stores so far.
     stores: u64,
     committed: Lane,
-    /// Loads so far, and when the latest retired.
+    /// Loads so far.
     loads: u64,
     /// What serializes has executed.
     serial: u64,
@@ -134,8 +134,10 @@ pub struct Scoreboard {
     slots: Slots,
     ready: [i64; VALUES],
     contents: Contents,
+    /// When each of the latest stores had its data, and when it left the store buffer.
     data_ring: [u64; STORES],
     commit_ring: [u64; STORES],
+    /// When each of the latest loads retired.
     load_ring: [u64; LOADS],
     parameters: Parameters,
     times: Vec<u64>,
@@ -229,7 +231,7 @@ impl Scoreboard {
         self.retire.cycle
     }
 
-    /// When the instructions of the last step retired.
+    /// When the instructions retired of the last [`Scoreboard::retire`] or [`Scoreboard::retire_range`].
     #[must_use]
     pub fn times(&self) -> &[u64] {
         self.times.get(..self.retired).unwrap_or_default()

@@ -31,17 +31,20 @@ pub(super) struct FrontEnd {
     /// Cycle in which the last micro-operations were delivered.
     pub(super) cycle: u64,
     window: u32,
-    /// Micro-operations delivered in this cycle, and from how many lines of the uop cache.
+    /// Micro-operations delivered in this cycle.
     delivered: u32,
-    /// Properties of instructions that the uop cache does not hold; of those that it does not deliver now.
+    /// Properties of instructions that the uop cache does not deliver now.
     undelivered: Flags,
+    /// Of those that it does not hold.
     uncached: Flags,
+    /// Lines of the uop cache that delivered in this cycle.
     lines: u32,
     path: Path,
     /// The decoders take the next instruction in another cycle.
     breaks: bool,
-    /// Cycle in which the predecoder handed over its last instruction, and whether the next one lies behind it.
+    /// The next instruction lies behind the last one that the predecoder handed over.
     follows: bool,
+    /// Cycle in which it did.
     predecoded: u64,
     /// Windows that the uop cache has, by their lowest bits: those that were looked up last.
     recent: Box<[u32; RECENT]>,

@@ -212,8 +212,8 @@ pub(super) struct Inst {
     /// Ports of its first operation; none if it has no operation.
     pub(super) ports: u16,
     pub(super) latency: i16,
-    /// Cycles from the beginning of the operation until it and all outputs are done; not of what is
-    /// [`super::kind::OTHER`].
+    /// Cycles from the beginning of the operation until it and all outputs are done, those that are left out too; 0 if
+    /// they do not fit.
     pub(super) whole: u16,
     pub(super) flags: Flags,
     /// Fused micro-operations as decoded and as renamed; what is not below [`MANY`] stands in [`Extra`].

@@ -16,7 +16,7 @@ pub(super) struct Kind {
     pub(super) address: bool,
     /// Is fused with the instruction before it.
     pub(super) fused: bool,
-    /// Does more than the kind says. Nothing of it has a kind of its own.
+    /// Does more than the other properties say; they are not read then.
     pub(super) other: bool,
     /// Inputs and outputs, at most.
     pub(super) inputs: usize,
@@ -29,7 +29,7 @@ pub(super) struct Kind {
     pub(super) plain: bool,
     /// Reads RSP, moves it through the stack engine, or writes it.
     pub(super) stack: bool,
-    /// One of the last two.
+    /// Moves RSP through the stack engine, or writes it.
     pub(super) moves_stack: bool,
     /// A branch, or what a branch is fused with.
     pub(super) branch: bool,
@@ -66,7 +66,7 @@ const OPERATION: Kind = Kind {
     ..NONE
 };
 
-/// The kinds, those of less code first.
+/// The kinds. Of two that can do the same the one of less code comes first.
 pub(super) const KINDS: [Kind; 21] = [
     // The second one of a fused pair.
     Kind {

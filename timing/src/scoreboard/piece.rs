@@ -2,11 +2,11 @@
 
 use core::ops::Range;
 
-use super::core::Leave;
-use super::inst::{Flags, Inst, MANY};
-use super::kind::KINDS;
-use super::program::Program;
 use crate::lower::SINK;
+use crate::scoreboard::core::Leave;
+use crate::scoreboard::inst::{Flags, Inst, MANY};
+use crate::scoreboard::kind::KINDS;
+use crate::scoreboard::program::Program;
 
 /// What instructions take of the buffers of a core, at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,19 +90,26 @@ impl Program {
                     issued = extra.issued.into();
                 }
                 let parts = extra.parts.iter().map(|&(_, count)| u32::from(count));
-                operations += parts.sum::<u32>();
+                operations = parts.fold(operations, u32::saturating_add);
                 for reference in &extra.references {
                     stores += u32::from(reference.flags.any(Flags::STORES));
                     more_loads += u32::from(reference.flags.any(Flags::LOADS));
                 }
             }
-            demand.entries = demand.entries.max(waiting + u32::from(inst.entries));
-            waiting += operations + loads + more_loads + 2 * stores;
-            demand.issued += issued;
+            let entries = waiting.saturating_add(inst.entries.into());
+            demand.entries = demand.entries.max(entries);
+            let dispatched = operations.saturating_add(loads + more_loads + 2 * stores);
+            waiting = waiting.saturating_add(dispatched);
+            demand.issued = demand.issued.saturating_add(issued);
             demand.loads += loads;
             demand.stores += stores;
         }
         demand
+    }
+
+    /// Frees what only [`Program::forget_unread`] reads.
+    pub(crate) fn forget_needs(&mut self) {
+        self.needs = Vec::new();
     }
 
     /// Forgets what the instructions from number `start` on put into values that others of them overwrite before

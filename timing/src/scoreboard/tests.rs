@@ -330,9 +330,22 @@ proptest! {
     }
 }
 
+/// Instructions that write what addresses are made of, and others.
+fn any_instruction_or_pointer() -> impl Strategy<Value = Vec<u8>> {
+    let pointers = prop::sample::select(vec![
+        vec![0x48, 0x0f, 0xaf, 0xf8], // imul rdi, rax
+        vec![0xbf, 1, 0, 0, 0],       // mov edi, 1
+        vec![0x48, 0xa5],             // movsq
+    ]);
+    prop_oneof![3 => any_instruction(), 1 => pointers]
+}
+
 /// A core with buffers of few entries.
-fn tight([rob, idq, scheduler, loads, stores]: [u32; 5]) -> Microarchitecture {
-    let mut core = skylake().clone();
+fn tight(
+    core: &Microarchitecture,
+    [rob, idq, scheduler, loads, stores]: [u32; 5],
+) -> Microarchitecture {
+    let mut core = core.clone();
     core.pipeline.rob = rob;
     core.pipeline.idq = idq;
     core.pipeline.scheduler = scheduler;
@@ -346,17 +359,24 @@ proptest! {
     /// reads) changes nothing: times and slots are those of instructions that are looked at one by one.
     #[test]
     fn what_is_left_out_changes_nothing(
-        blocks in prop::collection::vec(prop::collection::vec(any_instruction(), 1..12), 1..5),
+        // Instructions, and whether steps may leave some of them out.
+        blocks in prop::collection::vec(
+            (prop::collection::vec(any_instruction_or_pointer(), 1..12), any::<bool>()),
+            1..5,
+        ),
         // Block, instructions left out of it, how it is left, whether the branch was mispredicted.
         steps in prop::collection::vec((any::<prop::sample::Index>(), 0..3_usize, 0..8_u8, 0..6_u8), 1..200),
         sizes in prop::array::uniform5(prop_oneof![1..30_u32, 1..250_u32]),
+        core in prop::sample::select(
+            vec!["skylake", "haswell", "ivy-bridge", "ice-lake", "golden-cove"]
+        ),
     ) {
-        let core = tight(sizes);
+        let core = tight(microarchitectures().named(core).expect("built in"), sizes);
         let mut programmer = Programmer::new(&core);
         let mut whole = Program::default();
         let mut brief = Program::default();
         let mut parts = Vec::new();
-        for (number, block) in blocks.iter().enumerate() {
+        for (number, (block, parted)) in blocks.iter().enumerate() {
             let mut bytes = block.concat();
             // test eax, eax; jne: fused.
             bytes.extend([0x85, 0xc0, 0x75, 0]);
@@ -364,18 +384,16 @@ proptest! {
             let address = 0x40_0000 + 0x1234 * number as u64;
             programmer.append(&bytes, address, 64, &mut whole).expect("instructions");
             programmer.append(&bytes, address, 64, &mut brief).expect("instructions");
-            let partial = steps.iter().any(|(block, less, ..)| {
-                block.index(blocks.len()) == number && *less > 0
-            });
-            if !partial {
+            if !parted {
                 brief.forget_unread(start);
             }
-            parts.push((start, whole.len()));
+            parts.push((start, whole.len(), *parted));
         }
         let mut boards = [Scoreboard::new(&core), Scoreboard::new(&core)];
         let mut times = [Vec::new(), Vec::new()];
         for (block, less, leave, mispredicted) in steps {
-            let (start, end) = parts[block.index(parts.len())];
+            let (start, end, parted) = parts[block.index(parts.len())];
+            let less = if parted { less } else { 0 };
             let leave = match leave {
                 0 => Leave::Event,
                 1 => Leave::Gap,

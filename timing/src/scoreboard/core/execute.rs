@@ -152,10 +152,11 @@ impl Scoreboard {
                 ended = ended.max(end + cycles);
             }
         }
-        done = done.max(match other {
-            true => ended.max(0) as u64,
-            false => begin + u64::from(inst.whole),
-        });
+        // Outputs that are left out count too.
+        done = done.max(begin + u64::from(inst.whole));
+        if other {
+            done = done.max(ended.max(0) as u64);
+        }
         if let Some(extra) = extra {
             for link in &extra.outputs {
                 let at = end + i64::from(link.cycles);
