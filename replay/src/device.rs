@@ -111,7 +111,7 @@ impl ProgrammedLbr {
     }
 
     /// Whether records of `code` depend on more than their transfer and the registers, so that
-    /// every transfer must go through the device in order.
+    /// transfers must go through the device in order.
     #[must_use]
     pub fn needs_order(&self, code: &Code) -> bool {
         let options = self.lbr.options();

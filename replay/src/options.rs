@@ -40,8 +40,8 @@ pub struct SessionOptions {
     pub jobs: usize,
     /// Write whole records at once instead of references.
     pub eager: bool,
-    /// Send every transfer through the device in order even where that changes nothing: slow, to
-    /// compare the hot loop with the device.
+    /// Send every transfer through the device in order even where that changes nothing, and make every
+    /// record: slow, to compare the hot loop with the device.
     pub ordered: bool,
     /// Count mispredictions by branch, in order: [`crate::Summary::misses`].
     pub tell_branches: bool,

@@ -46,6 +46,8 @@ pub struct Session<'t> {
     eager: Option<Vec<RawRecord>>,
     gated: Option<GatedSteps>,
     ordered: bool,
+    /// Every record is made, whether anybody looks at it or not.
+    pub(crate) literal: bool,
     pub(crate) timing: TimingOptions,
     pub(crate) tell_branches: bool,
     pub(crate) model: StepModel,
@@ -189,6 +191,7 @@ impl<'t> Session<'t> {
             trace,
             gated,
             ordered,
+            literal: options.ordered,
             empty: lbr.read(&Record::default(), X86Br::NONE).entry,
             feed: Feed::new(code, counting.sources(), counting.clock),
             lbr,
@@ -254,8 +257,8 @@ impl<'t> Session<'t> {
         self.trace
     }
 
-    /// Whether every transfer goes through the device in order, see
-    /// [`ProgrammedLbr::needs_order`].
+    /// Whether transfers go through the device in order, see [`ProgrammedLbr::needs_order`]. Of plain ones whose records
+    /// nobody can look at only their number does, unless [`crate::ReplayOptions::ordered`] asks for all.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
         self.ordered

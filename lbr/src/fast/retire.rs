@@ -34,7 +34,7 @@ impl Lbr {
         self.config.special & class_bit(transfer.class) == 0
     }
 
-    /// Whether [`Lbr::verdict`] is the same as that of `other`, which was made alike, on every transfer.
+    /// If true, [`Lbr::verdict`] is the same as that of `other`, which was made alike, on every transfer.
     #[must_use]
     pub fn judges_as(&self, other: &Self) -> bool {
         self.gate == other.gate
@@ -44,6 +44,9 @@ impl Lbr {
     /// `last`. What they leave in the entries is not there: before anything is read or popped as many are to be
     /// pushed as the stack has entries, by which all is as if none had been passed over.
     pub fn pass_over(&mut self, records: u64, last: Cycles) {
+        if records == 0 {
+            return;
+        }
         self.head = self.head.wrapping_add(records as u32) & (self.depth - 1);
         self.inserts = self.inserts.wrapping_add(records);
         self.last_insert = Some(last);

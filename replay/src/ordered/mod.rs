@@ -1,9 +1,9 @@
-//! The ordered road: every transfer through the LBR itself, in order. For quirks and options under
+//! The ordered road: transfers through the LBR itself, in order. For quirks and options under
 //! which a record depends on its predecessors, for events that change the LBR's registers, for skid, for
 //! clocks that carry state from step to step, and to compare the hot loop with the devices.
 //!
 //! While no counter can overflow, the counters are given sums of many steps, and of their records the LBR makes
-//! those that are left. Where one can, every instruction is a boundary.
+//! those that are left, or all if the options ask for this road. Where one can, every instruction is a boundary.
 
 mod passed;
 mod road;

@@ -1,11 +1,11 @@
-//! Clocks that have passed and that the counters have not been given.
+//! Clocks that have passed and that the counters have not been given, and what a step is to clocks and LBR.
 
 use vlbr_arch::Cpl;
 use vlbr_cpu::{Code, Exit, StepId};
 use vlbr_lbr::{Lbr, Verdict};
 use vlbr_pmu::{Increments, Selector, Source};
 
-/// What a step is to the clocks.
+/// What a step is to the clocks and to the LBR.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind(u8);
 

@@ -112,7 +112,7 @@ impl<C: StepClock> Thread<C> {
     pub(super) fn watch(&mut self, session: &Session<'_>) {
         self.waits = self.warming == 0 && self.may_wait;
         let programmed = session.counters.processor().lbr();
-        self.defers = self.cpu.lbr().judges_as(programmed);
+        self.defers = !session.literal && self.cpu.lbr().judges_as(programmed);
     }
 
     /// Asks the device how far it may count unlooked.
