@@ -258,7 +258,7 @@ impl<'t> Session<'t> {
     }
 
     /// Whether transfers go through the device in order, see [`ProgrammedLbr::needs_order`]. Of plain ones whose records
-    /// nobody can look at only their number does, unless [`crate::ReplayOptions::ordered`] asks for all.
+    /// nobody can look at only their number does, unless [`crate::SessionOptions::ordered`] asks for all.
     #[must_use]
     pub fn is_ordered(&self) -> bool {
         self.ordered
