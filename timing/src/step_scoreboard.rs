@@ -204,7 +204,7 @@ pub struct ScoreboardClock {
 }
 
 impl ScoreboardClock {
-    /// The core. The clock has the times of instructions, see [`StepClock::retired_at`], and not [`Scoreboard::times`].
+    /// The core.
     #[must_use]
     pub const fn board(&self) -> &Scoreboard {
         &self.board

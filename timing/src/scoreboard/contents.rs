@@ -480,19 +480,17 @@ impl Contents {
         let way = set.way(place);
         if way < WAYS {
             let cell = &set.cells[way];
-            if cell.address == address && cell.size() == size && size > 0 {
+            if cell.address == address && cell.size() == size {
                 let (value, number) = (cell.value, cell.store >> 8);
+                // A store of no bytes serves none.
                 let source = match number {
+                    _ if size == 0 => Source::Cache,
                     0 => Source::Cache,
                     number => Source::Store(number),
                 };
                 return Found { value, source };
             }
             source = cell.serves(address, size);
-            if cell.address == address && cell.size() == size {
-                let value = cell.value;
-                return Found { value, source };
-            }
         }
         if source == Source::Cache && last >> 3 != place {
             let set = &self.sets[Self::set(last >> 3)];

@@ -140,9 +140,9 @@ pub struct Scoreboard {
     /// When each of the latest loads retired.
     load_ring: [u64; LOADS],
     parameters: Parameters,
+    /// Room for the times of instructions that nobody asks for.
     times: Vec<u64>,
-    /// Instructions of the last step, and the number of its first one in the program.
-    retired: usize,
+    /// Number of the first instruction of the last step in the program.
     first: usize,
     /// Place, size and time of the data of stores beyond the first one of an instruction.
     later: [(u64, u8, u64); MOST_STORES],
@@ -219,7 +219,6 @@ impl Scoreboard {
             recovering: NEVER,
             slots: Slots::default(),
             times: Vec::new(),
-            retired: 0,
             first: 0,
             later: [(0, 0, 0); MOST_STORES],
         }
@@ -229,12 +228,6 @@ impl Scoreboard {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.retire.cycle
-    }
-
-    /// When the instructions retired of the last [`Scoreboard::retire`] or [`Scoreboard::retire_range`].
-    #[must_use]
-    pub fn times(&self) -> &[u64] {
-        self.times.get(..self.retired).unwrap_or_default()
     }
 
     /// Slots of the renamer until now.
@@ -291,7 +284,6 @@ impl Scoreboard {
         let mut times = core::mem::take(&mut self.times);
         let done = self.retire_piece(program, &piece, &mut times);
         self.times = times;
-        self.retired = piece.retired();
         done
     }
 
