@@ -139,7 +139,6 @@ impl StepPrograms {
             steps: Arc::clone(&self.steps),
             board: self.start.clone(),
             predictor: self.predictor.clone(),
-            times: Vec::new(),
             before: 0,
             end: 0,
             transferred: 0,
@@ -192,8 +191,6 @@ pub struct ScoreboardClock {
     steps: Arc<[Prepared]>,
     board: Scoreboard,
     predictor: Option<Predictor>,
-    /// When the instructions of the last step retired.
-    times: Vec<u64>,
     /// End of the step before the last one, and of the last one.
     before: u64,
     end: u64,
@@ -215,8 +212,7 @@ impl StepClock for ScoreboardClock {
     #[inline]
     fn retire(&mut self, _code: &Code, step: StepId) -> StepTime {
         let prepared = &self.steps[step.0 as usize];
-        let (program, times) = (&self.program, &mut self.times);
-        let done = self.board.retire_piece(program, &prepared.piece, times);
+        let done = self.board.retire_piece(&self.program, &prepared.piece);
         self.before = self.end;
         self.end = self.end.max(done.retired);
         self.last = Some(step);
@@ -250,9 +246,11 @@ impl StepClock for ScoreboardClock {
             // A transfer that waited for the one before it.
             return Cycles::new(self.end);
         }
-        let times = self.times.get(..retired).unwrap_or_default();
-        let time = times.get(usize::from(index));
-        let retired = time.copied().unwrap_or(self.end);
+        let time = last.and_then(|step| {
+            self.board
+                .retired_at(&self.program, &step.piece, index.into())
+        });
+        let retired = time.unwrap_or(self.end);
         Cycles::new(retired.clamp(self.before, self.end))
     }
 

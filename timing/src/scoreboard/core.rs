@@ -6,6 +6,7 @@ mod rename;
 
 use core::hint::select_unpredictable;
 use core::ops::Range;
+use core::ptr;
 
 use vlbr_cpu::Slots;
 
@@ -26,13 +27,15 @@ const LOADED: usize = crate::lower::LOADED as usize;
 const STORED: usize = crate::lower::STORED as usize;
 const STACK: usize = crate::lower::STACK as usize;
 /// Micro-operations whose issue and retirement are remembered; no buffer is larger.
-const RING: usize = 1024;
+pub(super) const RING: usize = 1024;
 /// Stores that are remembered.
 const STORES: usize = 256;
 /// Loads of which it is remembered when they retired.
 const LOADS: usize = 256;
 /// Stores of an instruction that are followed: PUSHA has eight.
 const MOST_STORES: usize = 8;
+/// Entries of each buffer that are looked at ahead of those that are needed.
+const AHEAD: u32 = 16;
 /// No number of micro-operations.
 const NEVER: u64 = u64::MAX;
 
@@ -97,6 +100,14 @@ impl Lane {
     }
 }
 
+/// How far there is room in the buffers, by what has been issued, loaded and stored until then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Room {
+    issued: u64,
+    loads: u64,
+    stores: u64,
+}
+
 /// One thread on one core. What is needed for each instruction comes first: instructions of the host
 /// reach the first 128 bytes by a shorter displacement.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +127,7 @@ pub struct Scoreboard {
     stack_offset: Flags,
     /// Registers of which AH, BH, CH or DH is renamed apart, one bit each.
     high: u16,
+    room: Room,
     front: FrontEnd,
     calendar: Calendar,
     /// Retirement of the last taken branch.
@@ -140,10 +152,13 @@ pub struct Scoreboard {
     /// When each of the latest loads retired.
     load_ring: [u64; LOADS],
     parameters: Parameters,
-    /// Room for the times of instructions that nobody asks for.
+    /// When the instructions of the last piece retired, if it was looked at closely.
     times: Vec<u64>,
-    /// Number of the first instruction of the last step in the program.
-    first: usize,
+    close: bool,
+    /// When the last of them did.
+    end: u64,
+    /// Number of an instruction that is looked at closely in the program.
+    place: usize,
     /// Place, size and time of the data of stores beyond the first one of an instruction.
     later: [(u64, u8, u64); MOST_STORES],
 }
@@ -219,7 +234,10 @@ impl Scoreboard {
             recovering: NEVER,
             slots: Slots::default(),
             times: Vec::new(),
-            first: 0,
+            close: false,
+            end: 0,
+            place: 0,
+            room: Room::default(),
             later: [(0, 0, 0); MOST_STORES],
         }
     }
@@ -280,37 +298,23 @@ impl Scoreboard {
 
     /// The same of some instructions of a program of several blocks; ranges outside it have none.
     pub fn retire_range(&mut self, program: &Program, range: Range<usize>, leave: Leave) -> Done {
-        let piece = program.piece(range, leave);
-        let mut times = core::mem::take(&mut self.times);
-        let done = self.retire_piece(program, &piece, &mut times);
-        self.times = times;
-        done
+        self.retire_piece(program, &program.piece(range, leave))
     }
 
-    /// The same of a piece of `program`. When its instructions retired comes to stand in `times`, which grows if it
-    /// has to.
-    pub(crate) fn retire_piece(
-        &mut self,
-        program: &Program,
-        piece: &Piece,
-        times: &mut Vec<u64>,
-    ) -> Done {
+    /// The same of a piece of `program`.
+    pub(crate) fn retire_piece(&mut self, program: &Program, piece: &Piece) -> Done {
         let run = program.instructions.get(piece.range()).unwrap_or_default();
-        if times.len() < run.len() {
-            times.resize(run.len(), 0);
-        }
-        self.first = piece.start as usize;
         let last = match piece.leave {
-            Leave::Taken if !run.is_empty() => run.len() - 1,
-            _ => usize::MAX,
+            Leave::Taken => run.last().map_or(ptr::null(), ptr::from_ref),
+            _ => ptr::null(),
         };
-        let executed = match self.high != 0 || piece.demand == Demand::TOO_MUCH {
-            true => self.run_closely(program, run, times, last),
-            false => {
-                let free = self.has_room(&piece.demand);
-                self.run(program, run, times, last, free)
-            }
+        let close = piece.closely || self.high != 0;
+        let executed = match close {
+            true => self.run_closely(program, piece, run, last),
+            false => self.run(program, piece, run, last),
         };
+        self.close = close;
+        self.end = self.retire.cycle;
         match piece.leave {
             Leave::Sequential => {}
             Leave::Taken => {
@@ -331,10 +335,57 @@ impl Scoreboard {
         }
     }
 
+    /// When instruction number `index` of `piece` of `program`, which is what ran last, retired; nothing if it has no
+    /// such instruction.
+    pub(crate) fn retired_at(&self, program: &Program, piece: &Piece, index: usize) -> Option<u64> {
+        let run = program.instructions.get(piece.range()).unwrap_or_default();
+        if self.close {
+            return self.times.get(..run.len())?.get(index).copied();
+        }
+        let behind = run.get(index + 1..)?;
+        if behind.is_empty() {
+            return Some(self.end);
+        }
+        let behind: u64 = behind.iter().map(|inst| u64::from(inst.issued)).sum();
+        Some(self.retire_ring[(self.issued - behind - 1) as usize % RING])
+    }
+
     /// Whether no buffer can get full before `demand` has been renamed: then none has to be asked for each
     /// instruction. If it cannot say, no.
     #[inline(always)]
-    fn has_room(&self, demand: &Demand) -> bool {
+    fn has_room(&mut self, demand: &Demand) -> bool {
+        let room = &self.room;
+        let known = self.issued + u64::from(demand.issued) <= room.issued
+            && self.loads + u64::from(demand.loads) <= room.loads
+            && self.stores + u64::from(demand.stores) <= room.stores;
+        (known || self.find_room(demand)) && self.calendar.has_room(demand.entries)
+    }
+
+    /// Whether the buffers but for the scheduler have room for `demand`; how far they have is known then.
+    #[inline(never)]
+    fn find_room(&mut self, demand: &Demand) -> bool {
+        // More than is asked for, and if there is no room for that, what is.
+        let more = Demand {
+            issued: demand.issued.saturating_add(AHEAD),
+            loads: demand.loads.saturating_add(AHEAD),
+            stores: demand.stores.saturating_add(AHEAD),
+            entries: 0,
+        };
+        for demand in [&more, demand] {
+            if self.frees(demand) {
+                self.room = Room {
+                    issued: self.issued + u64::from(demand.issued),
+                    loads: self.loads + u64::from(demand.loads),
+                    stores: self.stores + u64::from(demand.stores),
+                };
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the entries that `demand` takes of the buffers are free. Once they are they stay so.
+    fn frees(&self, demand: &Demand) -> bool {
         let Pipeline {
             rob,
             idq,
@@ -353,27 +404,16 @@ impl Scoreboard {
         let small = demand.issued < idq.min(rob)
             && demand.stores < store_buffer
             && demand.loads < load_buffer;
-        small
-            && issued <= self.front.cycle
-            && retired.max(stored).max(loaded) <= self.issue.cycle
-            && self.calendar.has_room(demand.entries)
+        small && issued <= self.front.cycle && retired.max(stored).max(loaded) <= self.issue.cycle
     }
 
-    /// Runs instructions, of which number `last` is a branch that is taken; when the last one was executed. `free`: no
-    /// buffer gets full.
+    /// Runs instructions, of which `last` is a branch that is taken; when the last one was executed.
     #[inline(always)]
-    fn run(
-        &mut self,
-        program: &Program,
-        run: &[Inst],
-        times: &mut [u64],
-        last: usize,
-        free: bool,
-    ) -> u64 {
+    fn run(&mut self, program: &Program, piece: &Piece, run: &[Inst], last: *const Inst) -> u64 {
+        let free = self.has_room(&piece.demand);
         let mut executed = self.retire.cycle;
-        for (at, (inst, time)) in run.iter().zip(times).enumerate() {
-            executed = self.instruction(program, at, inst, last, free);
-            *time = self.retire.cycle;
+        for inst in run {
+            executed = self.instruction(program, inst, last, free);
         }
         executed
     }
@@ -384,14 +424,18 @@ impl Scoreboard {
     fn run_closely(
         &mut self,
         program: &Program,
+        piece: &Piece,
         run: &[Inst],
-        times: &mut [u64],
-        last: usize,
+        last: *const Inst,
     ) -> u64 {
+        if self.times.len() < run.len() {
+            self.times.resize(run.len(), 0);
+        }
         let mut executed = self.retire.cycle;
-        for (at, (inst, time)) in run.iter().zip(times).enumerate() {
-            executed = self.rare(program, at, inst, last, false);
-            *time = self.retire.cycle;
+        for (at, inst) in run.iter().enumerate() {
+            self.place = piece.start as usize + at;
+            executed = self.rare(program, inst, last, false);
+            self.times[at] = self.retire.cycle;
         }
         executed
     }

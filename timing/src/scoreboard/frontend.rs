@@ -96,7 +96,12 @@ impl FrontEnd {
     /// Whether the uop cache has a window; if not it will.
     #[inline(always)]
     fn look_up(&mut self, window: u32) -> bool {
-        self.recent[window as usize % RECENT] == window && window != NOWHERE || self.search(window)
+        self.is_recent(window) || self.search(window)
+    }
+
+    #[inline(always)]
+    fn is_recent(&self, window: u32) -> bool {
+        self.recent[window as usize % RECENT] == window && window != NOWHERE
     }
 
     #[inline(never)]
@@ -161,6 +166,26 @@ impl FrontEnd {
         parameters: &Parameters,
         pipeline: &Pipeline,
     ) {
+        // Most often the uop cache goes on to another window.
+        let turns = self.path == Path::Cached && self.is_recent(inst.window);
+        if turns && inst.window != self.window {
+            self.turn(inst.window);
+            if !inst.flags.any(self.undelivered) && uops <= IN_ONE {
+                self.cached(uops, parameters);
+                return;
+            }
+        }
+        self.deliver_rarely(inst, uops, parameters, pipeline);
+    }
+
+    #[inline(never)]
+    fn deliver_rarely(
+        &mut self,
+        inst: &Inst,
+        uops: u32,
+        parameters: &Parameters,
+        pipeline: &Pipeline,
+    ) {
         if inst.window != self.window {
             self.enter(inst.window, pipeline);
         }
@@ -175,12 +200,29 @@ impl FrontEnd {
         if self.path == Path::Cached {
             // The line was not kept: the decoders take over until the next window.
             self.set_path(Path::Decoded);
-            self.cycle += u64::from(pipeline.dsb_switch);
-            self.follows = false;
-            self.predecoded = self.predecoded.max(self.cycle);
-            self.breaks = true;
+            self.switch(pipeline);
         }
         self.decode(inst, uops, pipeline);
+    }
+
+    /// The uop cache goes on to another window.
+    #[inline(always)]
+    fn turn(&mut self, window: u32) {
+        // A cycle delivers from one window and the one behind it.
+        if self.window != NOWHERE && self.lines < 2 {
+            self.lines += 1;
+        } else {
+            self.delivered = FULL;
+        }
+        self.window = window;
+    }
+
+    /// The decoders take over from the uop cache.
+    fn switch(&mut self, pipeline: &Pipeline) {
+        self.cycle += u64::from(pipeline.dsb_switch);
+        self.follows = false;
+        self.predecoded = self.predecoded.max(self.cycle);
+        self.breaks = true;
     }
 
     fn set_path(&mut self, path: Path) {
@@ -202,17 +244,9 @@ impl FrontEnd {
             Path::Decoded
         };
         match (self.path, path) {
-            // A cycle delivers from one window and the one behind it.
-            (Path::Cached, Path::Cached) if self.window != NOWHERE && self.lines < 2 => {
-                self.lines += 1;
-            }
-            (_, Path::Cached) => self.delivered = FULL,
-            (Path::Cached, Path::Decoded) => {
-                self.cycle += u64::from(pipeline.dsb_switch);
-                self.follows = false;
-                self.predecoded = self.predecoded.max(self.cycle);
-                self.breaks = true;
-            }
+            (Path::Cached, Path::Cached) => self.turn(window),
+            (Path::Decoded, Path::Cached) => self.delivered = FULL,
+            (Path::Cached, Path::Decoded) => self.switch(pipeline),
             (Path::Decoded, Path::Decoded) if self.window == NOWHERE => self.breaks = true,
             (Path::Decoded, Path::Decoded) => {}
         }

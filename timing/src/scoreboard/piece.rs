@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::lower::SINK;
-use crate::scoreboard::core::Leave;
+use crate::scoreboard::core::{Leave, RING};
 use crate::scoreboard::inst::{Flags, Inst, MANY};
 use crate::scoreboard::kind::KINDS;
 use crate::scoreboard::program::Program;
@@ -19,22 +19,14 @@ pub(super) struct Demand {
     pub(super) entries: u32,
 }
 
-impl Demand {
-    /// More than any core has.
-    pub(super) const TOO_MUCH: Self = Self {
-        issued: u32::MAX,
-        loads: u32::MAX,
-        stores: u32::MAX,
-        entries: u32::MAX,
-    };
-}
-
 /// Instructions of a [`Program`] that retire one behind the other, and how they are left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
     pub(super) start: u32,
     pub(super) retired: u32,
     pub(super) leave: Leave,
+    /// More has to be looked at than the code for a kind of instructions does.
+    pub(super) closely: bool,
     pub(super) demand: Demand,
 }
 
@@ -65,17 +57,12 @@ impl Program {
             start,
             retired: run.len() as u32,
             leave,
-            demand: self.demand(run, leave),
+            closely: closely(run, leave),
+            demand: self.demand(run),
         }
     }
 
-    fn demand(&self, run: &[Inst], leave: Leave) -> Demand {
-        let kind = |inst: &Inst| KINDS[usize::from(inst.kind)];
-        // A transfer that the code of its instruction does not expect, and high bytes, are followed closely.
-        let odd = leave == Leave::Taken && run.last().is_some_and(|inst| !kind(inst).branch);
-        if odd || run.iter().any(|inst| inst.flags.any(Flags::HIGH_BYTE)) {
-            return Demand::TOO_MUCH;
-        }
+    fn demand(&self, run: &[Inst]) -> Demand {
         let mut demand = Demand::default();
         let mut waiting: u32 = 0;
         for inst in run {
@@ -101,8 +88,8 @@ impl Program {
             let dispatched = operations.saturating_add(loads + more_loads + 2 * stores);
             waiting = waiting.saturating_add(dispatched);
             demand.issued = demand.issued.saturating_add(issued);
-            demand.loads += loads;
-            demand.stores += stores;
+            demand.loads = demand.loads.saturating_add(loads);
+            demand.stores = demand.stores.saturating_add(stores);
         }
         demand
     }
@@ -148,4 +135,22 @@ impl Program {
             overwritten &= !reads;
         }
     }
+}
+
+/// Whether more has to be looked at of `run` than the code for a kind of instructions does.
+fn closely(run: &[Inst], leave: Leave) -> bool {
+    let Some((last, before)) = run.split_last() else {
+        return false;
+    };
+    let fused = |inst: &Inst| inst.flags.any(Flags::FUSED);
+    // A transfer that the code of its instruction does not expect.
+    let odd = leave == Leave::Taken && !KINDS[usize::from(last.kind)].branch;
+    // When each of them retired is asked by its micro-operations.
+    let uncounted = |inst: &Inst| inst.issued == MANY || inst.issued == 0 && !fused(inst);
+    let issued: usize = run.iter().map(|inst| usize::from(inst.issued)).sum();
+    odd || run
+        .iter()
+        .any(|inst| uncounted(inst) || inst.flags.any(Flags::HIGH_BYTE))
+        || before.iter().any(fused)
+        || issued >= RING
 }

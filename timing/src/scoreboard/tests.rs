@@ -390,7 +390,6 @@ proptest! {
             parts.push((start, whole.len(), *parted));
         }
         let mut boards = [Scoreboard::new(&core), Scoreboard::new(&core)];
-        let mut times = [Vec::new(), Vec::new()];
         for (block, less, leave, mispredicted) in steps {
             let (start, end, parted) = parts[block.index(parts.len())];
             let less = if parted { less } else { 0 };
@@ -402,16 +401,17 @@ proptest! {
             };
             let range = start..(end - less).max(start);
             let mut closely = whole.piece(range.clone(), leave);
-            closely.demand = piece::Demand::TOO_MUCH;
+            closely.closely = true;
             let pieces = [brief.piece(range, leave), closely];
             let mut done = Vec::new();
             for (number, program) in [&brief, &whole].into_iter().enumerate() {
                 let (board, piece) = (&mut boards[number], &pieces[number]);
-                let one = board.retire_piece(program, piece, &mut times[number]);
+                let one = board.retire_piece(program, piece);
+                let times: Vec<_> = (0..15).map(|at| board.retired_at(program, piece, at)).collect();
                 if mispredicted == 0 {
                     board.mispredicted(one);
                 }
-                done.push((one, board.slots(), times[number].clone()));
+                done.push((one, board.slots(), times));
             }
             prop_assert_eq!(&done[0], &done[1]);
         }

@@ -1,5 +1,7 @@
 //! What becomes of an instruction behind the renamer.
 
+use core::ptr;
+
 use super::{LOADED, LOADS, MOST_STORES, NEVER, RING, Scoreboard, memory};
 use crate::scoreboard::calendar::Divider;
 use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS};
@@ -20,19 +22,18 @@ macro_rules! by_kind {
 }
 
 impl Scoreboard {
-    /// Runs one instruction, number `at` of its piece, of which number `last` is a branch that is taken; when
+    /// Runs one instruction; `last` is a branch that is taken; when
     /// it was executed.
     #[inline(always)]
     pub(super) fn instruction(
         &mut self,
         program: &Program,
-        at: usize,
         inst: &Inst,
-        last: usize,
+        last: *const Inst,
         free: bool,
     ) -> u64 {
         const { assert!(OTHER == 18) };
-        by_kind!(self, inst.kind, (program, at, inst, last, free), 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
+        by_kind!(self, inst.kind, (program, inst, last, free), 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
     }
 
     /// Runs an instruction that has more to it than most.
@@ -40,15 +41,14 @@ impl Scoreboard {
     pub(super) fn rare(
         &mut self,
         program: &Program,
-        at: usize,
         inst: &Inst,
-        last: usize,
+        last: *const Inst,
         free: bool,
     ) -> u64 {
         if inst.flags.any(Flags::FUSED) {
-            return self.execute::<FUSED>(program, at, inst, self.issue.cycle, last);
+            return self.execute::<FUSED>(program, inst, self.issue.cycle, last);
         }
-        self.through::<OTHER>(program, at, inst, last, free)
+        self.through::<OTHER>(program, inst, last, free)
     }
 
     /// Runs an instruction through front end and back end.
@@ -56,19 +56,18 @@ impl Scoreboard {
     fn through<const KIND: usize>(
         &mut self,
         program: &Program,
-        at: usize,
         inst: &Inst,
-        last: usize,
+        last: *const Inst,
         free: bool,
     ) -> u64 {
         let mut start = self.issue.cycle;
         if !KINDS[KIND].fused {
-            start = self.deliver_and_issue::<KIND>(program, at, inst, free);
+            start = self.deliver_and_issue::<KIND>(program, inst, free);
             if KINDS[KIND].stack && inst.flags.any(self.stack_offset) {
                 self.synchronize_stack();
             }
         }
-        self.execute::<KIND>(program, at, inst, start, last)
+        self.execute::<KIND>(program, inst, start, last)
     }
 
     /// What the back end makes of an instruction that is renamed at `start`; when it was executed.
@@ -76,10 +75,9 @@ impl Scoreboard {
     fn execute<const KIND: usize>(
         &mut self,
         program: &Program,
-        at: usize,
         inst: &Inst,
         start: u64,
-        last: usize,
+        last: *const Inst,
     ) -> u64 {
         let kind = KINDS[KIND];
         let other = kind.other;
@@ -88,7 +86,10 @@ impl Scoreboard {
         let operates = kind.operates || other && inst.ports != 0;
         let writes = kind.writes || other && inst.flags.any(Flags::WRITES);
         let (ends, before_end) = match kind.branch {
-            true => (at == last, at + 1 == last || at == last),
+            true => {
+                let at = ptr::from_ref(inst);
+                (at == last, at == last || at.wrapping_add(1) == last)
+            }
             false => (false, false),
         };
         let extra = match other {

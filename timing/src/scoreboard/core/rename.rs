@@ -12,7 +12,6 @@ impl Scoreboard {
     pub(super) fn deliver_and_issue<const KIND: usize>(
         &mut self,
         program: &Program,
-        at: usize,
         inst: &Inst,
         free: bool,
     ) -> u64 {
@@ -45,7 +44,7 @@ impl Scoreboard {
             self.issue_not_before(cycle, stall);
         }
         if kind.other && (self.high != 0 || inst.flags.any(Flags::HIGH_BYTE)) {
-            self.join_high_bytes(program, at);
+            self.join_high_bytes(program);
         }
         self.issue.take();
         let start = self.issue.cycle;
@@ -90,8 +89,8 @@ impl Scoreboard {
 
     /// Joins high bytes that are renamed apart where the instruction reads the whole.
     #[cold]
-    fn join_high_bytes(&mut self, program: &Program, at: usize) {
-        let Some(high) = program.high.get(self.first + at) else {
+    fn join_high_bytes(&mut self, program: &Program) {
+        let Some(high) = program.high.get(self.place) else {
             return;
         };
         let (merges, high) = high.follow(self.high);
