@@ -4,7 +4,7 @@ use serde::Deserialize;
 use vlbr_data::{Named, TomlError, parse_toml};
 
 use crate::forms::{FormTable, LazyTable, TableError, TableTexts};
-use crate::pipeline::{Pipeline, check_pipeline};
+use crate::pipeline::{MOST_PLACES, Pipeline, check_pipeline};
 use crate::ports::{PortSet, UopError};
 
 /// Widths, latencies and rules of a core. Cycles unless said otherwise.
@@ -205,6 +205,9 @@ pub enum MicroarchitectureError {
         /// The most.
         most: u32,
     },
+    /// A width above what the scoreboard can follow.
+    #[error("parameters: {0} is {1}, at most {MOST_PLACES}")]
+    Wide(&'static str, u32),
     /// A width of zero.
     #[error("parameters: {0} is zero")]
     Zero(&'static str),
@@ -347,6 +350,11 @@ fn read_parameters(text: &str) -> Result<(File, MemoryPorts), MicroarchitectureE
     ] {
         if width == 0 {
             return Err(MicroarchitectureError::Zero(name));
+        }
+    }
+    for (name, value) in [("issue", p.issue), ("commit", p.commit)] {
+        if value > MOST_PLACES {
+            return Err(MicroarchitectureError::Wide(name, value));
         }
     }
     for (name, bytes) in [("fetch", p.fetch), ("uop_cache_window", p.uop_cache_window)] {

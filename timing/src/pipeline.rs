@@ -44,6 +44,9 @@ pub struct Pipeline {
     pub jcc_erratum: bool,
 }
 
+/// Micro-operations that are renamed, retire or leave the store buffer in a cycle, at most.
+pub(crate) const MOST_PLACES: u32 = 64;
+
 /// Limits that keep buffers inside what is remembered.
 pub(crate) fn check_pipeline(pipeline: &Pipeline) -> Result<(), MicroarchitectureError> {
     for (name, value, least, most) in [
@@ -52,7 +55,7 @@ pub(crate) fn check_pipeline(pipeline: &Pipeline) -> Result<(), Microarchitectur
         ("idq", pipeline.idq, 1, 1024),
         ("store_buffer", pipeline.store_buffer, 1, 256),
         ("load_buffer", pipeline.load_buffer, 1, 256),
-        ("retire", pipeline.retire, 1, 64),
+        ("retire", pipeline.retire, 1, MOST_PLACES),
         ("mispredict", pipeline.mispredict, 0, 1000),
         ("resteer", pipeline.resteer, 0, 1000),
         ("taken", pipeline.taken, 0, 1000),

@@ -299,6 +299,17 @@ impl CellSet {
         way
     }
 
+    /// Keeps `cell` in `way`, or if that is [`WAYS`] instead of the oldest.
+    #[inline]
+    fn keep(&mut self, way: usize, place: u64, cell: Cell) {
+        let way = match way {
+            WAYS => self.oldest(),
+            way => way,
+        };
+        self.places[way % WAYS] = place;
+        self.cells[way % WAYS] = cell;
+    }
+
     /// The way whose store is the oldest.
     #[inline]
     fn oldest(&self) -> usize {
@@ -462,12 +473,8 @@ impl Contents {
     #[inline]
     fn keep(&mut self, place: u64, cell: Cell) {
         let set = &mut self.sets[Self::set(place)];
-        let mut way = set.way(place);
-        if way == WAYS {
-            way = set.oldest();
-        }
-        set.places[way % WAYS] = place;
-        set.cells[way % WAYS] = cell;
+        let way = set.way(place);
+        set.keep(way, place, cell);
     }
 
     /// A load of `size` bytes.
@@ -476,7 +483,8 @@ impl Contents {
         let last = address.wrapping_add(u64::from(size.max(1)) - 1);
         let mut source = Source::Cache;
         let place = address >> 3;
-        let set = &self.sets[Self::set(place)];
+        let number = Self::set(place);
+        let set = &self.sets[number];
         let way = set.way(place);
         if way < WAYS {
             let cell = &set.cells[way];
@@ -507,7 +515,7 @@ impl Contents {
                 value,
                 store,
             };
-            self.keep(place, cell);
+            self.sets[number].keep(way, place, cell);
         }
         Found { value, source }
     }

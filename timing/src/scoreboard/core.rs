@@ -4,7 +4,6 @@ mod execute;
 mod memory;
 mod rename;
 
-use core::hint::select_unpredictable;
 use core::ops::Range;
 use core::ptr;
 
@@ -17,6 +16,7 @@ use crate::scoreboard::calendar::Calendar;
 use crate::scoreboard::contents::Contents;
 use crate::scoreboard::frontend::FrontEnd;
 use crate::scoreboard::inst::{Flags, Inst};
+use crate::scoreboard::lane::{LATEST, Lane};
 use crate::scoreboard::piece::{Demand, Piece};
 use crate::scoreboard::program::Program;
 
@@ -34,8 +34,8 @@ const STORES: usize = 256;
 const LOADS: usize = 256;
 /// Stores of an instruction that are followed: PUSHA has eight.
 const MOST_STORES: usize = 8;
-/// Entries of each buffer that are looked at ahead of those that are needed.
-const AHEAD: u32 = 16;
+/// How many entries of each buffer are looked at beyond those that are needed, by turns.
+const AHEAD: [u32; 3] = [48, 12, 0];
 /// No number of micro-operations.
 const NEVER: u64 = u64::MAX;
 
@@ -59,45 +59,6 @@ pub struct Done {
     pub retired: u64,
     /// Cycle in which it was executed.
     pub executed: u64,
-}
-
-/// Micro-operations of one cycle, at most as many as the width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lane {
-    cycle: u64,
-    /// How many it has room for yet.
-    left: u32,
-    width: u32,
-}
-
-impl Lane {
-    fn new(width: u32) -> Self {
-        Self {
-            cycle: 0,
-            left: width,
-            width,
-        }
-    }
-
-    /// Goes on to `cycle`, of which nothing is taken yet.
-    #[inline(always)]
-    fn begin(&mut self, cycle: u64) {
-        (self.cycle, self.left) = (cycle, self.width);
-    }
-
-    /// Takes a place in this cycle, or in the next one if it has none left. Without a branch, which a
-    /// processor could not foresee.
-    #[inline(always)]
-    fn take(&mut self) {
-        let full = self.left == 0;
-        self.cycle += u64::from(full);
-        self.left = select_unpredictable(full, self.width, self.left) - 1;
-    }
-
-    /// Places that are taken in its cycle.
-    fn used(&self) -> u32 {
-        self.width - self.left
-    }
 }
 
 /// How far there is room in the buffers, by what has been issued, loaded and stored until then.
@@ -245,7 +206,7 @@ impl Scoreboard {
     /// Cycle in which the last instruction retired.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.retire.cycle
+        self.retire.cycle()
     }
 
     /// Slots of the renamer until now.
@@ -254,24 +215,24 @@ impl Scoreboard {
         let mut slots = self.slots;
         slots.retiring += self.issued;
         let width = u64::from(self.parameters.issue);
-        let until = self.issue.cycle * width + u64::from(self.issue.used());
-        let end = (self.retire.cycle * width).max(until);
+        let until = self.issue.cycle() * width + u64::from(self.issue.used());
+        let end = (self.retire.cycle() * width).max(until);
         slots.backend += end - until;
         slots
     }
 
     /// Time passes in which nothing executes, until `cycle`: everything begins anew then.
     pub fn pass(&mut self, cycle: u64) {
+        let cycle = cycle.min(LATEST);
         self.drain(cycle);
-        if cycle > self.retire.cycle {
-            self.retire.begin(cycle);
-        }
+        self.retire.not_before(cycle);
     }
 
     /// Nothing retires before `cycle` any more.
     pub(crate) fn pass_retirement(&mut self, cycle: u64) {
-        if cycle > self.retire.cycle {
-            self.retire.begin(cycle);
+        let cycle = cycle.min(LATEST);
+        if cycle > self.retire.cycle() {
+            self.retire.not_before(cycle);
             self.taken = self.taken.max(cycle);
         }
     }
@@ -314,23 +275,18 @@ impl Scoreboard {
             false => self.run(program, piece, run, last),
         };
         self.close = close;
-        self.end = self.retire.cycle;
-        match piece.leave {
-            Leave::Sequential => {}
-            Leave::Taken => {
-                let bubble = self.front.cycle + u64::from(self.pipeline.taken);
-                self.front.redirect();
-                if self.pipeline.taken > 0 {
-                    self.front.hold(bubble);
-                }
+        self.end = self.retire.cycle();
+        if piece.leave == Leave::Taken {
+            let bubble = self.front.cycle + u64::from(self.pipeline.taken);
+            self.front.redirect();
+            if self.pipeline.taken > 0 {
+                self.front.hold(bubble);
             }
-            Leave::Event => {
-                self.drain(self.retire.cycle + u64::from(self.pipeline.event));
-            }
-            Leave::Gap => self.drain(self.retire.cycle),
+        } else if piece.leave != Leave::Sequential {
+            self.interrupt(piece.leave);
         }
         Done {
-            retired: self.retire.cycle,
+            retired: self.retire.cycle(),
             executed,
         }
     }
@@ -364,14 +320,14 @@ impl Scoreboard {
     /// Whether the buffers but for the scheduler have room for `demand`; how far they have is known then.
     #[inline(never)]
     fn find_room(&mut self, demand: &Demand) -> bool {
-        // More than is asked for, and if there is no room for that, what is.
-        let more = Demand {
-            issued: demand.issued.saturating_add(AHEAD),
-            loads: demand.loads.saturating_add(AHEAD),
-            stores: demand.stores.saturating_add(AHEAD),
-            entries: 0,
-        };
-        for demand in [&more, demand] {
+        // More than is asked for, if there is room for that.
+        for ahead in AHEAD {
+            let demand = &Demand {
+                issued: demand.issued.saturating_add(ahead),
+                loads: demand.loads.saturating_add(ahead),
+                stores: demand.stores.saturating_add(ahead),
+                entries: 0,
+            };
             if self.frees(demand) {
                 self.room = Room {
                     issued: self.issued + u64::from(demand.issued),
@@ -404,14 +360,14 @@ impl Scoreboard {
         let small = demand.issued < idq.min(rob)
             && demand.stores < store_buffer
             && demand.loads < load_buffer;
-        small && issued <= self.front.cycle && retired.max(stored).max(loaded) <= self.issue.cycle
+        small && issued <= self.front.cycle && retired.max(stored).max(loaded) <= self.issue.cycle()
     }
 
     /// Runs instructions, of which `last` is a branch that is taken; when the last one was executed.
     #[inline(always)]
     fn run(&mut self, program: &Program, piece: &Piece, run: &[Inst], last: *const Inst) -> u64 {
         let free = self.has_room(&piece.demand);
-        let mut executed = self.retire.cycle;
+        let mut executed = self.retire.cycle();
         for inst in run {
             executed = self.instruction(program, inst, last, free);
         }
@@ -431,13 +387,24 @@ impl Scoreboard {
         if self.times.len() < run.len() {
             self.times.resize(run.len(), 0);
         }
-        let mut executed = self.retire.cycle;
+        let mut executed = self.retire.cycle();
         for (at, inst) in run.iter().enumerate() {
             self.place = piece.start as usize + at;
             executed = self.rare(program, inst, last, false);
-            self.times[at] = self.retire.cycle;
+            self.times[at] = self.retire.cycle();
         }
         executed
+    }
+
+    /// Something took over, or nobody knows what.
+    #[cold]
+    #[inline(never)]
+    fn interrupt(&mut self, leave: Leave) {
+        let event = match leave {
+            Leave::Event => self.pipeline.event.into(),
+            _ => 0,
+        };
+        self.drain(self.retire.cycle() + event);
     }
 
     /// Nothing is fetched before `cycle`.

@@ -12,6 +12,7 @@ mod core;
 mod frontend;
 mod inst;
 mod kind;
+mod lane;
 mod piece;
 mod predecoder;
 mod program;

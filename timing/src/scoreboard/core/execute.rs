@@ -46,7 +46,7 @@ impl Scoreboard {
         free: bool,
     ) -> u64 {
         if inst.flags.any(Flags::FUSED) {
-            return self.execute::<FUSED>(program, inst, self.issue.cycle, last);
+            return self.execute::<FUSED>(program, inst, self.issue.cycle(), last);
         }
         self.through::<OTHER>(program, inst, last, free)
     }
@@ -60,7 +60,7 @@ impl Scoreboard {
         last: *const Inst,
         free: bool,
     ) -> u64 {
-        let mut start = self.issue.cycle;
+        let mut start = self.issue.cycle();
         if !KINDS[KIND].fused {
             start = self.deliver_and_issue::<KIND>(program, inst, free);
             if KINDS[KIND].stack && inst.flags.any(self.stack_offset) {
@@ -124,7 +124,7 @@ impl Scoreboard {
         }
         if other && inst.flags.any(Flags::SERIALIZES) {
             // All before it is done, and nothing behind it has been fetched.
-            begin = begin.max(self.retire.cycle);
+            begin = begin.max(self.retire.cycle());
         }
         if operates {
             let earliest = begin;
@@ -195,7 +195,7 @@ impl Scoreboard {
             false => self.retire_one::<true>(issued, done, ends),
         }
         if loads {
-            self.load_ring[self.loads as usize % LOADS] = self.retire.cycle;
+            self.load_ring[self.loads as usize % LOADS] = self.retire.cycle();
             self.loads += 1;
         }
         if stores {
@@ -225,7 +225,7 @@ impl Scoreboard {
         if other {
             self.recovering = NEVER;
             if inst.flags.any(Flags::SERIALIZES) {
-                self.drain(self.retire.cycle);
+                self.drain(self.retire.cycle());
             }
         }
         done
@@ -289,22 +289,20 @@ impl Scoreboard {
         if taken {
             least = least.max(self.taken + 1);
         }
-        if least > self.retire.cycle {
-            self.retire.begin(least);
-        }
+        self.retire.not_before(least);
         if ALONE || issued > 0 {
             self.retire.take();
-            self.retire_ring[self.issued as usize % RING] = self.retire.cycle;
+            self.retire_ring[self.issued as usize % RING] = self.retire.cycle();
         }
         if issued > 1 {
             for number in 1..issued {
                 self.retire.take();
-                self.retire_ring[(self.issued as usize + number) % RING] = self.retire.cycle;
+                self.retire_ring[(self.issued as usize + number) % RING] = self.retire.cycle();
             }
         }
         self.issued += issued as u64;
         if taken {
-            self.taken = self.retire.cycle;
+            self.taken = self.retire.cycle();
         }
     }
 }

@@ -70,13 +70,11 @@ impl Scoreboard {
     #[inline(always)]
     pub(super) fn store(&mut self, place: u64, size: u8, value: u64, data: u64) {
         // So many leave the store buffer per cycle, in order.
-        if self.retire.cycle > self.committed.cycle {
-            self.committed.begin(self.retire.cycle);
-        }
+        self.committed.not_before(self.retire.cycle());
         self.committed.take();
         let slot = self.stores as usize % STORES;
         self.data_ring[slot] = data;
-        self.commit_ring[slot] = self.committed.cycle;
+        self.commit_ring[slot] = self.committed.cycle();
         self.stores += 1;
         self.contents.store(place, size, value, self.stores);
     }

@@ -33,7 +33,7 @@ impl Scoreboard {
             room = self.room(inst, issued.max(1));
             cycle = cycle.max(room);
         }
-        if cycle > self.issue.cycle {
+        if cycle > self.issue.cycle() {
             let stall = if room > delivered {
                 Stall::Backend
             } else if self.recovering == n {
@@ -47,12 +47,12 @@ impl Scoreboard {
             self.join_high_bytes(program);
         }
         self.issue.take();
-        let start = self.issue.cycle;
+        let start = self.issue.cycle();
         self.issue_ring[n as usize % RING] = start;
         if !kind.single && issued > 1 {
             for number in 1..issued as usize {
                 self.issue.take();
-                self.issue_ring[(n as usize + number) % RING] = self.issue.cycle;
+                self.issue_ring[(n as usize + number) % RING] = self.issue.cycle();
             }
         }
         self.calendar.advance(start);
@@ -97,7 +97,7 @@ impl Scoreboard {
         self.high = high;
         if merges > 0 {
             // Joining a high byte has cycles of its own.
-            let cycle = self.issue.cycle + u64::from(self.issue.used() > 0) + u64::from(merges);
+            let cycle = self.issue.cycle() + u64::from(self.issue.used() > 0) + u64::from(merges);
             self.issue_not_before(cycle, Stall::Backend);
         }
     }
@@ -105,18 +105,18 @@ impl Scoreboard {
     /// The renamer stands still until `cycle`.
     #[inline(never)]
     fn issue_not_before(&mut self, cycle: u64, stall: Stall) {
-        if cycle > self.issue.cycle {
+        if cycle > self.issue.cycle() {
             let width = u64::from(self.parameters.issue);
-            let lost = (cycle - self.issue.cycle) * width - u64::from(self.issue.used());
+            let lost = (cycle - self.issue.cycle()) * width - u64::from(self.issue.used());
             lose(&mut self.slots, stall, lost);
-            self.issue.begin(cycle);
+            self.issue.not_before(cycle);
         }
     }
 
     /// RSP takes the offset of the stack engine: one micro-operation.
     #[inline(never)]
     pub(super) fn synchronize_stack(&mut self) {
-        let begin = self.ready[STACK].max(self.issue.cycle as i64 + 1) as u64;
+        let begin = self.ready[STACK].max(self.issue.cycle() as i64 + 1) as u64;
         let cycle = self.calendar.dispatch_one(self.ports.any, begin);
         self.ready[STACK] = cycle as i64 + 1;
         self.stack_offset = Flags::default();
