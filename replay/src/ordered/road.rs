@@ -37,6 +37,8 @@ pub(super) struct Road<'a, const TIMED: bool> {
     plans: [&'a Plan; 2],
     /// Core clocks pass as fast as those of the TSC.
     same_rate: bool,
+    /// They do, and clocks are not sampled.
+    plain_clocks: bool,
     /// What is sampled, if clocks are among it.
     sampled_clocks: Option<Selector>,
     consumer: &'a mut dyn Consumer,
@@ -74,15 +76,18 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
             .collect();
         let programmed = session.counters.processor().lbr();
         let rates = session.timing.rates;
+        let same_rate = rates.core_mhz == rates.tsc_mhz;
         let has_clocks = |one: &Selector| one.sources.without(clocks) != one.sources;
+        let sampled_clocks = session.counting.sampled.filter(has_clocks);
         Self {
             session,
             code,
             types: session.lbr.types(code),
             kinds: steps.map(|id| Kind::of(code, id, programmed)).collect(),
             plans,
-            same_rate: rates.core_mhz == rates.tsc_mhz,
-            sampled_clocks: session.counting.sampled.filter(has_clocks),
+            same_rate,
+            plain_clocks: same_rate && sampled_clocks.is_none(),
+            sampled_clocks,
             consumer,
             ran,
             summary: Summary {
@@ -202,21 +207,20 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         {
             ran[usize::from(time.mispredicted)] += 1;
         }
-        if thread.waits
-            && let Some(clear) = &mut thread.clear
-        {
+        if thread.waits {
             let kind = self.kinds[id.0 as usize];
-            let (core, reference) = self.clocks(thread.now, time.end);
-            let clocks = match &self.sampled_clocks {
-                Some(selector) => Passed::of(kind, core, reference).amount(selector),
-                None => 0,
+            let (core, reference, clocks) = if self.plain_clocks {
+                let core = if TIMED { time.end.since(thread.now) } else { 0 };
+                (core, core, 0)
+            } else {
+                self.clocks_and_sampled(kind, thread.now, time.end)
             };
             let side = usize::from(time.mispredicted);
             let (tally, plan) = (&mut thread.tallies[side], self.plans[side]);
-            if let Some(most) = clear.checked_sub(clocks)
+            if let Some(most) = thread.clear.checked_sub(clocks)
                 && let Some(events) = tally.add_within(plan, id, most)
             {
-                *clear = most - events;
+                thread.clear = most - events;
                 if TIMED {
                     thread.passed.add(kind, core, reference);
                     thread.now = time.end;
@@ -264,6 +268,15 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
             Verdict::Ignore => {}
         }
         thread.watch(self.session);
+    }
+
+    /// [`Road::clocks`], and how many of them the sampled counter counts in a step of `kind`.
+    #[inline(never)]
+    fn clocks_and_sampled(&self, kind: Kind, from: Cycles, to: Cycles) -> (u64, u64, u64) {
+        let (core, reference) = self.clocks(from, to);
+        let sampled = self.sampled_clocks.as_ref();
+        let sampled = sampled.map_or(0, |one| Passed::of(kind, core, reference).amount(one));
+        (core, reference, sampled)
     }
 
     /// Core clocks and reference clocks between two points of a thread.
@@ -335,12 +348,13 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
             selector.as_ref().map_or(0, |one| one.amount(run))
         };
         let own = transfer.filter(|_| !by_event);
-        let clear = thread
-            .clear
-            .and_then(|clear| clear.checked_sub(sampled(&whole(inserts))));
+        let clear = match thread.due {
+            true => None,
+            false => thread.clear.checked_sub(sampled(&whole(inserts))),
+        };
         if let Some(clear) = clear.filter(|_| !by_event) {
             let run = whole(none);
-            thread.clear = Some(clear);
+            thread.clear = clear;
             return self.boundary(thread, &run, own, at(retired, true, time.end));
         }
         let feed = &self.session.feed;

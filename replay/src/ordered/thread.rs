@@ -45,9 +45,10 @@ pub(super) struct Thread<C> {
     /// What they read then, or were loaded with since.
     pub(super) values: [u64; MAX_COLUMNS],
     pub(super) pace: Option<Pace>,
-    /// Events of the sampled counter before the one that may overflow it, by the device's horizon;
-    /// `None` while a PMI waits, which each instruction brings nearer.
-    pub(super) clear: Option<u64>,
+    /// Events of the sampled counter before the one that may overflow it, by the device's horizon.
+    pub(super) clear: u64,
+    /// A PMI waits, which each instruction brings nearer, as of the last look.
+    pub(super) due: bool,
     /// Steps that retired whole and that the counters have not been given, by whether their branch
     /// was mispredicted.
     pub(super) tallies: [Tally; 2],
@@ -76,7 +77,8 @@ impl<C: StepClock> Thread<C> {
             amounts: Amounts::default(),
             values: [0; MAX_COLUMNS],
             pace: session.pace,
-            clear: None,
+            clear: 0,
+            due: false,
             tallies: Default::default(),
             passed: Passed::default(),
             now: Cycles::new(0),
@@ -110,7 +112,7 @@ impl<C: StepClock> Thread<C> {
 
     /// Whether steps and their records may wait, as things are now.
     pub(super) fn watch(&mut self, session: &Session<'_>) {
-        self.waits = self.warming == 0 && self.may_wait;
+        self.waits = self.warming == 0 && self.may_wait && !self.due;
         let programmed = session.counters.processor().lbr();
         self.defers = !session.literal && self.cpu.lbr().judges_as(programmed);
     }
@@ -119,10 +121,8 @@ impl<C: StepClock> Thread<C> {
     pub(super) fn look(&mut self) {
         let horizon = self.cpu.pmu().horizon();
         let limits = horizon.limits.iter().map(|limit| limit.events);
-        self.clear = match horizon.delivery {
-            Some(_) => None,
-            None => Some(limits.min().unwrap_or(u64::MAX).saturating_sub(1)),
-        };
+        self.clear = limits.min().unwrap_or(u64::MAX).saturating_sub(1);
+        self.due = horizon.delivery.is_some();
     }
 
     /// Gives the counters the steps that wait; returns their instructions. They lie before the

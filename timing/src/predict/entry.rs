@@ -90,15 +90,39 @@ pub(crate) fn lanes(ways: usize) -> u64 {
     }
 }
 
+/// Which of some tags are the one that is looked for: the highest bits of their lanes, of which only the
+/// lowest is certain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Matches(u64);
+
+impl Matches {
+    /// Of `tags` those that are `tag`, among `lanes`.
+    #[inline(always)]
+    pub(crate) fn of(&[a, b, c, d]: &[u16; LANES], tag: u16, lanes: u64) -> Self {
+        // At once: which of them it is no processor foresees. Of the lanes that are zero the lowest is found
+        // for certain, since a borrow only goes upwards.
+        let tags = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
+        let differ = tags ^ (LOWEST * u64::from(tag));
+        Self(differ.wrapping_sub(LOWEST) & !differ & lanes)
+    }
+
+    /// Whether there are none in any of `all`.
+    #[inline(always)]
+    pub(crate) fn are_none<const N: usize>(all: &[Self; N]) -> bool {
+        all.iter().fold(0, |any, matches| any | matches.0) == 0
+    }
+
+    /// The first.
+    #[inline(always)]
+    pub(crate) fn first(self) -> Option<usize> {
+        (self.0 != 0).then(|| self.0.trailing_zeros() as usize / 16 % LANES)
+    }
+}
+
 /// The first of `tags` that is `tag`, among `lanes`.
 #[inline(always)]
-pub(crate) fn find(&[a, b, c, d]: &[u16; LANES], tag: u16, lanes: u64) -> Option<usize> {
-    // At once: which of them it is no processor foresees. Of the lanes that are zero the lowest is found for
-    // certain, since a borrow only goes upwards.
-    let tags = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
-    let differ = tags ^ (LOWEST * u64::from(tag));
-    let zero = differ.wrapping_sub(LOWEST) & !differ & lanes;
-    (zero != 0).then(|| zero.trailing_zeros() as usize / 16 % LANES)
+pub(crate) fn find(tags: &[u16; LANES], tag: u16, lanes: u64) -> Option<usize> {
+    Matches::of(tags, tag, lanes).first()
 }
 
 #[cfg(test)]

@@ -72,24 +72,25 @@ impl History {
         })
     }
 
-    /// Brings folds to what they are after `push`, which comes next. `odd`: the length of one may be odd.
+    /// Brings folds to what they are after `push`, which comes next.
     #[inline(always)]
     pub(crate) fn advance<'a, const COUNT: usize>(
         &self,
         push: Push<COUNT>,
-        odd: bool,
         folds: impl Iterator<Item = &'a mut Fold>,
     ) {
-        // Two bits may lie in two words; never in a history of taken branches alone, if lengths are even.
-        if COUNT == 2 && (odd || self.head & 1 != 0) {
-            self.advance_over::<COUNT, true>(push, folds);
-        } else {
-            self.advance_over::<COUNT, false>(push, folds);
-        }
+        self.advance_over::<COUNT, false>(push, folds);
+    }
+
+    /// [`History::advance`] of folds that are all [`Fold::is_plain`], in a history to which only two bits at a
+    /// time were added.
+    #[inline(always)]
+    pub(crate) fn advance_plain<'a>(&self, push: Push, folds: impl Iterator<Item = &'a mut Fold>) {
+        self.advance_over::<2, true>(push, folds);
     }
 
     #[inline(always)]
-    fn advance_over<'a, const COUNT: usize, const TWO_WORDS: bool>(
+    fn advance_over<'a, const COUNT: usize, const PLAIN: bool>(
         &self,
         push: Push<COUNT>,
         folds: impl Iterator<Item = &'a mut Fold>,
@@ -102,12 +103,14 @@ impl History {
             let at = self.head + fold.length as usize - COUNT;
             let word = self.words[at / 64 % WORDS].rotate_left(turn);
             let mut leaving = word & fold.leaving[COUNT - 1];
-            if TWO_WORDS && at % 64 == 63 {
+            // Two bits may lie in two words.
+            if COUNT == 2 && !PLAIN && at % 64 == 63 {
                 let [first, both] = fold.leaving;
                 let next = self.words[(at / 64 + 1) % WORDS].rotate_left(turn);
                 leaving = word & first | next & (both ^ first);
             }
-            fold.value = fold.value.rotate_left(COUNT as u32) ^ leaving ^ (value & fold.mask);
+            let added = if PLAIN { value } else { value & fold.mask };
+            fold.value = fold.value.rotate_left(COUNT as u32) ^ leaving ^ added;
         }
     }
 
@@ -146,6 +149,12 @@ impl Fold {
     pub(crate) fn value(&self) -> u64 {
         self.value
     }
+
+    /// In a history to which only two bits at a time are added, the two that leave lie in one word, and all
+    /// that a push adds is within the length.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.length.is_multiple_of(2) && self.length >= 16
+    }
 }
 
 /// A mask of the lowest `count` bits.
@@ -177,10 +186,10 @@ mod tests {
                 let value = random.next() as u16;
                 let value = if wide { value } else { value & 1 };
                 if two {
-                    history.advance(Push::<2>(value), true, folds.iter_mut());
+                    history.advance(Push::<2>(value), folds.iter_mut());
                     history.push(Push::<2>(value));
                 } else {
-                    history.advance(Push::<1>(value), true, folds.iter_mut());
+                    history.advance(Push::<1>(value), folds.iter_mut());
                     history.push(Push::<1>(value));
                 }
                 if turn % 97 == 0 || turn < 200 {
@@ -197,14 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn folds_of_even_lengths_follow_a_history_of_taken_branches_alone() {
-        let lengths = [2, 10, 14, 16, 22, 58, 64, 66, 128, 186, 388, 3966];
+    fn plain_folds_follow_a_history_of_taken_branches_alone() {
+        let lengths = [16, 18, 22, 58, 62, 64, 66, 128, 186, 388, 3966, 3968];
         let mut folds = lengths.map(Fold::new);
+        assert!(folds.iter().all(Fold::is_plain));
+        assert!(
+            [2, 14, 15, 17, 3967]
+                .map(Fold::new)
+                .iter()
+                .all(|fold| !fold.is_plain())
+        );
         let mut history = History::new();
         let mut random = Lfsr::new(11);
         for turn in 0..10_000 {
             let push = Push::<2>(random.next() as u16);
-            history.advance(push, false, folds.iter_mut());
+            history.advance_plain(push, folds.iter_mut());
             history.push(push);
             let whole: Vec<u64> = history.folds(lengths).collect();
             let kept = folds.map(|fold| fold.value());

@@ -36,6 +36,19 @@ pub(crate) enum Steering {
     Mispredicted,
 }
 
+impl Steering {
+    #[inline(always)]
+    fn of(prediction: Prediction) -> Self {
+        if prediction.mispredicted() {
+            Self::Mispredicted
+        } else if prediction.btb_missed {
+            Self::Late
+        } else {
+            Self::Foreseen
+        }
+    }
+}
+
 impl Predictor {
     /// A predictor that has seen nothing.
     ///
@@ -81,7 +94,7 @@ impl Predictor {
 
     /// Predicts the next branch that retired, and learns it.
     pub fn predict_and_update(&mut self, branch: &Branch) -> Prediction {
-        self.retire(branch, |path| path.push_of(branch))
+        self.retire(branch, |path| path.push_of(branch), |prediction| prediction)
     }
 
     /// What `branch` adds to the path if it is taken, for [`Predictor::predict_and_update_known`].
@@ -93,19 +106,18 @@ impl Predictor {
     // A call of its own: what it keeps in registers nobody around it needs.
     #[inline(never)]
     pub(crate) fn predict_and_update_known(&mut self, branch: &Branch, push: Push) -> Steering {
-        let prediction = self.retire(branch, |_| push);
-        if prediction.mispredicted() {
-            Steering::Mispredicted
-        } else if prediction.btb_missed {
-            Steering::Late
-        } else {
-            Steering::Foreseen
-        }
+        self.retire(branch, |_| push, Steering::of)
     }
 
-    /// `push`: what the branch adds to the path if it is taken.
+    /// `push`: what the branch adds to the path if it is taken; `told`: what the caller makes of the
+    /// prediction.
     #[inline(always)]
-    fn retire(&mut self, branch: &Branch, push: impl FnOnce(&Path) -> Push) -> Prediction {
+    fn retire<T>(
+        &mut self,
+        branch: &Branch,
+        push: impl FnOnce(&Path) -> Push,
+        told: impl Fn(Prediction) -> T,
+    ) -> T {
         let mut prediction = Prediction::default();
         if branch.kind == BranchKind::Conditional {
             let (direction, taken) = (&mut self.direction, branch.taken);
@@ -113,7 +125,7 @@ impl Predictor {
             prediction.direction_missed = predicted != taken;
             if !taken {
                 direction.note(branch, false, None);
-                return prediction;
+                return told(prediction);
             }
         }
         let target = branch.target;
@@ -131,7 +143,7 @@ impl Predictor {
         let path = Some((&self.path.history, push));
         self.direction.note(branch, true, path);
         self.path.history.push(push);
-        prediction
+        told(prediction)
     }
 
     /// Whether another target is predicted than that of `branch`, which is none that its instruction tells;

@@ -4,7 +4,7 @@ use super::bimodal::Bimodal;
 use super::branch::{Branch, BranchKind};
 use super::config::{HistoryKind, TableConfig, TageConfig};
 use super::corrector::Corrector;
-use super::entry::{Keys, LANES, find, lanes, scatter};
+use super::entry::{Keys, LANES, Matches, find, lanes, scatter};
 use super::history::{Fold, History, Push};
 use super::lfsr::Lfsr;
 use super::loops::Loops;
@@ -58,8 +58,8 @@ pub(crate) struct Tage {
     entries: Vec<Entry>,
     /// No set has more than a row.
     narrow: bool,
-    /// The history of one has an odd length.
-    odd: bool,
+    /// The history is the path, and every fold of it [`Fold::is_plain`].
+    plain: bool,
     /// If that is the history: directions, and two bits of the targets of other branches.
     outcomes: Option<History>,
     loops: Loops,
@@ -83,6 +83,13 @@ struct Lookup {
     behind: usize,
 }
 
+/// No table knows the branch.
+const NOTHING: Lookup = Lookup {
+    provider: NOWHERE,
+    alternate: NOWHERE,
+    behind: 0,
+};
+
 /// What the tables make of a branch.
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
@@ -104,13 +111,15 @@ impl Tage {
             number,
             lanes: lanes(table.ways as usize - LANES * (table.rows() as usize - 1)),
         });
+        let tables: Vec<Table> = tables.collect();
         Self {
             base: Bimodal::new(config.base),
-            tables: tables.collect(),
             tags: vec![[0; LANES]; rows],
             entries: vec![Entry::default(); LANES * rows],
             narrow: config.tables.iter().all(|table| table.rows() == 1),
-            odd: config.tables.iter().any(|table| table.history % 2 != 0),
+            plain: config.history == HistoryKind::Path
+                && tables.iter().all(|table| table.fold.is_plain()),
+            tables,
             outcomes: (config.history == HistoryKind::Outcome).then(History::new),
             loops: Loops::new(config.loops),
             corrector: (config.corrector != 0).then(|| Corrector::new(config.corrector).into()),
@@ -120,15 +129,39 @@ impl Tage {
         }
     }
 
+    /// Where the prediction for a branch comes from, if sets have no more than a row. The tables are asked
+    /// at once: most know nothing of a branch, and which of them do no processor foresees.
+    #[inline(always)]
+    fn look_up_in<const N: usize>(&self, tables: &[Table; N], scattered: u64) -> Lookup {
+        let mut rows = [0; N];
+        let mut matches = [Matches::default(); N];
+        for number in 0..N {
+            let table = &tables[number];
+            let key = table.keys.key_in(scattered, table.fold.value(), 1);
+            rows[number] = key.set as usize;
+            matches[number] = Matches::of(&self.tags[rows[number]], key.tag, table.lanes);
+        }
+        let mut lookup = NOTHING;
+        if Matches::are_none(&matches) {
+            return lookup;
+        }
+        for ((row, matches), number) in rows.into_iter().zip(matches).zip(1..) {
+            if let Some(way) = matches.first() {
+                lookup = Lookup {
+                    provider: LANES * row + way,
+                    alternate: lookup.provider,
+                    behind: number,
+                };
+            }
+        }
+        lookup
+    }
+
     /// Where the prediction for a branch comes from. `NARROW`: sets have no more than a row.
     #[inline(always)]
     fn look_up<const NARROW: bool>(&self, scattered: u64) -> Lookup {
         let tags = self.tags.as_slice();
-        let mut lookup = Lookup {
-            provider: NOWHERE,
-            alternate: NOWHERE,
-            behind: 0,
-        };
+        let mut lookup = NOTHING;
         let mut tables = self.tables.iter();
         loop {
             // A loop of its own: most tables know nothing of a branch.
@@ -159,8 +192,12 @@ impl Tage {
     }
 
     #[inline(never)]
-    fn look_up_in_rows(&self, scattered: u64) -> Lookup {
-        self.look_up::<false>(scattered)
+    fn look_up_otherwise(&self, scattered: u64) -> Lookup {
+        if self.narrow {
+            self.look_up::<true>(scattered)
+        } else {
+            self.look_up::<false>(scattered)
+        }
     }
 
     /// The prediction for a conditional branch that then went as `taken` says. The history is told
@@ -168,10 +205,15 @@ impl Tage {
     #[inline(always)]
     pub(crate) fn predict_and_update(&mut self, address: u64, taken: bool) -> bool {
         let scattered = scatter(address);
-        let lookup = if self.narrow {
-            self.look_up::<true>(scattered)
+        // The built-in cores have three tables or four.
+        let lookup = if !self.narrow {
+            self.look_up_otherwise(scattered)
+        } else if let Ok(tables) = self.tables.as_slice().try_into() {
+            self.look_up_in::<3>(tables, scattered)
+        } else if let Ok(tables) = self.tables.as_slice().try_into() {
+            self.look_up_in::<4>(tables, scattered)
         } else {
-            self.look_up_in_rows(scattered)
+            self.look_up_otherwise(scattered)
         };
         let slot = self.base.slot(address);
         let tables = match self.entries.get(lookup.provider) {
@@ -307,25 +349,46 @@ impl Tage {
     /// Tells of a branch, after it was predicted. `path`: what it adds to the path, before it does.
     #[inline(always)]
     pub(crate) fn note(&mut self, branch: &Branch, taken: bool, path: Option<(&History, Push)>) {
-        let folds = self.tables.iter_mut().map(|table| &mut table.fold);
-        match &mut self.outcomes {
-            None => {
-                if let Some((path, push)) = path {
-                    path.advance(push, self.odd, folds);
+        let tables = self.tables.as_mut_slice();
+        let Some(outcomes) = &mut self.outcomes else {
+            if let Some((path, push)) = path {
+                match (self.plain, tables) {
+                    // As many as the built-in cores have.
+                    (true, [a, b, c]) => path.advance_plain(push, folds([a, b, c])),
+                    (true, [a, b, c, d]) => path.advance_plain(push, folds([a, b, c, d])),
+                    (_, tables) => advance_otherwise(path, push, tables),
                 }
             }
-            Some(outcomes) if branch.kind == BranchKind::Conditional => {
-                let push = Push::<1>(u16::from(taken));
-                outcomes.advance(push, self.odd, folds);
-                outcomes.push(push);
-            }
-            Some(outcomes) => {
-                let mixed = scatter(branch.address ^ branch.target.rotate_left(24));
-                let push = Push::<2>((mixed >> 62) as u16);
-                outcomes.advance(push, self.odd, folds);
-                outcomes.push(push);
-            }
-        }
+            return;
+        };
+        note_outcome(outcomes, tables, branch, taken);
+    }
+}
+
+#[inline(always)]
+fn folds<'a>(
+    tables: impl IntoIterator<Item = &'a mut Table>,
+) -> impl Iterator<Item = &'a mut Fold> {
+    tables.into_iter().map(|table| &mut table.fold)
+}
+
+#[inline(never)]
+fn advance_otherwise(path: &History, push: Push, tables: &mut [Table]) {
+    path.advance(push, folds(tables));
+}
+
+/// Adds a branch to a history of outcomes.
+#[inline(never)]
+fn note_outcome(outcomes: &mut History, tables: &mut [Table], branch: &Branch, taken: bool) {
+    if branch.kind == BranchKind::Conditional {
+        let push = Push::<1>(u16::from(taken));
+        outcomes.advance(push, folds(tables));
+        outcomes.push(push);
+    } else {
+        let mixed = scatter(branch.address ^ branch.target.rotate_left(24));
+        let push = Push::<2>((mixed >> 62) as u16);
+        outcomes.advance(push, folds(tables));
+        outcomes.push(push);
     }
 }
 
