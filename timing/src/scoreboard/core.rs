@@ -61,7 +61,7 @@ pub struct Done {
     pub executed: u64,
 }
 
-/// How far there is room in the buffers, by what has been issued, loaded and stored until then.
+/// How far there is room in the buffers behind the renamer but for the scheduler, by what has been issued, loaded and stored until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Room {
     issued: u64,
@@ -310,14 +310,25 @@ impl Scoreboard {
     /// instruction. If it cannot say, no.
     #[inline(always)]
     fn has_room(&mut self, demand: &Demand) -> bool {
-        let room = &self.room;
-        let known = self.issued + u64::from(demand.issued) <= room.issued
-            && self.loads + u64::from(demand.loads) <= room.loads
-            && self.stores + u64::from(demand.stores) <= room.stores;
-        (known || self.find_room(demand)) && self.calendar.has_room(demand.entries)
+        let Room {
+            issued,
+            loads,
+            stores,
+        } = self.room;
+        // The queue in front of the renamer is nearly full as a rule: how far it has room would not hold for long.
+        let idq = self.pipeline.idq;
+        let last = self.issued + u64::from(demand.issued);
+        let queued = self.issue_ring[last.wrapping_sub(idq.into()) as usize % RING];
+        let known = last <= issued
+            && self.loads + u64::from(demand.loads) <= loads
+            && self.stores + u64::from(demand.stores) <= stores;
+        demand.issued < idq
+            && queued <= self.front.cycle
+            && (known || self.find_room(demand))
+            && self.calendar.has_room(demand.entries)
     }
 
-    /// Whether the buffers but for the scheduler have room for `demand`; how far they have is known then.
+    /// Whether the buffers but for queue and scheduler have room for `demand`; how far they have is known then.
     #[inline(never)]
     fn find_room(&mut self, demand: &Demand) -> bool {
         // More than is asked for, if there is room for that.
@@ -344,7 +355,6 @@ impl Scoreboard {
     fn frees(&self, demand: &Demand) -> bool {
         let Pipeline {
             rob,
-            idq,
             store_buffer,
             load_buffer,
             ..
@@ -353,14 +363,12 @@ impl Scoreboard {
         let slot = |taken: u64, demand: u32, size: u32| {
             (taken.wrapping_add(demand.into())).wrapping_sub(size.into()) as usize
         };
-        let issued = self.issue_ring[slot(self.issued, demand.issued, idq) % RING];
         let retired = self.retire_ring[slot(self.issued, demand.issued, rob) % RING];
         let stored = self.commit_ring[slot(self.stores, demand.stores, store_buffer) % STORES];
         let loaded = self.load_ring[slot(self.loads, demand.loads, load_buffer) % LOADS];
-        let small = demand.issued < idq.min(rob)
-            && demand.stores < store_buffer
-            && demand.loads < load_buffer;
-        small && issued <= self.front.cycle && retired.max(stored).max(loaded) <= self.issue.cycle()
+        let small =
+            demand.issued < rob && demand.stores < store_buffer && demand.loads < load_buffer;
+        small && retired.max(stored).max(loaded) <= self.issue.cycle()
     }
 
     /// Runs instructions, of which `last` is a branch that is taken; when the last one was executed.
