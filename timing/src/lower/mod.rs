@@ -33,7 +33,7 @@ pub(crate) use operands::{
     HighBytes, Operation, loads_whole, slow_lea, vector_load_latency, written,
 };
 pub(crate) use serial::{Serial, floor, serializes};
-pub(crate) use string::repeats;
+pub(crate) use string::{STEP, pointers, repeats};
 pub(crate) use values::{LOADED, SINK, STACK, STORED, value_of};
 
 /// What may be lowered at once.
@@ -416,9 +416,10 @@ impl Lowering {
         };
         operation.inputs(&mut lowered.dependences);
         operation.outputs(&mut lowered.dependences);
-        for pointer in string::pointers(instruction) {
+        for pointer in pointers(instruction) {
             lowered.dependences.begin();
-            lowered.dependences.input(value_of(*pointer), 1.0);
+            let step = f32::from(STEP);
+            lowered.dependences.input(value_of(*pointer), step);
             lowered.dependences.output(value_of(*pointer), 0.0);
         }
 

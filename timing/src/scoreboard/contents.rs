@@ -337,6 +337,16 @@ pub(super) enum Source {
     Blocked(u64),
 }
 
+impl Source {
+    /// The store; 0 for the cache.
+    fn number(self) -> u64 {
+        match self {
+            Self::Cache => 0,
+            Self::Store(number) | Self::Blocked(number) => number,
+        }
+    }
+}
+
 /// Stand-ins for what registers and memory hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contents {
@@ -482,6 +492,7 @@ impl Contents {
     pub(super) fn load(&mut self, address: u64, size: u8) -> Found {
         let last = address.wrapping_add(u64::from(size.max(1)) - 1);
         let mut source = Source::Cache;
+        let mut known = None;
         let place = address >> 3;
         let number = Self::set(place);
         let set = &self.sets[number];
@@ -489,22 +500,25 @@ impl Contents {
         if way < WAYS {
             let cell = &set.cells[way];
             if cell.address == address && cell.size() == size {
-                let (value, number) = (cell.value, cell.store >> 8);
+                known = Some(cell.value);
                 // A store of no bytes serves none.
-                let source = match number {
+                source = match cell.store >> 8 {
                     _ if size == 0 => Source::Cache,
                     0 => Source::Cache,
                     number => Source::Store(number),
                 };
-                return Found { value, source };
-            }
-            source = cell.serves(address, size);
-        }
-        if source == Source::Cache && last >> 3 != place {
-            let set = &self.sets[Self::set(last >> 3)];
-            if let Some(cell) = set.cells.get(set.way(last >> 3)) {
+            } else {
                 source = cell.serves(address, size);
             }
+        }
+        if last >> 3 != place {
+            let latest = self.latest(address, size, source);
+            if latest != source {
+                (source, known) = (latest, None);
+            }
+        }
+        if let Some(value) = known {
+            return Found { value, source };
         }
         let value = self.fresh();
         if source == Source::Cache && size <= 8 {
@@ -518,6 +532,25 @@ impl Contents {
             self.sets[number].keep(way, place, cell);
         }
         Found { value, source }
+    }
+
+    /// The latest store that a load of several cells has bytes of, if that of the first one is `first`.
+    #[inline(never)]
+    fn latest(&self, address: u64, size: u8, first: Source) -> Source {
+        let behind = ((address & 7) + u64::from(size.max(1)) - 1) >> 3;
+        (1..=behind).fold(first, |latest, number| {
+            let place = (address >> 3).wrapping_add(number) & (NOWHERE >> 3);
+            let set = &self.sets[Self::set(place)];
+            let found = match set.cells.get(set.way(place)) {
+                Some(cell) => cell.serves(address, size),
+                None => Source::Cache,
+            };
+            if found.number() > latest.number() {
+                found
+            } else {
+                latest
+            }
+        })
     }
 
     /// Store `number`, from 1 on, writes `size` bytes of `value`.

@@ -172,6 +172,8 @@ pub(super) struct Extra {
     /// Operations behind the first one, by port sets.
     pub(super) parts: Vec<(u16, u16)>,
     pub(super) references: Vec<Reference>,
+    /// Registers that a string instruction moves on.
+    pub(super) pointers: Vec<u8>,
     /// Cycles of a divider.
     pub(super) divider: u16,
     /// Cycles in which nothing else that has them begins.
@@ -189,6 +191,7 @@ impl Extra {
             || !self.outputs.is_empty()
             || !self.parts.is_empty()
             || !self.references.is_empty()
+            || !self.pointers.is_empty()
             || self.divider > 0
             || self.floor > 0
             || self.decoded.max(self.issued) > most

@@ -128,6 +128,9 @@ impl Program {
                 for input in &extra.inputs {
                     reads |= bit(input.value);
                 }
+                for &pointer in &extra.pointers {
+                    reads |= bit(pointer);
+                }
                 for reference in &extra.references {
                     reads |= bit(reference.address.base) | bit(reference.address.index);
                 }

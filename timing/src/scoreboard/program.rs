@@ -13,7 +13,8 @@ use crate::forms::FormId;
 use crate::lower::{
     HighBytes, Idiom, Layout, LowerError, MAX_INSTRUCTIONS, Operation, Pairing, SINK, execution,
     explicit_memory, floor, fuse, idiom, is_float, leaves, loads, loads_whole, macro_fuses_at,
-    may_fuse, prefixes, reads, serializes, slow_lea, value_of, vector_load_latency, writes,
+    may_fuse, pointers, prefixes, reads, serializes, slow_lea, value_of, vector_load_latency,
+    writes,
 };
 use crate::microarchitecture::{Microarchitecture, Parameters};
 use crate::scoreboard::contents::effect;
@@ -302,6 +303,10 @@ impl<'a> Programmer<'a> {
             true => (0, 0),
             false => (counts.decoded, counts.issued),
         };
+        extra.pointers = pointers(instruction)
+            .iter()
+            .map(|&pointer| value_of(pointer) as u8)
+            .collect();
         let high = HighBytes::of(info);
         let flags = self::flags(instruction, info, stack, &core.parameters)
             .or(memory)

@@ -28,7 +28,10 @@ pub(super) fn follow(
             registers.set(Register::RAX + number as u32, None);
         }
     }
-    if stack {
+    // POP RSP leaves what it loaded.
+    let replaced =
+        instruction.mnemonic() == Mnemonic::Pop && instruction.op0_register() == Register::RSP;
+    if stack && !replaced {
         let step = Content::number(i64::from(instruction.stack_pointer_increment()));
         let moved = before.full(Register::RSP).and_then(|c| c.plus(step));
         registers.set(Register::RSP, moved);

@@ -3,6 +3,7 @@
 use core::ptr;
 
 use super::{LOADED, LOADS, MOST_STORES, NEVER, RING, Scoreboard, memory};
+use crate::lower::STEP;
 use crate::scoreboard::calendar::Divider;
 use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS};
 use crate::scoreboard::kind::{KINDS, OTHER};
@@ -187,6 +188,7 @@ impl Scoreboard {
         }
         if let Some(extra) = extra {
             done = done.max(self.dispatch_more_stores(extra, start));
+            done = done.max(self.move_on(&extra.pointers, start));
         }
         let issued = match (kind.fused, kind.single) {
             (true, _) => 0,
@@ -283,6 +285,18 @@ impl Scoreboard {
             }
         }
         last
+    }
+
+    /// Moves pointers on, which waits for nothing else that their instruction does; when that is done.
+    #[cold]
+    fn move_on(&mut self, pointers: &[u8], start: u64) -> u64 {
+        let mut done = start;
+        for &pointer in pointers {
+            let ready = &mut self.ready[usize::from(pointer)];
+            *ready = (start as i64 + 1).max(*ready) + i64::from(STEP);
+            done = done.max(*ready as u64);
+        }
+        done
     }
 
     /// In order, so many a cycle, at most one taken branch. `ALONE`: it is known to be at least one micro-operation.
