@@ -37,7 +37,7 @@ pub(super) struct Road<'a, const TIMED: bool> {
     plans: [&'a Plan; 2],
     /// Core clocks pass as fast as those of the TSC.
     same_rate: bool,
-    /// They do, and clocks are not sampled.
+    /// Core clocks pass as fast as those of the TSC, and no clock is sampled.
     plain_clocks: bool,
     /// What is sampled, if clocks are among it.
     sampled_clocks: Option<Selector>,

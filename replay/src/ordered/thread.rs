@@ -45,7 +45,8 @@ pub(super) struct Thread<C> {
     /// What they read then, or were loaded with since.
     pub(super) values: [u64; MAX_COLUMNS],
     pub(super) pace: Option<Pace>,
-    /// Events of the sampled counter before the one that may overflow it, by the device's horizon.
+    /// Events of the sampled counter before the one that may overflow it, by the device's horizon; means nothing
+    /// while a PMI is `due`.
     pub(super) clear: u64,
     /// A PMI waits, which each instruction brings nearer, as of the last look.
     pub(super) due: bool,

@@ -34,8 +34,8 @@ const STORES: usize = 256;
 const LOADS: usize = 256;
 /// Stores of an instruction that are followed: PUSHA has eight.
 const MOST_STORES: usize = 8;
-/// How many entries of each buffer are looked at beyond those that are needed, by turns.
-const AHEAD: [u32; 3] = [48, 12, 0];
+/// How many entries of each buffer are looked at beyond those that are needed: so many, or if they are not free so many.
+const AHEAD: [u32; 2] = [48, 12];
 /// No number of micro-operations.
 const NEVER: u64 = u64::MAX;
 
@@ -113,12 +113,13 @@ pub struct Scoreboard {
     /// When each of the latest loads retired.
     load_ring: [u64; LOADS],
     parameters: Parameters,
-    /// When the instructions of the last piece retired, if it was looked at closely.
+    /// When the instructions of the last piece retired, if it was looked at closely; else the ring knows.
     times: Vec<u64>,
-    close: bool,
-    /// When the last of them did.
+    /// Whether it was.
+    by_times: bool,
+    /// When the last instruction of the last piece retired.
     end: u64,
-    /// Number of an instruction that is looked at closely in the program.
+    /// Number, in the program, of the instruction that is being looked at closely.
     place: usize,
     /// Place, size and time of the data of stores beyond the first one of an instruction.
     later: [(u64, u8, u64); MOST_STORES],
@@ -195,7 +196,7 @@ impl Scoreboard {
             recovering: NEVER,
             slots: Slots::default(),
             times: Vec::new(),
-            close: false,
+            by_times: false,
             end: 0,
             place: 0,
             room: Room::default(),
@@ -221,7 +222,8 @@ impl Scoreboard {
         slots
     }
 
-    /// Time passes in which nothing executes, until `cycle`: everything begins anew then.
+    /// Time passes in which nothing executes, until `cycle`, or until cycle 2^55 if that comes first: everything begins
+    /// anew then.
     pub fn pass(&mut self, cycle: u64) {
         let cycle = cycle.min(LATEST);
         self.drain(cycle);
@@ -274,7 +276,7 @@ impl Scoreboard {
             true => self.run_closely(program, piece, run, last),
             false => self.run(program, piece, run, last),
         };
-        self.close = close;
+        self.by_times = close;
         self.end = self.retire.cycle();
         if piece.leave == Leave::Taken {
             let bubble = self.front.cycle + u64::from(self.pipeline.taken);
@@ -295,7 +297,7 @@ impl Scoreboard {
     /// such instruction.
     pub(crate) fn retired_at(&self, program: &Program, piece: &Piece, index: usize) -> Option<u64> {
         let run = program.instructions.get(piece.range()).unwrap_or_default();
-        if self.close {
+        if self.by_times {
             return self.times.get(..run.len())?.get(index).copied();
         }
         let behind = run.get(index + 1..)?;
@@ -331,24 +333,23 @@ impl Scoreboard {
     /// Whether the buffers but for queue and scheduler have room for `demand`; how far they have is known then.
     #[inline(never)]
     fn find_room(&mut self, demand: &Demand) -> bool {
-        // More than is asked for, if there is room for that.
-        for ahead in AHEAD {
-            let demand = &Demand {
-                issued: demand.issued.saturating_add(ahead),
-                loads: demand.loads.saturating_add(ahead),
-                stores: demand.stores.saturating_add(ahead),
-                entries: 0,
-            };
-            if self.frees(demand) {
-                self.room = Room {
-                    issued: self.issued + u64::from(demand.issued),
-                    loads: self.loads + u64::from(demand.loads),
-                    stores: self.stores + u64::from(demand.stores),
-                };
-                return true;
-            }
+        if !self.frees(demand) {
+            return false;
         }
-        false
+        let more = |ahead: u32| Demand {
+            issued: demand.issued.saturating_add(ahead),
+            loads: demand.loads.saturating_add(ahead),
+            stores: demand.stores.saturating_add(ahead),
+            entries: 0,
+        };
+        let most = AHEAD.map(more).into_iter().find(|more| self.frees(more));
+        let most = most.as_ref().unwrap_or(demand);
+        self.room = Room {
+            issued: self.issued + u64::from(most.issued),
+            loads: self.loads + u64::from(most.loads),
+            stores: self.stores + u64::from(most.stores),
+        };
+        true
     }
 
     /// Whether the entries that `demand` takes of the buffers are free. Once they are they stay so.
@@ -371,7 +372,8 @@ impl Scoreboard {
         small && retired.max(stored).max(loaded) <= self.issue.cycle()
     }
 
-    /// Runs instructions, of which `last` is a branch that is taken; when the last one was executed.
+    /// Runs instructions, of which `last` is a branch that is taken (null if none is: it is only compared, so that the
+    /// loop needs no number of the instruction); when the last one was executed.
     #[inline(always)]
     fn run(&mut self, program: &Program, piece: &Piece, run: &[Inst], last: *const Inst) -> u64 {
         let free = self.has_room(&piece.demand);

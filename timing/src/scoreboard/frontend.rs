@@ -178,6 +178,7 @@ impl FrontEnd {
         self.deliver_rarely(inst, uops, parameters, pipeline);
     }
 
+    /// The same of all that the uop cache does not deliver from the window it is in or from another one.
     #[inline(never)]
     fn deliver_rarely(
         &mut self,

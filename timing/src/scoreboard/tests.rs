@@ -440,6 +440,26 @@ fn tight(
     core
 }
 
+#[test]
+fn instructions_of_a_piece_that_outgrows_the_rings_have_their_times() {
+    let core = skylake();
+    let count = core::RING + 100;
+    let block = program(core, 0x1000, &vec![0x90; count]);
+    let piece = block.piece(0..count, Leave::Sequential);
+    assert!(piece.closely);
+    let mut board = Scoreboard::new(core);
+    let done = board.retire_piece(&block, &piece);
+    let times: Vec<_> = (0..count)
+        .map_while(|at| board.retired_at(&block, &piece, at))
+        .collect();
+    assert_eq!(times.len(), count);
+    // Four a cycle, in order.
+    assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+    assert!(times.windows(5).all(|five| five[0] < five[4]));
+    assert_eq!(times.last(), Some(&done.retired));
+    assert_eq!(board.retired_at(&block, &piece, count), None);
+}
+
 proptest! {
     /// What the code for kinds of instructions leaves out (buffers that cannot get full, high bytes, outputs that nobody
     /// reads) changes nothing: times and slots are those of instructions that are looked at one by one.
@@ -494,8 +514,12 @@ proptest! {
                 let (board, piece) = (&mut boards[number], &pieces[number]);
                 let one = board.retire_piece(program, piece);
                 let times: Vec<_> = (0..15).map(|at| board.retired_at(program, piece, at)).collect();
-                if mispredicted == 0 {
-                    board.mispredicted(one);
+                match mispredicted {
+                    0 => board.mispredicted(one),
+                    1 => board.resteered(),
+                    2 => board.pass(board.now() + 7),
+                    3 => board.pass_retirement(board.now() + 2),
+                    _ => {}
                 }
                 done.push((one, board.slots(), times));
             }

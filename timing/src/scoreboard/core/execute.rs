@@ -23,8 +23,7 @@ macro_rules! by_kind {
 }
 
 impl Scoreboard {
-    /// Runs one instruction; `last` is a branch that is taken; when
-    /// it was executed.
+    /// Runs one instruction; when it was executed. `last` is the branch of its piece that is taken, or null.
     #[inline(always)]
     pub(super) fn instruction(
         &mut self,
