@@ -1,5 +1,7 @@
 //! The cycles ahead: which execution ports are taken, and when the scheduler's entries leave it.
 
+use core::hint::select_unpredictable;
+
 use crate::ports::PortSet;
 
 /// Cycles ahead that are remembered. What is ready later finds its port free, and leaves the scheduler at the
@@ -8,8 +10,6 @@ const REACH: u64 = 2048;
 const MASK: u64 = REACH - 1;
 /// Cycles that have passed are forgotten this many at a time, or when the scheduler looks full.
 const SWEEP: u64 = 16;
-/// Cycles after which the use of ports is forgotten by half.
-const AGE: u64 = 64;
 
 /// Units that take one operation for many cycles, by their bit among the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,36 +27,6 @@ type Cycle = u32;
 /// An entry that leaves the scheduler.
 const LEAVES: Cycle = 1 << 16;
 
-/// Ports, and some that there are not, which no operation takes.
-const LANES: usize = 16;
-/// As many as a byte can name, so that none has to be checked.
-const NAMES: usize = 256;
-const _: () = assert!(PortSet::MAX < LANES);
-/// A port that there is not.
-const NO_PORT: u8 = LANES as u8 - 1;
-/// What a port has been used for one more operation; below it stands [`NO_PORT`] less its number.
-const ONCE: u32 = 1 << 4;
-/// Ports that are told apart in one go.
-const FEW: usize = 4;
-
-/// The ports of a set of few ports, the rest of them [`NO_PORT`]; of other sets that alone.
-const PORTS: [[u8; FEW]; 1 << PortSet::MAX] = {
-    let mut all = [[NO_PORT; FEW]; 1 << PortSet::MAX];
-    let mut set = 0;
-    while set < all.len() {
-        let (mut port, mut count) = (0, 0);
-        while port < PortSet::MAX && (set as u32).count_ones() as usize <= FEW {
-            if set >> port & 1 != 0 {
-                all[set][count] = port as u8;
-                count += 1;
-            }
-            port += 1;
-        }
-        set += 1;
-    }
-    all
-};
-
 /// Reservations by cycle. Operations come in program order but execute when their operands are ready, so an
 /// older one may leave a port free in earlier cycles, which a younger one takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +42,9 @@ pub(super) struct Calendar {
     /// Entries of the scheduler, and how many are taken; of those that left it since `swept` too.
     size: u32,
     waiting: u32,
-    /// Operations of each port of late times 16, and 15 less its number: the least is the port that was used
-    /// least, of equals the highest.
-    used: [u32; NAMES],
+    /// Ports that were taken in this turn, and in the turn before. One ends where an operation finds none that was not.
+    turn: u16,
+    turn_before: u16,
     /// A run of cycles, from and up to, in which the port is taken: what finds it full looks behind it.
     full: [(u64, u64); PortSet::MAX],
 }
@@ -89,10 +59,8 @@ impl Calendar {
             end: REACH,
             size,
             waiting: 0,
-            used: core::array::from_fn(|port| match port {
-                0..PortSet::MAX => (LANES - 1 - port) as u32,
-                _ => u32::MAX,
-            }),
+            turn: 0,
+            turn_before: 0,
             full: [(0, 0); PortSet::MAX],
         }
     }
@@ -129,9 +97,6 @@ impl Calendar {
             self.cycles[last] %= LEAVES;
             self.waiting -= passed + leaving;
             self.swept = to;
-            for _ in from / AGE..to / AGE {
-                self.age();
-            }
         }
         self.end = self.swept + REACH;
     }
@@ -141,17 +106,7 @@ impl Calendar {
     fn forget(&mut self, cycle: u64) {
         self.cycles.fill(0);
         self.waiting = 0;
-        self.age();
         self.swept = cycle;
-    }
-
-    /// Half of what the ports were used is forgotten.
-    #[cold]
-    #[inline(never)]
-    fn age(&mut self) {
-        for used in &mut self.used[..PortSet::MAX] {
-            *used = *used >> 5 << 4 | *used & 15;
-        }
     }
 
     /// Whether the scheduler has `count` entries free now.
@@ -184,9 +139,9 @@ impl Calendar {
     }
 
     /// Reserves one cycle of any of `ports`, one bit each, at `from`, which is still to come, or as soon after as one
-    /// is free; until then the operation is in the scheduler. As a rule there are up to `MOST` of them: 1, 2 or 4.
+    /// is free; until then the operation is in the scheduler.
     #[inline(always)]
-    pub(super) fn dispatch<const MOST: usize>(&mut self, ports: u16, from: u64) -> u64 {
+    pub(super) fn dispatch(&mut self, ports: u16, from: u64) -> u64 {
         let mut cycle = from;
         let mut word = *self.at(cycle);
         let mut free = ports & !(word as u16);
@@ -198,8 +153,8 @@ impl Calendar {
         if cycle >= self.end {
             return self.beyond(cycle);
         }
-        let port = self.least::<MOST>(free);
-        *self.at(cycle) = word + (LEAVES + (1 << port));
+        let port = self.choose(free);
+        *self.at(cycle) = word + (LEAVES + Cycle::from(port));
         self.waiting += 1;
         cycle
     }
@@ -207,7 +162,7 @@ impl Calendar {
     /// The same, as code that does not run often.
     #[inline(never)]
     pub(super) fn dispatch_one(&mut self, ports: u16, from: u64) -> u64 {
-        self.dispatch::<4>(ports, from)
+        self.dispatch(ports, from)
     }
 
     /// Nothing is reserved so far ahead as `cycle`, which is the answer.
@@ -257,34 +212,20 @@ impl Calendar {
         cycle
     }
 
-    /// The port among `free` that was used least of late, of equals the highest; it is used once more.
+    /// One of the ports that are `free`, as its bit: of those that were not taken in this turn or the one before the
+    /// lowest, or of those not taken in this one, or of all, which begins another turn. So ports that others need
+    /// are left to them, as by the least used, for less. No processor foresees which it is, so there is no branch.
     #[inline(always)]
-    fn least<const MOST: usize>(&mut self, free: u16) -> u32 {
-        // Which of them are free is looked up apart from how much they were used, which the operation before has
-        // changed; no processor foresees either, so there is no branch.
-        let [a, b, c, d] = PORTS[usize::from(free) % PORTS.len()];
-        let of = |port: u8| self.used[usize::from(port)];
-        let best = match MOST {
-            _ if a == NO_PORT => self.least_of_many(free),
-            1 if b == NO_PORT => of(a),
-            2 if c == NO_PORT => of(a).min(of(b)),
-            _ => of(a).min(of(b)).min(of(c).min(of(d))),
-        };
-        let port = NO_PORT - (best & 15) as u8;
-        self.used[usize::from(port)] = best + ONCE;
-        port.into()
-    }
-
-    /// The same of more than [`FEW`].
-    #[inline(never)]
-    fn least_of_many(&self, free: u16) -> u32 {
-        let mut left = free;
-        let mut best = u32::MAX;
-        while left != 0 {
-            best = best.min(self.used[left.trailing_zeros() as usize]);
-            left &= left - 1;
-        }
-        best
+    fn choose(&mut self, free: u16) -> u16 {
+        let rested = free & !self.turn;
+        let longer = rested & !self.turn_before;
+        let over = rested == 0;
+        let among = select_unpredictable(over, free, rested);
+        let among = select_unpredictable(longer == 0, among, longer);
+        let port = among & among.wrapping_neg();
+        self.turn_before = select_unpredictable(over, self.turn, self.turn_before);
+        self.turn = select_unpredictable(over, 0, self.turn) | port;
+        port
     }
 
     /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
@@ -331,34 +272,33 @@ mod tests {
     fn the_first_free_cycle_of_any_port_is_taken() {
         let mut calendar = Calendar::new(97);
         let two = PortSet::of(&[0, 5]).bits();
-        let taken: Vec<_> = (0..5).map(|_| calendar.dispatch::<4>(two, 10)).collect();
+        let taken: Vec<_> = (0..5).map(|_| calendar.dispatch(two, 10)).collect();
         assert_eq!(taken, [10, 10, 11, 11, 12]);
-        assert_eq!(calendar.dispatch::<4>(two, 10), 12);
-        assert_eq!(calendar.dispatch::<4>(1, 10), 13);
+        assert_eq!(calendar.dispatch(two, 10), 12);
+        assert_eq!(calendar.dispatch(1, 10), 13);
     }
 
     proptest! {
         #[test]
-        fn the_port_that_was_used_least_is_taken(
-            used in prop::array::uniform12(0..2000_u32),
-            free in 1..1_u16 << PortSet::MAX,
-            most in prop::sample::select(vec![1, 2, 4]),
+        fn ports_are_taken_in_turn(
+            sets in prop::collection::vec(1..1_u16 << PortSet::MAX, 1..50),
         ) {
             let mut calendar = Calendar::new(97);
-            for (port, used) in used.into_iter().enumerate() {
-                calendar.used[port] += used * ONCE;
+            // When each port was taken last, by turns.
+            let mut taken = [None; PortSet::MAX];
+            let mut turn = 2;
+            for free in sets {
+                let ports = || (0..PortSet::MAX).filter(|port| free >> port & 1 != 0);
+                let rest = |port: usize| taken[port].map_or(2, |at: u32| (turn - at).min(2));
+                let longest = ports().map(rest).max().unwrap_or_default();
+                let expected = ports().find(|&port| rest(port) == longest);
+                let port = calendar.choose(free);
+                prop_assert_eq!(expected.map(|port| 1 << port), Some(port));
+                turn += u32::from(longest == 0);
+                if let Some(port) = expected {
+                    taken[port] = Some(turn);
+                }
             }
-            let ports = (0..PortSet::MAX).filter(|port| free >> port & 1 != 0);
-            // Of equals the highest.
-            let expected = ports.min_by_key(|&port| (used[port], PortSet::MAX - port));
-            let before = calendar.used;
-            let port = match most {
-                1 => calendar.least::<1>(free),
-                2 => calendar.least::<2>(free),
-                _ => calendar.least::<4>(free),
-            } as usize;
-            prop_assert_eq!(Some(port), expected);
-            prop_assert_eq!(calendar.used[port], before[port] + ONCE);
         }
     }
 
@@ -366,8 +306,8 @@ mod tests {
     fn a_younger_operation_goes_before_an_older_one_that_waits() {
         let mut calendar = Calendar::new(97);
         let one = 1 << 1;
-        assert_eq!(calendar.dispatch::<4>(one, 100), 100);
-        assert_eq!(calendar.dispatch::<4>(one, 7), 7);
+        assert_eq!(calendar.dispatch(one, 100), 100);
+        assert_eq!(calendar.dispatch(one, 7), 7);
         let mut divide = |from, cycles| calendar.divide(Divider::Float, from, cycles);
         assert_eq!(divide(100, 20), 100);
         assert_eq!(divide(50, 20), 50);
@@ -382,32 +322,32 @@ mod tests {
         let mut calendar = Calendar::new(97);
         let one = 1 << 3;
         for cycle in 0..200 {
-            assert_eq!(calendar.dispatch::<4>(one, 0), cycle);
+            assert_eq!(calendar.dispatch(one, 0), cycle);
         }
-        assert_eq!(calendar.dispatch::<4>(one, 300), 300);
-        assert_eq!(calendar.dispatch::<4>(one, 0), 200);
-        assert_eq!(calendar.dispatch::<4>(one, 299), 299);
-        assert_eq!(calendar.dispatch::<4>(one, 299), 301);
+        assert_eq!(calendar.dispatch(one, 300), 300);
+        assert_eq!(calendar.dispatch(one, 0), 200);
+        assert_eq!(calendar.dispatch(one, 299), 299);
+        assert_eq!(calendar.dispatch(one, 299), 301);
     }
 
     #[test]
     fn what_has_passed_is_forgotten() {
         let mut calendar = Calendar::new(97);
         let one = 1 << 2;
-        calendar.dispatch::<4>(one, 5);
+        calendar.dispatch(one, 5);
         calendar.advance(1 << 40);
-        assert_eq!(calendar.dispatch::<4>(one, (1 << 40) + 5), (1 << 40) + 5);
+        assert_eq!(calendar.dispatch(one, (1 << 40) + 5), (1 << 40) + 5);
         // Beyond its reach nothing is reserved.
         let far = (1 << 40) + 5000;
-        assert_eq!(calendar.dispatch::<4>(one, far), far);
-        assert_eq!(calendar.dispatch::<4>(one, far), far);
+        assert_eq!(calendar.dispatch(one, far), far);
+        assert_eq!(calendar.dispatch(one, far), far);
         assert_eq!(calendar.divide(Divider::Integer, far, 10), far);
     }
 
     #[test]
     fn a_full_scheduler_has_room_when_the_next_one_leaves() {
         let mut calendar = Calendar::new(2);
-        let wait = |calendar: &mut Calendar, cycle| calendar.dispatch::<4>(0xfff, cycle);
+        let wait = |calendar: &mut Calendar, cycle| calendar.dispatch(0xfff, cycle);
         wait(&mut calendar, 10);
         assert_eq!(calendar.room(1), 0);
         wait(&mut calendar, 7);

@@ -21,8 +21,6 @@ pub(super) struct Kind {
     /// Inputs and outputs, at most.
     pub(super) inputs: usize,
     pub(super) outputs: usize,
-    /// Ports that can execute the operation, as a rule at most: 2 or 4.
-    pub(super) ports: usize,
     /// One micro-operation, as decoded and as renamed.
     pub(super) single: bool,
     /// All that it does is to load one whole register.
@@ -45,7 +43,6 @@ const NONE: Kind = Kind {
     other: false,
     inputs: 2,
     outputs: 3,
-    ports: 4,
     single: true,
     plain: false,
     stack: false,
@@ -67,7 +64,7 @@ const OPERATION: Kind = Kind {
 };
 
 /// The kinds. Of two that can do the same the one of less code comes first.
-pub(super) const KINDS: [Kind; 21] = [
+pub(super) const KINDS: [Kind; 19] = [
     // The second one of a fused pair.
     Kind {
         fused: true,
@@ -116,15 +113,6 @@ pub(super) const KINDS: [Kind; 21] = [
         branch: true,
         inputs: 1,
         outputs: 0,
-        ports: 2,
-        ..NONE
-    },
-    // CMP, TEST that are fused with a branch.
-    Kind {
-        operates: true,
-        branch: true,
-        outputs: 2,
-        ports: 2,
         ..NONE
     },
     // CMP, TEST.
@@ -140,14 +128,6 @@ pub(super) const KINDS: [Kind; 21] = [
         ..OPERATION
     },
     // LEA.
-    Kind {
-        address: true,
-        stack: true,
-        moves_stack: true,
-        outputs: 1,
-        ports: 2,
-        ..OPERATION
-    },
     Kind {
         address: true,
         stack: true,
@@ -248,7 +228,6 @@ impl Kind {
             && has(needed.plain, self.plain)
             && self.inputs >= needed.inputs
             && self.outputs >= needed.outputs
-            && self.ports >= needed.ports
     }
 }
 
@@ -263,7 +242,7 @@ mod tests {
         }
         let needed = Kind {
             outputs: 3,
-            ..KINDS[10]
+            ..KINDS[9]
         };
         let found = KINDS[usize::from(needed.number())];
         assert!(found.outputs == 3 && found.operates && found.writes && !found.loads);

@@ -349,7 +349,6 @@ impl<'a> Programmer<'a> {
                 address: effect.takes_address(),
                 inputs: inputs.len(),
                 outputs: outputs.len(),
-                ports: if ports.count_ones() <= 2 { 2 } else { 4 },
                 single: (extra.decoded, extra.issued) == (1, 1),
                 plain: loaded > 0 && effect.is_loaded() && whole_register,
                 stack: flags.any(rsp),

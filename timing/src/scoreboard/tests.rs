@@ -440,6 +440,94 @@ fn tight(
     core
 }
 
+/// Ports that bind a loop are left to the operations that need them: it takes as long as the bound says.
+#[test]
+fn operations_keep_off_ports_that_others_need() {
+    let core = skylake();
+    let loops: [(&str, &[u8]); 3] = [
+        (
+            "movd eax, xmm0; movd ebx, xmm1; three loads; add r8d, ebx; dec ecx; jne",
+            &[
+                0x66, 0x0f, 0x7e, 0xc0, 0x66, 0x0f, 0x7e, 0xcb, 0x44, 0x8b, 0x0f, 0x44, 0x8b, 0x57,
+                0x08, 0x44, 0x8b, 0x5f, 0x10, 0x41, 0x01, 0xd8, 0xff, 0xc9, 0x75, 0xe6,
+            ],
+        ),
+        (
+            "movd eax, xmm0; movd ebx, xmm1; load; add r8d, ebx; add r12d, ebx; dec ecx; jne",
+            &[
+                0x66, 0x0f, 0x7e, 0xc0, 0x66, 0x0f, 0x7e, 0xcb, 0x44, 0x8b, 0x0f, 0x41, 0x01, 0xd8,
+                0x41, 0x01, 0xdc, 0xff, 0xc9, 0x75, 0xeb,
+            ],
+        ),
+        (
+            "shl rax, 3; shl rbx, 3; add r8, rax; add r9, rbx; two loads; store; dec ecx; jne",
+            &[
+                0x48, 0xc1, 0xe0, 0x03, 0x48, 0xc1, 0xe3, 0x03, 0x49, 0x01, 0xc0, 0x49, 0x01, 0xd9,
+                0x4c, 0x8b, 0x17, 0x4c, 0x8b, 0x5f, 0x08, 0x48, 0x89, 0x06, 0xff, 0xc9, 0x75, 0xe4,
+            ],
+        ),
+    ];
+    for (name, bytes) in loops {
+        let block = program(core, 0x40_0000, bytes);
+        let bound = BlockModel::new(core, Environment::Unknown)
+            .bound(bytes, Repetition::Loop)
+            .expect("instructions");
+        let mut board = Scoreboard::new(core);
+        let (mut start, count) = (0, 400);
+        for turn in 0..100 + count {
+            if turn == 100 {
+                start = board.now();
+            }
+            board.retire(&block, block.len(), Leave::Taken);
+        }
+        let cycles = (board.now() - start) as f64 / f64::from(count);
+        let least = f64::from(bound.cycles());
+        assert!(
+            (least..least * 1.01 + 0.01).contains(&cycles),
+            "{cycles}, bound {least}: {name}"
+        );
+    }
+}
+
+/// Measured blocks as loops: on average the scoreboard is near the bound, which nothing can beat.
+#[test]
+fn loops_of_real_code_take_little_longer_than_their_bound() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../shared/data/bhive/skl.csv"
+    );
+    let Ok(text) = std::fs::read_to_string(path) else {
+        eprintln!("skipped: no measured blocks beside the project");
+        return;
+    };
+    let core = skylake();
+    let mut model = BlockModel::new(core, Environment::Unknown);
+    let (mut sum, mut count) = (0.0, 0);
+    let blocks = crate::fit::read_measured(&text).expect("measured blocks");
+    for measured in blocks.iter().step_by(50) {
+        let mut bytes = measured.bytes.clone();
+        let back = -(bytes.len() as i64 + 5);
+        bytes.push(0xe9);
+        bytes.extend((back as i32).to_le_bytes());
+        let block = program(core, 0x40_0000, &bytes);
+        let bound = model.bound(&bytes, Repetition::Loop).expect("a block");
+        let mut board = Scoreboard::new(core);
+        let mut start = 0;
+        for turn in 0..250 {
+            if turn == 50 {
+                start = board.now();
+            }
+            board.retire(&block, block.len(), Leave::Taken);
+        }
+        let cycles = (board.now() - start) as f64 / 200.0;
+        sum += cycles / f64::from(bound.cycles());
+        count += 1;
+    }
+    let mean = sum / f64::from(count);
+    println!("{count} blocks, {mean:.4} of the bound");
+    assert!((0.999..1.006).contains(&mean), "{mean} over {count} blocks");
+}
+
 #[test]
 fn instructions_of_a_piece_that_outgrows_the_rings_have_their_times() {
     let core = skylake();

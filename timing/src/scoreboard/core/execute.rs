@@ -32,8 +32,8 @@ impl Scoreboard {
         last: *const Inst,
         free: bool,
     ) -> u64 {
-        const { assert!(OTHER == 20) };
-        by_kind!(self, inst.kind, (program, inst, last, free), 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19)
+        const { assert!(OTHER == 18) };
+        by_kind!(self, inst.kind, (program, inst, last, free), 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
     }
 
     /// Runs an instruction that has more to it than most.
@@ -133,10 +133,7 @@ impl Scoreboard {
             if before_end {
                 ports = self.ports_of_taken(inst);
             }
-            begin = match kind.ports {
-                2 => self.calendar.dispatch::<2>(ports, earliest),
-                _ => self.calendar.dispatch::<4>(ports, earliest),
-            };
+            begin = self.calendar.dispatch(ports, earliest);
             if other {
                 done = done.max(begin + 1);
             }

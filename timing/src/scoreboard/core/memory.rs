@@ -60,9 +60,9 @@ impl Scoreboard {
             false => self.ports.store_address,
         };
         let ready = self.address_ready(address, start);
-        let at = self.calendar.dispatch::<4>(ports, ready);
+        let at = self.calendar.dispatch(ports, ready);
         let from = self.ready[STORED].max(start as i64 + 1) as u64;
-        let data = self.calendar.dispatch::<1>(self.ports.store_data, from);
+        let data = self.calendar.dispatch(self.ports.store_data, from);
         (data, at.max(data) + 1)
     }
 
@@ -98,7 +98,7 @@ impl Scoreboard {
         start: u64,
     ) -> (u64, u64) {
         let ready = self.address_ready(address, start);
-        let cycle = self.calendar.dispatch::<2>(self.ports.load, ready);
+        let cycle = self.calendar.dispatch(self.ports.load, ready);
         let fast = flags.any(Flags::NEAR) && self.loaded >> (address.base & 31) & 1 != 0;
         let own = match latency {
             0 if fast => self.latencies.load_fast,
