@@ -214,21 +214,29 @@ impl StepClock for ScoreboardClock {
         let prepared = &self.steps[step.0 as usize];
         let done = self.board.retire_piece(&self.program, &prepared.piece);
         self.before = self.end;
-        self.end = self.end.max(done.retired);
         self.last = Some(step);
+        let mut end = self.end.max(done.retired);
         if prepared.transfers {
-            // An event transfers too, which the scoreboard does not know as a branch.
-            self.end = self.end.max(self.transferred + 1);
-            self.transferred = self.end;
-            self.board.pass_retirement(self.end);
-        }
-        let mut mispredicted = prepared.recorded;
-        if let (Some(predictor), Some((branch, push))) = (&mut self.predictor, &prepared.branch) {
-            let steering = predictor.predict_and_update_known(branch, *push);
-            mispredicted = steering == Steering::Mispredicted;
-            if steering == Steering::Late {
-                self.board.resteered();
+            if self.transferred >= end || end > done.retired {
+                // An event transfers too, which the scoreboard does not know as a branch.
+                end = end.max(self.transferred + 1);
+                self.board.pass_retirement(end);
             }
+            self.transferred = end;
+        }
+        self.end = end;
+        let mut mispredicted = prepared.recorded;
+        if let Some((branch, push)) = &prepared.branch
+            && let Some(predictor) = &mut self.predictor
+        {
+            mispredicted = match predictor.predict_and_update_known(branch, *push) {
+                Steering::Foreseen => false,
+                Steering::Late => {
+                    self.board.resteered();
+                    false
+                }
+                Steering::Mispredicted => true,
+            };
         }
         if mispredicted {
             self.board.mispredicted(done);

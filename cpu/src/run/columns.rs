@@ -46,6 +46,8 @@ pub(super) struct Columns {
     pub(super) segment: usize,
     pub(super) instructions: Field,
     pub(super) events: Field,
+    /// Most events of a step.
+    pub(super) most_events: u32,
     others: Vec<Field>,
     /// Words of a step beside the first: 0, 1, 2 or [`MOST_WORDS`].
     width: usize,
@@ -155,6 +157,7 @@ impl Columns {
             segment,
             instructions,
             events,
+            most_events: most.get(1).copied().unwrap_or_default(),
             others: others.to_vec(),
             width,
             more: rest,

@@ -15,6 +15,10 @@ impl Kind {
     const BY_EVENT: u8 = 4;
     const PUSHES: u8 = 8;
     const UNSEEN: u8 = 16;
+    /// Neither of the last two.
+    const ODD: u8 = 32;
+    /// Of no step.
+    const NEVER: u8 = 64;
 
     /// That of step `id`; `lbr` stands as it is programmed.
     pub(super) fn of(code: &Code, id: StepId, lbr: &Lbr) -> Self {
@@ -37,7 +41,8 @@ impl Kind {
                 | bit(in_tx, Self::IN_TX)
                 | bit(by_event, Self::BY_EVENT)
                 | bit(pushes, Self::PUSHES)
-                | bit(unseen, Self::UNSEEN),
+                | bit(unseen, Self::UNSEEN)
+                | bit(!pushes && !unseen, Self::ODD),
         )
     }
 
@@ -48,7 +53,7 @@ impl Kind {
 
     /// An LBR that stands as it is programmed does nothing but record its transfer, if that.
     pub(super) const fn is_plain(self) -> bool {
-        self.0 & (Self::PUSHES | Self::UNSEEN) != 0
+        self.0 & Self::ODD == 0
     }
 
     /// An event leaves it.
@@ -66,6 +71,33 @@ impl Kind {
         } else {
             Cpl::Ring3
         }
+    }
+}
+
+/// What is usual: the level of the steps and whether they are in a transaction, and that an LBR does nothing but
+/// record their transfers, if that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usual(Kind);
+
+impl Usual {
+    /// Nothing is.
+    pub(super) const NOTHING: Self = Self(Kind(Kind::NEVER));
+
+    /// Whether a step of `kind` is as usual.
+    #[inline(always)]
+    pub(super) const fn is(self, kind: Kind) -> bool {
+        (self.0.0 ^ kind.0) & (Kind::USER | Kind::IN_TX | Kind::ODD | Kind::NEVER) == 0
+    }
+
+    /// From now on level and transaction of `kind` are. `defers`: records may wait for the LBR.
+    pub(super) const fn set(&mut self, kind: Kind, defers: bool) {
+        let never = if defers { 0 } else { Kind::NEVER };
+        self.0 = Kind(kind.cell() as u8 | never);
+    }
+
+    /// Level and transaction of the steps that were.
+    pub(super) const fn kind(self) -> Kind {
+        Kind(self.0.0 & !Kind::NEVER)
     }
 }
 

@@ -207,29 +207,76 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         {
             ran[usize::from(time.mispredicted)] += 1;
         }
+        let side = usize::from(time.mispredicted);
+        if thread.tally.add_lent(self.plans[side], side, id) {
+            let kind = self.kinds[id.0 as usize];
+            if !thread.usual.is(kind) {
+                self.unusual(thread, id, time);
+            } else if kind.pushes() {
+                thread.waiting.add(id, time);
+            }
+            if TIMED {
+                thread.now = time.end;
+            }
+            return Ok(());
+        }
+        self.look_closer(thread, id, time)
+    }
+
+    /// A step that waits for the counters, but of another level than the one before, or with a transfer that cannot
+    /// wait for the LBR.
+    #[inline(never)]
+    fn unusual<C: StepClock>(&self, thread: &mut Thread<C>, id: StepId, time: StepTime) {
+        let kind = self.kinds[id.0 as usize];
+        thread.tell();
+        thread.usual.set(kind, thread.defers);
+        self.note(thread, id, time);
+    }
+
+    /// The record of a step that waits for the counters.
+    #[inline]
+    fn note<C: StepClock>(&self, thread: &mut Thread<C>, id: StepId, time: StepTime) {
+        let kind = self.kinds[id.0 as usize];
+        if !thread.defers || !kind.is_plain() {
+            self.record(thread, id, time);
+        } else if kind.pushes() {
+            thread.waiting.add(id, time);
+        }
+    }
+
+    /// A step after which a counter may overflow, as far as is known.
+    #[inline(never)]
+    fn look_closer<C: StepClock>(
+        &mut self,
+        thread: &mut Thread<C>,
+        id: StepId,
+        time: StepTime,
+    ) -> Result<(), ReplayError> {
         if thread.waits {
             let kind = self.kinds[id.0 as usize];
+            let side = usize::from(time.mispredicted);
             let (core, reference, clocks) = if self.plain_clocks {
+                thread.lend(self.plans);
+                if thread.tally.add_lent(self.plans[side], side, id) {
+                    self.unusual(thread, id, time);
+                    thread.now = time.end;
+                    return Ok(());
+                }
                 let core = if TIMED { time.end.since(thread.now) } else { 0 };
                 (core, core, 0)
             } else {
                 self.clocks_and_sampled(kind, thread.now, time.end)
             };
-            let side = usize::from(time.mispredicted);
-            let (tally, plan) = (&mut thread.tallies[side], self.plans[side]);
             if let Some(most) = thread.clear.checked_sub(clocks)
-                && let Some(events) = tally.add_within(plan, id, most)
+                && let Some(events) = thread.tally.add_within(self.plans, side, id, most)
             {
                 thread.clear = most - events;
                 if TIMED {
                     thread.passed.add(kind, core, reference);
                     thread.now = time.end;
+                    thread.told = time.end;
                 }
-                if !thread.defers || !kind.is_plain() {
-                    self.record(thread, id, time);
-                } else if kind.pushes() {
-                    thread.waiting.add(id, time);
-                }
+                self.note(thread, id, time);
                 return Ok(());
             }
         }
@@ -250,6 +297,8 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         }
         self.settle(thread)?;
         self.looked_at(thread, id, time)?;
+        // The counters were given all clocks.
+        thread.told = thread.now;
         thread.watch(self.session);
         Ok(())
     }
@@ -300,6 +349,7 @@ impl<'a, const TIMED: bool> Road<'a, TIMED> {
         self.record(thread, id, time);
         thread.totals = Totals::default();
         thread.now = time.end;
+        thread.told = time.end;
         self.done += retired;
         thread.warming = thread.warming.saturating_sub(retired);
         thread.start = (time.end, thread.clock.slots());

@@ -6,7 +6,7 @@ use vlbr_cpu::run::{MAX_COLUMNS, Pace, Plan, Tally};
 use vlbr_cpu::{Code, Slots, StepClock, StepId, StepTime};
 use vlbr_pmu::{Device, SourceSet};
 
-use super::passed::Passed;
+use super::passed::{Passed, Usual};
 use super::waiting::Waiting;
 use crate::counters::{Amounts, CounterError, ProgrammedCounters, read, width};
 use crate::error::ReplayError;
@@ -47,13 +47,18 @@ pub(super) struct Thread<C> {
     pub(super) pace: Option<Pace>,
     /// Events of the sampled counter before the one that may overflow it, by the device's horizon; means nothing
     /// while a PMI is `due`.
+    /// Those of the steps that were lent are not off it yet, see [`Thread::reclaim`].
     pub(super) clear: u64,
     /// A PMI waits, which each instruction brings nearer, as of the last look.
     pub(super) due: bool,
     /// Steps that retired whole and that the counters have not been given, by whether their branch
     /// was mispredicted.
-    pub(super) tallies: [Tally; 2],
+    pub(super) tally: Tally,
+    /// Clocks until `told`.
     pub(super) passed: Passed,
+    /// What the steps since `told` were.
+    pub(super) usual: Usual,
+    pub(super) told: Cycles,
     /// Time at the last boundary.
     pub(super) now: Cycles,
     /// See [`may_wait`].
@@ -80,8 +85,10 @@ impl<C: StepClock> Thread<C> {
             pace: session.pace,
             clear: 0,
             due: false,
-            tallies: Default::default(),
+            tally: Tally::default(),
             passed: Passed::default(),
+            usual: Usual::NOTHING,
+            told: Cycles::new(0),
             now: Cycles::new(0),
             may_wait: may_wait(session),
             waits: false,
@@ -116,6 +123,27 @@ impl<C: StepClock> Thread<C> {
         self.waits = self.warming == 0 && self.may_wait && !self.due;
         let programmed = session.counters.processor().lbr();
         self.defers = !session.literal && self.cpu.lbr().judges_as(programmed);
+        self.usual.set(self.usual.kind(), self.defers);
+    }
+
+    /// Lets steps be added unlooked, as many as no counter can overflow in.
+    pub(super) fn lend(&mut self, plans: [&Plan; 2]) {
+        self.reclaim(plans);
+        self.tally.lend(plans, self.clear);
+        self.told = self.now;
+    }
+
+    /// From now on every step is looked at; what those were that were not is known.
+    pub(super) fn reclaim(&mut self, plans: [&Plan; 2]) {
+        self.clear = self.clear.saturating_sub(self.tally.reclaim(plans));
+        self.tell();
+    }
+
+    /// The clocks since they were told pass for the steps since then.
+    pub(super) fn tell(&mut self) {
+        let clocks = self.now.since(self.told);
+        self.passed.add(self.usual.kind(), clocks, clocks);
+        self.told = self.now;
     }
 
     /// Asks the device how far it may count unlooked.
@@ -136,21 +164,18 @@ impl<C: StepClock> Thread<C> {
     ) -> Result<u64, ReplayError> {
         let programmed = &session.counters;
         let first = usize::from(programmed.sampled.is_some());
-        let (mut steps, mut instructions) = (0, 0);
-        let mut events = [0; MAX_COLUMNS];
-        for (tally, plan) in self.tallies.iter_mut().zip(plans) {
-            let sums = tally.take(plan);
-            steps += sums.steps;
-            instructions += sums.instructions;
-            if first > 0 {
-                events[0] += sums.events;
-            }
-            for (event, count) in events[first..].iter_mut().zip(sums.counts) {
-                *event += count;
-            }
-        }
-        if steps == 0 {
+        self.reclaim(plans);
+        let sums = self.tally.take(plans);
+        if sums.steps == 0 {
             return Ok(0);
+        }
+        let instructions = sums.instructions;
+        let mut events = [0; MAX_COLUMNS];
+        if first > 0 {
+            events[0] = sums.events;
+        }
+        for (event, count) in events[first..].iter_mut().zip(sums.counts) {
+            *event += count;
         }
         let passed = std::mem::take(&mut self.passed);
         let counting = &session.counting;
