@@ -10,8 +10,8 @@ mod road;
 mod thread;
 mod waiting;
 
+use vlbr_cpu::StepClock;
 use vlbr_cpu::run::{Counting, Plan, StepIds};
-use vlbr_cpu::{StepClock, StepId};
 use vlbr_traces::vlt::ChunkBuffer;
 
 use crate::device::DeviceError;
@@ -59,27 +59,6 @@ fn plans(session: &Session<'_>) -> Result<Option<[Plan; 2]>, ReplayError> {
     Ok(Some([plan(false)?, plan(true)?]))
 }
 
-/// Steps looked up at once, so that the road stands in one loop for ids of either width.
-const BATCH: usize = 64;
-
-/// The steps that `ids` say, which are places in `map`.
-fn look_up<'b>(ids: StepIds<'_>, map: &[StepId], batch: &'b mut [StepId; BATCH]) -> &'b [StepId] {
-    let steps = &mut batch[..ids.len()];
-    match ids {
-        StepIds::U16(ids) => {
-            for (step, &id) in steps.iter_mut().zip(ids) {
-                *step = map[usize::from(id)];
-            }
-        }
-        StepIds::U32(ids) => {
-            for (step, &id) in steps.iter_mut().zip(ids) {
-                *step = map[id as usize];
-            }
-        }
-    }
-    steps
-}
-
 fn timed<C: StepClock, const TIMED: bool>(
     session: &Session<'_>,
     clock: &C,
@@ -102,7 +81,6 @@ fn timed<C: StepClock, const TIMED: bool>(
     }
     let mut living = 0;
     let mut buffer = ChunkBuffer::default();
-    let mut batch = [StepId(0); BATCH];
     for index in chunks() {
         let chunk = trace.decode(index, &mut buffer)?;
         let (start, end) = session.region.steps(index, chunk.ids.len());
@@ -117,11 +95,9 @@ fn timed<C: StepClock, const TIMED: bool>(
         }
         let thread = slot.get_or_insert_with(|| Thread::new(session, clock));
         road.begin_chunk(number, index, thread.now)?;
-        for start in (start..end).step_by(BATCH) {
-            let ids = chunk.ids.slice(start, end.min(start + BATCH));
-            for &step in look_up(ids, chunk.map, &mut batch) {
-                road.step(thread, step)?;
-            }
+        match chunk.ids.slice(start, end) {
+            StepIds::U16(ids) => road.steps(thread, chunk.map, ids, usize::from)?,
+            StepIds::U32(ids) => road.steps(thread, chunk.map, ids, |id| id as usize)?,
         }
         road.end_chunk(thread, chunk.map)?;
         if last[number] == Some(index)
