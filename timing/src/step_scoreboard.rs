@@ -7,7 +7,7 @@ use vlbr_cpu::{Block, Code, Exit, Slots, Step, StepClock, StepId, StepTime};
 
 use crate::lower::LowerError;
 use crate::microarchitecture::Microarchitecture;
-use crate::predict::{Branch, BranchKind, Predictor, PredictorConfig, Push, Steering};
+use crate::predict::{Branch, BranchKind, Known, Predictor, PredictorConfig};
 use crate::scoreboard::{Leave, Piece, Program, Programmer, Scoreboard};
 
 /// Who says which branches were mispredicted.
@@ -30,8 +30,8 @@ struct Prepared {
     recorded: bool,
     /// It makes a transfer.
     transfers: bool,
-    /// The near branch at its end, and what it adds to the path of a predictor.
-    branch: Option<(Branch, Push)>,
+    /// The near branch at its end, as the predictor knows it.
+    branch: Option<Known>,
 }
 
 impl Prepared {
@@ -98,11 +98,8 @@ impl StepPrograms {
             Mispredicts::Recorded => None,
             Mispredicts::Predicted(config) => Some(Predictor::new(config)),
         };
-        // What a branch adds to the path follows from where it goes; without a predictor nobody asks.
-        let known = |branch| {
-            let predictor = predictor.as_ref()?;
-            Some((branch, predictor.footprint(&branch)))
-        };
+        // Without a predictor nobody asks.
+        let known = |branch| Some(predictor.as_ref()?.known(&branch));
         let steps = code.steps().iter().enumerate().map(|(number, step)| {
             let block = code.block(step.block);
             let start = starts[step.block.0 as usize];
@@ -138,11 +135,11 @@ impl StepPrograms {
             program: Arc::clone(&self.program),
             steps: Arc::clone(&self.steps),
             board: self.start.clone(),
-            predictor: self.predictor.clone(),
+            predictor: self.predictor.clone().map(Box::new),
             before: 0,
             end: 0,
             transferred: 0,
-            last: None,
+            last: StepId(u32::MAX),
         }
     }
 }
@@ -190,14 +187,14 @@ pub struct ScoreboardClock {
     program: Arc<Program>,
     steps: Arc<[Prepared]>,
     board: Scoreboard,
-    predictor: Option<Predictor>,
+    predictor: Option<Box<Predictor>>,
     /// End of the step before the last one, and of the last one.
     before: u64,
     end: u64,
     /// End of the last step that made a transfer.
     transferred: u64,
-    /// The last step, if there was one.
-    last: Option<StepId>,
+    /// The last step; of none, if there was none.
+    last: StepId,
 }
 
 impl ScoreboardClock {
@@ -209,12 +206,13 @@ impl ScoreboardClock {
 }
 
 impl StepClock for ScoreboardClock {
-    #[inline]
+    // Part of the loop over steps, of which there is one for ids of each width.
+    #[inline(always)]
     fn retire(&mut self, _code: &Code, step: StepId) -> StepTime {
         let prepared = &self.steps[step.0 as usize];
         let done = self.board.retire_piece(&self.program, &prepared.piece);
         self.before = self.end;
-        self.last = Some(step);
+        self.last = step;
         let mut end = self.end.max(done.retired);
         if prepared.transfers {
             if self.transferred >= end || end > done.retired {
@@ -226,17 +224,14 @@ impl StepClock for ScoreboardClock {
         }
         self.end = end;
         let mut mispredicted = prepared.recorded;
-        if let Some((branch, push)) = &prepared.branch
+        if let Some(branch) = &prepared.branch
             && let Some(predictor) = &mut self.predictor
         {
-            mispredicted = match predictor.predict_and_update_known(branch, *push) {
-                Steering::Foreseen => false,
-                Steering::Late => {
-                    self.board.resteered();
-                    false
-                }
-                Steering::Mispredicted => true,
-            };
+            let missed = predictor.predict_and_update_known(branch);
+            mispredicted = missed.mispredicted();
+            if !missed.is_nothing() && !mispredicted {
+                self.board.resteered();
+            }
         }
         if mispredicted {
             self.board.mispredicted(done);
@@ -248,7 +243,7 @@ impl StepClock for ScoreboardClock {
     }
 
     fn retired_at(&self, index: u16) -> Cycles {
-        let last = self.last.map(|step| &self.steps[step.0 as usize]);
+        let last = self.steps.get(self.last.0 as usize);
         let retired = last.map_or(0, |step| step.piece.retired());
         if usize::from(index) + 1 == retired && last.is_some_and(|step| !step.event()) {
             // A transfer that waited for the one before it.

@@ -13,7 +13,7 @@ const HIGHEST: u64 = LOWEST << 15;
 pub(crate) struct Key {
     /// First entry of the set.
     pub(crate) set: u32,
-    pub(crate) tag: u16,
+    pub(crate) tag: u32,
 }
 
 /// How a table makes keys.
@@ -23,7 +23,7 @@ pub(crate) struct Keys {
     first: u32,
     set_mask: u32,
     width: u32,
-    tag_mask: u16,
+    tag_mask: u32,
 }
 
 impl Keys {
@@ -40,7 +40,7 @@ impl Keys {
                 first,
                 set_mask: table.sets - 1,
                 width: width(table),
-                tag_mask: ((1_u32 << table.tag) - 1) as u16,
+                tag_mask: (1 << table.tag) - 1,
             };
             // At most 2^16 sets of 16 ways in 16 tables.
             first += table.sets * keys.width;
@@ -70,7 +70,7 @@ impl Keys {
         let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(self.multiplier);
         Key {
             set: self.first + ((mixed >> 48) as u32 & self.set_mask) * width,
-            tag: (mixed >> 32) as u16 & self.tag_mask,
+            tag: (mixed >> 32) as u32 & self.tag_mask,
         }
     }
 }
@@ -91,38 +91,45 @@ pub(crate) fn lanes(ways: usize) -> u64 {
 }
 
 /// Which of some tags are the one that is looked for: the highest bits of their lanes, of which only the
-/// lowest is certain.
+/// lowest is certain. The other bits mean nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Matches(u64);
 
 impl Matches {
-    /// Of `tags` those that are `tag`, among `lanes`.
+    /// Of `tags` those that are `tag`, which has 16 bits.
     #[inline(always)]
-    pub(crate) fn of(&[a, b, c, d]: &[u16; LANES], tag: u16, lanes: u64) -> Self {
+    pub(crate) fn of(&[a, b, c, d]: &[u16; LANES], tag: u32) -> Self {
         // At once: which of them it is no processor foresees. Of the lanes that are zero the lowest is found
         // for certain, since a borrow only goes upwards.
         let tags = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
-        let differ = tags ^ (LOWEST * u64::from(tag));
-        Self(differ.wrapping_sub(LOWEST) & !differ & lanes)
+        let differ = tags ^ LOWEST.wrapping_mul(tag.into());
+        Self(differ.wrapping_sub(LOWEST) & !differ)
     }
 
     /// Whether there are none in any of `all`.
     #[inline(always)]
     pub(crate) fn are_none<const N: usize>(all: &[Self; N]) -> bool {
-        all.iter().fold(0, |any, matches| any | matches.0) == 0
+        all.iter().fold(0, |any, matches| any | matches.0) & HIGHEST == 0
     }
 
     /// The first.
     #[inline(always)]
     pub(crate) fn first(self) -> Option<usize> {
-        (self.0 != 0).then(|| self.0.trailing_zeros() as usize / 16 % LANES)
+        self.first_in(HIGHEST)
+    }
+
+    /// The first among `lanes`.
+    #[inline(always)]
+    fn first_in(self, lanes: u64) -> Option<usize> {
+        let found = self.0 & lanes;
+        (found != 0).then(|| found.trailing_zeros() as usize / 16 % LANES)
     }
 }
 
 /// The first of `tags` that is `tag`, among `lanes`.
 #[inline(always)]
-pub(crate) fn find(tags: &[u16; LANES], tag: u16, lanes: u64) -> Option<usize> {
-    Matches::of(tags, tag, lanes).first()
+pub(crate) fn find(tags: &[u16; LANES], tag: u32, lanes: u64) -> Option<usize> {
+    Matches::of(tags, tag).first_in(lanes)
 }
 
 #[cfg(test)]
@@ -139,7 +146,7 @@ mod tests {
             ways in 0..=LANES,
         ) {
             let one_by_one = tags[..ways].iter().position(|&own| own == tag);
-            prop_assert_eq!(find(&tags, tag, lanes(ways)), one_by_one);
+            prop_assert_eq!(find(&tags, tag.into(), lanes(ways)), one_by_one);
         }
     }
 }

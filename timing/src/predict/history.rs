@@ -39,16 +39,6 @@ impl History {
         }
     }
 
-    /// 64 bits from the one at `age` on, older ones in higher places.
-    fn window(&self, age: u32) -> u64 {
-        let at = (self.head + age as usize) % BITS;
-        let (word, bit) = (at / 64, at % 64);
-        let low = self.words[word] >> bit;
-        // In two steps, since a shift by 64 is none.
-        let high = self.words[(word + 1) % WORDS] << 1 << (63 - bit);
-        low | high
-    }
-
     /// The fold of the first `length` bits, from the bits themselves.
     #[cfg(test)]
     pub(crate) fn fold(&self, length: u32) -> u64 {
@@ -60,15 +50,19 @@ impl History {
         &self,
         lengths: impl IntoIterator<Item = u32>,
     ) -> impl Iterator<Item = u64> {
-        let (mut whole, mut age) = (0, 0);
-        let mut window = self.window(age);
+        // Every bit goes where it stands in its word, and all of them at the end to where the youngest is the
+        // lowest.
+        let (mut whole, mut at) = (0, self.head / 64);
+        let mut word = self.words[at] & !low_bits(self.head as u32 % 64);
         lengths.into_iter().map(move |length| {
-            while age + 64 <= length {
-                whole ^= window;
-                age += 64;
-                window = self.window(age);
+            let end = self.head + length as usize;
+            while at < end / 64 {
+                whole ^= word;
+                at += 1;
+                word = self.words[at % WORDS];
             }
-            whole ^ window & low_bits(length - age)
+            let part = word & low_bits(end as u32 % 64);
+            (whole ^ part).rotate_right(self.head as u32 % 64)
         })
     }
 

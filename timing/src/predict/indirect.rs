@@ -78,7 +78,7 @@ impl Indirect {
             let set = &self.entries[first..first + table.ways];
             if let Some(way) = set
                 .iter()
-                .position(|entry| entry.tag == key.tag && entry.target != 0)
+                .position(|entry| u32::from(entry.tag) == key.tag && entry.target != 0)
             {
                 alternate = provider.map(|(_, at)| at);
                 provider = Some((number, first + way));
@@ -132,7 +132,7 @@ impl Indirect {
             if let Some(entry) = set.iter_mut().find(|entry| !entry.useful) {
                 *entry = Entry {
                     target,
-                    tag: key.tag,
+                    tag: key.tag as u16,
                     sure: 0,
                     useful: false,
                 };

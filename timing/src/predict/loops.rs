@@ -1,6 +1,6 @@
 //! The loop part: branches that go one way a fixed number of times, then once the other.
 
-use super::entry::{LANES, find, lanes};
+use super::entry::{LANES, Matches};
 use super::lfsr::Lfsr;
 
 /// Ways of a set: as many as are looked through at once.
@@ -36,6 +36,13 @@ pub(crate) struct Loops {
     trust: i8,
 }
 
+/// Where a branch stands in the loop part.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    set: u16,
+    tag: u16,
+}
+
 /// What the loop part says of a branch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guess {
@@ -55,20 +62,22 @@ impl Loops {
         }
     }
 
-    #[inline]
-    fn set_and_tag(&self, scattered: u64) -> (usize, u16) {
+    /// That of a branch, the address of which is scattered.
+    pub(crate) fn place(&self, scattered: u64) -> Place {
         // A power of two, or none.
-        let mask = self.tags.len().wrapping_sub(1);
-        // A tag of 0 would be that of an unused entry.
-        let tag = (scattered >> 32) as u16 | 1;
-        ((scattered >> 48) as usize & mask, tag)
+        let mask = self.tags.len().wrapping_sub(1) as u16;
+        Place {
+            set: (scattered >> 48) as u16 & mask,
+            // A tag of 0 would be that of an unused entry.
+            tag: (scattered >> 32) as u16 | 1,
+        }
     }
 
-    /// What it says of a branch, the address of which is scattered, if it knows it.
+    /// What it says of a branch, if it knows it.
     #[inline(always)]
-    pub(crate) fn guess(&self, scattered: u64) -> Option<Guess> {
-        let (set, tag) = self.set_and_tag(scattered);
-        let way = find(self.tags.get(set)?, tag, lanes(WAYS))?;
+    pub(crate) fn guess(&self, place: Place) -> Option<Guess> {
+        let set = usize::from(place.set);
+        let way = Matches::of(self.tags.get(set)?, place.tag.into()).first()?;
         Some(self.guess_of(set * WAYS + way))
     }
 
@@ -89,10 +98,10 @@ impl Loops {
     }
 
     /// Learns that a branch that it does not know, and that the tables mispredicted, went as `taken` says.
-    pub(crate) fn missed(&mut self, scattered: u64, taken: bool, random: &mut Lfsr) {
+    pub(crate) fn missed(&mut self, place: Place, taken: bool, random: &mut Lfsr) {
         // A loop is seen first when its exit is mispredicted.
         if !self.tags.is_empty() && random.next() & 1 == 0 {
-            self.allocate(scattered, taken);
+            self.allocate(place, taken);
         }
     }
 
@@ -142,8 +151,8 @@ impl Loops {
         self.entries[slot] = Entry::default();
     }
 
-    fn allocate(&mut self, scattered: u64, taken: bool) {
-        let (set, tag) = self.set_and_tag(scattered);
+    fn allocate(&mut self, place: Place, taken: bool) {
+        let (set, tag) = (usize::from(place.set), place.tag);
         let first = set * WAYS;
         let ways = &mut self.entries[first..first + WAYS];
         match ways.iter().position(|entry| entry.age == 0) {

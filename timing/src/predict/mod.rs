@@ -37,11 +37,13 @@ mod error;
 mod gshare;
 mod history;
 mod indirect;
+mod known;
 mod lfsr;
 mod loops;
 mod path;
 mod predictor;
 mod return_stack;
+mod tables;
 mod tage;
 mod target_buffer;
 #[cfg(test)]
@@ -54,6 +56,5 @@ pub use config::{
     ReturnStackConfig, TableConfig, TageConfig, Underflow,
 };
 pub use error::PredictorError;
-pub(crate) use history::Push;
+pub(crate) use known::Known;
 pub use predictor::Predictor;
-pub(crate) use predictor::Steering;

@@ -2,10 +2,12 @@
 
 use super::branch::{Branch, BranchKind, Prediction};
 use super::config::PredictorConfig;
-use super::direction::Direction;
+use super::direction::{Direction, Learner};
+use super::entry::scatter;
 use super::error::PredictorError;
 use super::history::Push;
 use super::indirect::Indirect;
+use super::known::{Known, Missed};
 use super::path::Path;
 use super::return_stack::ReturnStack;
 use super::target_buffer::TargetBuffer;
@@ -18,33 +20,26 @@ use super::target_buffer::TargetBuffer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Predictor {
     config: PredictorConfig,
-    path: Path,
     direction: Direction,
+    targets: Targets,
+}
+
+/// The parts that predict where branches go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Targets {
+    path: Path,
     indirect: Indirect,
     return_stack: ReturnStack,
     btb: TargetBuffer,
 }
 
-/// How the front end comes to what is behind a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Steering {
-    /// It was there already.
-    Foreseen,
-    /// Once the branch is decoded: the branch target buffer did not hold it.
-    Late,
-    /// Once the branch is executed, see [`Prediction::mispredicted`].
-    Mispredicted,
-}
-
-impl Steering {
-    #[inline(always)]
-    fn of(prediction: Prediction) -> Self {
-        if prediction.mispredicted() {
-            Self::Mispredicted
-        } else if prediction.btb_missed {
-            Self::Late
-        } else {
-            Self::Foreseen
+impl Targets {
+    fn new(config: &PredictorConfig) -> Self {
+        Self {
+            path: Path::new(&config.path),
+            indirect: Indirect::new(&config.indirect, config.seed),
+            return_stack: ReturnStack::new(&config.return_stack),
+            btb: TargetBuffer::new(&config.btb),
         }
     }
 }
@@ -67,11 +62,8 @@ impl Predictor {
     pub fn try_new(config: &PredictorConfig) -> Result<Self, PredictorError> {
         config.check()?;
         Ok(Self {
-            path: Path::new(&config.path),
             direction: Direction::new(&config.direction, config.seed),
-            indirect: Indirect::new(&config.indirect, config.seed),
-            return_stack: ReturnStack::new(&config.return_stack),
-            btb: TargetBuffer::new(&config.btb),
+            targets: Targets::new(config),
             config: config.clone(),
         })
     }
@@ -85,72 +77,115 @@ impl Predictor {
     /// Forgets everything: the state after [`Predictor::new`].
     pub fn flush(&mut self) {
         let config = &self.config;
-        self.path = Path::new(&config.path);
         self.direction = Direction::new(&config.direction, config.seed);
-        self.indirect = Indirect::new(&config.indirect, config.seed);
-        self.return_stack = ReturnStack::new(&config.return_stack);
-        self.btb = TargetBuffer::new(&config.btb);
+        self.targets = Targets::new(config);
     }
 
     /// Predicts the next branch that retired, and learns it.
     pub fn predict_and_update(&mut self, branch: &Branch) -> Prediction {
-        self.retire(branch, |path| path.push_of(branch), |prediction| prediction)
+        let missed = self.predict_and_update_known(&self.known(branch)).0;
+        Prediction {
+            direction_missed: missed & Missed::DIRECTION != 0,
+            target_missed: missed & Missed::TARGET != 0,
+            btb_missed: missed & Missed::BTB != 0,
+        }
     }
 
-    /// What `branch` adds to the path if it is taken, for [`Predictor::predict_and_update_known`].
-    pub(crate) fn footprint(&self, branch: &Branch) -> Push {
-        self.path.push_of(branch)
+    /// `branch` with what the parts make of its addresses, which no branch changes.
+    pub(crate) fn known(&self, branch: &Branch) -> Known {
+        let Branch {
+            address,
+            fallthrough,
+            kind,
+            taken,
+            target,
+        } = *branch;
+        let (other, (slot, place)) = match kind {
+            BranchKind::Conditional => {
+                let scattered = scatter(address);
+                (scattered, self.direction.places(address, scattered))
+            }
+            _ => (fallthrough, Default::default()),
+        };
+        let goes = taken || kind != BranchKind::Conditional;
+        let push = |path: &Path| path.push_of(branch);
+        Known {
+            address,
+            target,
+            other,
+            first: self.targets.btb.first(address),
+            slot,
+            place,
+            push: goes.then_some(&self.targets.path).map_or(Push(0), push),
+            kind,
+            taken,
+        }
     }
 
-    /// [`Predictor::predict_and_update`] of a branch whose footprint is known.
+    /// [`Predictor::predict_and_update`] of a branch that is known.
     // A call of its own: what it keeps in registers nobody around it needs.
     #[inline(never)]
-    pub(crate) fn predict_and_update_known(&mut self, branch: &Branch, push: Push) -> Steering {
-        self.retire(branch, |_| push, Steering::of)
+    pub(crate) fn predict_and_update_known(&mut self, branch: &Known) -> Missed {
+        let targets = &mut self.targets;
+        Missed(match &mut self.direction {
+            Direction::Three(tage) => targets.retire(tage.as_mut(), branch),
+            direction => targets.retire_otherwise(direction, branch),
+        })
+    }
+}
+
+impl Targets {
+    #[inline(never)]
+    fn retire_otherwise(&mut self, direction: &mut Direction, branch: &Known) -> u8 {
+        match direction {
+            Direction::Three(tage) => self.retire(tage.as_mut(), branch),
+            Direction::Four(tage) => self.retire(tage.as_mut(), branch),
+            Direction::Tage(tage) => self.retire(tage.as_mut(), branch),
+            Direction::Simple(simple) => self.retire(simple, branch),
+        }
     }
 
-    /// `push`: what the branch adds to the path if it is taken; `told`: what the caller makes of the
-    /// prediction.
+    /// What is [`Missed`] of `branch`; everything learns it.
     #[inline(always)]
-    fn retire<T>(
-        &mut self,
-        branch: &Branch,
-        push: impl FnOnce(&Path) -> Push,
-        told: impl Fn(Prediction) -> T,
-    ) -> T {
-        let mut prediction = Prediction::default();
-        if branch.kind == BranchKind::Conditional {
-            let (direction, taken) = (&mut self.direction, branch.taken);
-            let predicted = direction.predict_and_update(branch.address, taken);
-            prediction.direction_missed = predicted != taken;
-            if !taken {
+    fn retire(&mut self, direction: &mut impl Learner, branch: &Known) -> u8 {
+        let kind = branch.kind;
+        let mut missed = 0;
+        if kind == BranchKind::Conditional {
+            let predicted = direction.predict_and_update(branch);
+            missed = Missed::DIRECTION * u8::from(predicted != branch.taken);
+            if !branch.taken {
                 direction.note(branch, false, None);
-                return told(prediction);
+                return missed;
             }
         }
-        let target = branch.target;
-        let held = self.btb.look_up_and_update(branch.address, target);
-        if branch.kind.is_direct() {
-            prediction.btb_missed = held != Some(target);
-        } else {
-            prediction.btb_missed = held.is_none();
-            prediction.target_missed = self.misses_target(branch, held);
+        let (first, address, target) = (branch.first, branch.address, branch.target);
+        let latest = self.btb.is_latest(first, address, target);
+        // Most are neither called nor indirect, and are where they were.
+        if !latest || kind.is_call() || !kind.is_direct() {
+            let held = match latest {
+                true => Some(target),
+                false => self.btb.look_up_and_update(first, address, target),
+            };
+            if kind.is_direct() {
+                missed |= Missed::BTB * u8::from(held != Some(target));
+            } else {
+                missed |= Missed::BTB * u8::from(held.is_none());
+                missed |= Missed::TARGET * u8::from(self.misses_target(branch, held));
+            }
+            if kind.is_call() {
+                self.return_stack.call(branch.other, target);
+            }
         }
-        if branch.kind.is_call() {
-            self.return_stack.call(branch.fallthrough, target);
-        }
-        let push = push(&self.path);
-        let path = Some((&self.path.history, push));
-        self.direction.note(branch, true, path);
-        self.path.history.push(push);
-        told(prediction)
+        direction.note(branch, true, Some(&self.path.history));
+        self.path.history.push(branch.push);
+        missed
     }
 
     /// Whether another target is predicted than that of `branch`, which is none that its instruction tells;
     /// `held`: what the branch target buffer holds of it.
     #[inline(never)]
-    fn misses_target(&mut self, branch: &Branch, held: Option<u64>) -> bool {
-        let Branch {
+    fn misses_target(&mut self, branch: &Known, held: Option<u64>) -> bool {
+        let Known {
             address,
             kind,
             target,

@@ -27,23 +27,33 @@ impl TargetBuffer {
         }
     }
 
-    /// The target it holds of the branch at `address`, which went to `target` now.
-    #[inline(always)]
-    pub(crate) fn look_up_and_update(&mut self, address: u64, target: u64) -> Option<u64> {
+    /// Where the set of the branch at `address` begins.
+    pub(crate) fn first(&self, address: u64) -> u32 {
         // Branches of one line are in different sets, and so are those of small functions a page apart.
         let hash = address ^ (address >> 17);
-        let first = (hash as usize & self.set_mask) * self.ways;
-        let tag = address.wrapping_add(1);
-        let youngest = &mut self.entries[first];
-        if youngest.tag == tag {
-            return Some(std::mem::replace(&mut youngest.target, target));
-        }
-        self.look_further(first, Entry { tag, target })
+        ((hash as usize & self.set_mask) * self.ways) as u32
     }
 
-    /// What it holds of the branch of `entry`, which is not the youngest of the set that begins at `first`.
+    /// Whether the branch at `address`, whose set begins at `first`, is the one of it that was used last, and held
+    /// with `target`. Then its coming changes nothing.
+    #[inline(always)]
+    pub(crate) fn is_latest(&self, first: u32, address: u64, target: u64) -> bool {
+        let tag = address.wrapping_add(1);
+        self.entries[first as usize] == Entry { tag, target }
+    }
+
+    /// The target it holds of the branch at `address`, whose set begins at `first`, and which went to `target`
+    /// now.
     #[inline(never)]
-    fn look_further(&mut self, first: usize, entry: Entry) -> Option<u64> {
+    pub(crate) fn look_up_and_update(
+        &mut self,
+        first: u32,
+        address: u64,
+        target: u64,
+    ) -> Option<u64> {
+        let first = first as usize;
+        let tag = address.wrapping_add(1);
+        let entry = Entry { tag, target };
         let set = &mut self.entries[first..first + self.ways];
         let found = set.iter().position(|own| own.tag == entry.tag);
         let held = found.map(|way| set[way].target);
