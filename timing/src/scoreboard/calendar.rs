@@ -24,6 +24,12 @@ pub(super) enum Divider {
 /// scheduler.
 type Cycle = u32;
 
+/// Cycles in which a free port is looked for one by one.
+const NEAR: u64 = 6;
+
+/// All ports.
+const EVERY: u16 = u16::MAX;
+
 /// An entry that leaves the scheduler.
 const LEAVES: Cycle = 1 << 16;
 
@@ -35,17 +41,15 @@ pub(super) struct Calendar {
     cycles: Box<[Cycle; REACH as usize]>,
     /// Nothing is reserved from it on: [`REACH`] behind what is swept.
     end: u64,
-    /// Nothing is reserved before it.
-    now: u64,
-    /// What was reserved before it is forgotten.
+    /// What was reserved before it is forgotten, and nothing is any more.
     swept: u64,
     /// Entries of the scheduler, and how many are taken; of those that left it since `swept` too.
     size: u32,
     waiting: u32,
-    /// Ports that were taken in this turn, and in the turn before. One ends where an operation finds none that was not.
-    turn: u16,
-    turn_before: u16,
-    /// A run of cycles, from and up to, in which the port is taken: what finds it full looks behind it.
+    /// Ports that were not taken in this turn, and not in the turn before. One ends where an operation finds none.
+    rested: u16,
+    rested_before: u16,
+    /// A run of cycles, from and up to, in which the port is taken: what finds it full for long looks behind it.
     full: [(u64, u64); PortSet::MAX],
 }
 
@@ -54,13 +58,12 @@ impl Calendar {
     pub(super) fn new(size: u32) -> Self {
         Self {
             cycles: Box::new([0; REACH as usize]),
-            now: 0,
             swept: 0,
             end: REACH,
             size,
             waiting: 0,
-            turn: 0,
-            turn_before: 0,
+            rested: EVERY,
+            rested_before: EVERY,
             full: [(0, 0); PortSet::MAX],
         }
     }
@@ -70,22 +73,22 @@ impl Calendar {
         &mut self.cycles[(cycle & MASK) as usize]
     }
 
-    /// Time goes on to `cycle`, which is not before what it had reached.
+    /// Time goes on to `cycle`, which is not before what it had reached. It need not be said for each instruction: what
+    /// asks for the time says it.
     #[inline(always)]
     pub(super) fn advance(&mut self, cycle: u64) {
-        self.now = cycle;
         if cycle >= self.swept + SWEEP {
-            self.sweep();
+            self.sweep(cycle);
         }
     }
 
     /// Forgets the cycles that have passed.
     #[inline(never)]
-    fn sweep(&mut self) {
-        if self.now >= self.swept + REACH {
-            self.forget(self.now);
+    fn sweep(&mut self, now: u64) {
+        if now >= self.swept + REACH {
+            self.forget(now);
         }
-        let (from, to) = (self.swept, self.now);
+        let (from, to) = (self.swept, now);
         if from < to {
             let (first, last) = ((from & MASK) as usize, (to & MASK) as usize);
             // What leaves in a cycle that was swept up to has left.
@@ -115,22 +118,22 @@ impl Calendar {
         self.waiting.saturating_add(count) <= self.size
     }
 
-    /// The first cycle, from now on, in which the scheduler has `count` entries free.
+    /// The first cycle, from `now` on, in which the scheduler has `count` entries free.
     #[inline(always)]
-    pub(super) fn room(&mut self, count: u32) -> u64 {
+    pub(super) fn room(&mut self, count: u32, now: u64) -> u64 {
         match self.waiting + count > self.size {
             // More than there are have to wait until all are free.
-            true => self.later_room(self.size.saturating_sub(count)),
-            false => self.now,
+            true => self.later_room(self.size.saturating_sub(count), now),
+            false => now,
         }
     }
 
-    /// The first cycle in which at most `most` entries are taken.
+    /// The first cycle from `now` on in which at most `most` entries are taken.
     #[inline(never)]
-    fn later_room(&mut self, most: u32) -> u64 {
-        self.sweep();
+    fn later_room(&mut self, most: u32, now: u64) -> u64 {
+        self.sweep(now);
         let mut waiting = self.waiting;
-        let mut cycle = self.now;
+        let mut cycle = now;
         while waiting > most {
             cycle += 1;
             waiting -= *self.at(cycle) / LEAVES;
@@ -183,31 +186,46 @@ impl Calendar {
             let busy = cycles[(cycle & MASK) as usize] as u16;
             ports & !busy == 0
         };
-        // Most often the next one has room.
-        let next = from + 1;
-        if next < end && !taken(&self.cycles, next) {
-            return next;
+        let (mut cycle, near) = (from + 1, from + NEAR);
+        if cycle > end {
+            return from;
         }
-        let single = ports.is_power_of_two();
-        let port = ports.trailing_zeros() as usize;
-        let mut cycle = from;
-        if single
-            && let Some(&(start, behind)) = self.full.get(port)
-            && start <= cycle
-            && cycle < behind
-        {
-            cycle = behind;
-        }
+        // Most often one of the next has room.
         while cycle < end && taken(&self.cycles, cycle) {
             cycle += 1;
+            if cycle == near {
+                return self.search_far(ports, from, cycle);
+            }
         }
-        if single && let Some(full) = self.full.get_mut(port) {
+        cycle
+    }
+
+    /// The same, if that is not before `cycle`; of a port alone it is remembered.
+    #[inline(never)]
+    fn search_far(&mut self, ports: u16, from: u64, cycle: u64) -> u64 {
+        let end = self.end;
+        let single = ports.is_power_of_two();
+        let mut full = (from, cycle);
+        let port = ports.trailing_zeros() as usize;
+        let known = match single {
+            true => self.full.get(port),
+            false => None,
+        };
+        if let Some(&(start, behind)) = known
+            && start <= cycle
+            && from <= behind
+        {
+            full = (start.min(from), behind.max(cycle));
+        }
+        let busy = |cycle: u64| self.cycles[(cycle & MASK) as usize] as u16;
+        while full.1 < end && ports & !busy(full.1) == 0 {
+            full.1 += 1;
+        }
+        let cycle = full.1;
+        if single && let Some(known) = self.full.get_mut(port) {
             // The cycle that was found is taken from now on.
-            let behind = (cycle + 1).min(end);
-            *full = match *full {
-                (start, old) if start <= from && from <= old => (start, behind),
-                _ => (from, behind),
-            };
+            full.1 = (cycle + 1).min(end);
+            *known = full;
         }
         cycle
     }
@@ -217,21 +235,22 @@ impl Calendar {
     /// are left to them, as by the least used, for less. No processor foresees which it is, so there is no branch.
     #[inline(always)]
     fn choose(&mut self, free: u16) -> u16 {
-        let rested = free & !self.turn;
-        let longer = rested & !self.turn_before;
+        let rested = free & self.rested;
+        let longer = rested & self.rested_before;
         let over = rested == 0;
         let among = select_unpredictable(over, free, rested);
         let among = select_unpredictable(longer == 0, among, longer);
         let port = among & among.wrapping_neg();
-        self.turn_before = select_unpredictable(over, self.turn, self.turn_before);
-        self.turn = select_unpredictable(over, 0, self.turn) | port;
+        self.rested_before = select_unpredictable(over, self.rested, self.rested_before);
+        // It is among them.
+        self.rested = select_unpredictable(over, EVERY, self.rested) ^ port;
         port
     }
 
     /// Reserves a divider for `cycles` in a row, at `from` or as soon after as it is free.
     pub(super) fn divide(&mut self, unit: Divider, from: u64, cycles: u64) -> u64 {
         let unit = unit as Cycle;
-        let mut start = from.max(self.now);
+        let mut start = from.max(self.swept);
         let mut end = start;
         let last = self.end;
         while end < start + cycles {
@@ -330,6 +349,29 @@ mod tests {
         assert_eq!(calendar.dispatch(one, 299), 301);
     }
 
+    proptest! {
+        /// Whatever is remembered of full ports, an operation begins in the first cycle that has one of its ports free.
+        #[test]
+        fn an_operation_begins_in_the_first_cycle_with_room(
+            operations in prop::collection::vec(
+                (prop_oneof![3 => (0..4_u32).prop_map(|port| 1 << port), 1 => 1..16_u16], 0..60_u64, 0..30_u32),
+                1..400,
+            ),
+        ) {
+            let mut calendar = Calendar::new(97);
+            let mut now = 0;
+            for (ports, ahead, pause) in operations {
+                // Time stands still for most, and sometimes goes on by more than a sweep.
+                now += if pause == 0 { SWEEP } else { u64::from(pause == 1) * 9 };
+                calendar.advance(now);
+                let from = now + ahead;
+                let has_room = |cycle: &u64| ports & !(calendar.cycles[(cycle & MASK) as usize] as u16) != 0;
+                let first = (from..calendar.end).find(has_room);
+                prop_assert_eq!(Some(calendar.dispatch(ports, from)), first);
+            }
+        }
+    }
+
     #[test]
     fn what_has_passed_is_forgotten() {
         let mut calendar = Calendar::new(97);
@@ -349,17 +391,15 @@ mod tests {
         let mut calendar = Calendar::new(2);
         let wait = |calendar: &mut Calendar, cycle| calendar.dispatch(0xfff, cycle);
         wait(&mut calendar, 10);
-        assert_eq!(calendar.room(1), 0);
+        assert_eq!(calendar.room(1, 0), 0);
         wait(&mut calendar, 7);
-        assert_eq!(calendar.room(1), 7);
-        assert_eq!(calendar.room(2), 10);
-        calendar.advance(8);
-        assert_eq!(calendar.room(1), 8);
-        assert_eq!(calendar.room(2), 10);
-        calendar.advance(1 << 30);
-        assert_eq!(calendar.room(2), 1 << 30);
+        assert_eq!(calendar.room(1, 0), 7);
+        assert_eq!(calendar.room(2, 0), 10);
+        assert_eq!(calendar.room(1, 8), 8);
+        assert_eq!(calendar.room(2, 8), 10);
+        assert_eq!(calendar.room(2, 1 << 30), 1 << 30);
         wait(&mut calendar, 1 << 40);
         wait(&mut calendar, 1 << 40);
-        assert_eq!(calendar.room(1), (1 << 30) + REACH - 1);
+        assert_eq!(calendar.room(1, 1 << 30), (1 << 30) + REACH - 1);
     }
 }

@@ -28,11 +28,16 @@ const VALUES: usize = 256;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(i8)]
 enum Kind {
-    /// The first operand less the second, and the immediate. As a number it has all bits.
+    /// The first operand less the second, and the immediate, into a whole register. As a number it has all bits.
     Difference = -1,
-    /// The sum of both operands and the immediate.
+    /// The sum of both operands and the immediate, the same.
     #[default]
     Sum = 0,
+    /// Nobody knows.
+    Fresh,
+    /// A sum or difference of an operand that is not known or is the narrower one, or into part of a register.
+    OddDifference,
+    OddSum,
     /// The second operand with its sign.
     Extend,
     And,
@@ -40,7 +45,7 @@ enum Kind {
     Xor,
     /// RSP from RBP, RBP from memory.
     Leave,
-    /// Nobody knows; all registers that it writes.
+    /// The same; all registers that it writes.
     Several,
 }
 
@@ -56,7 +61,8 @@ pub(super) struct Effect {
     to: u8,
     first: u8,
     second: u8,
-    /// Bytes of the result and the first operand (low 4 bits), and of the second operand (high).
+    /// Bytes of the result and the first operand (low 4 bits), and of the second operand (high). Where a register gets
+    /// no more than a narrow operand, that of the operand.
     sizes: u8,
     /// Added to RSP.
     stack: i8,
@@ -84,6 +90,23 @@ impl Effect {
         self.stack != 0
     }
 
+    /// With the kind that tells sums which need few steps from others.
+    fn by_kind(mut self) -> Self {
+        let (size, from) = (self.sizes & 15, self.sizes >> 4);
+        let part = size < 4 && self.to != NOBODY;
+        let only = (self.kind, self.first, self.immediate) == (Kind::Sum, ZERO, 0);
+        let odd = part || self.second == UNKNOWN || from < size && !only;
+        let fresh = only && self.second == UNKNOWN && !part;
+        match self.kind {
+            Kind::Sum if fresh => self.kind = Kind::Fresh,
+            Kind::Sum if odd => self.kind = Kind::OddSum,
+            Kind::Difference if odd => self.kind = Kind::OddDifference,
+            Kind::Sum if from < size => self.sizes = from | from << 4,
+            _ => {}
+        }
+        self
+    }
+
     /// Whether registers hold something else behind it.
     pub(super) fn changes(&self) -> bool {
         self.to != NOBODY || self.written != 0 || self.stack != 0
@@ -96,6 +119,12 @@ pub(super) fn effect(
     instruction: &Instruction,
     info: &InstructionInfo,
 ) -> (Effect, Option<Address>) {
+    let (effect, address) = whatever(instruction, info);
+    (effect.by_kind(), address)
+}
+
+/// The same, with sums of all kinds as such.
+fn whatever(instruction: &Instruction, info: &InstructionInfo) -> (Effect, Option<Address>) {
     let written = written(info);
     let mut effect = Effect {
         to: NOBODY,
@@ -396,10 +425,7 @@ impl Contents {
     /// Puts `loaded` into a register, for an effect that [`Effect::is_loaded`].
     #[inline(always)]
     pub(super) fn fill(&mut self, effect: &Effect, loaded: u64) {
-        let size = usize::from(effect.sizes & 15);
-        let value = loaded & LOW[usize::from(effect.sizes >> 4)] & LOW[size];
-        let to = &mut self.values[usize::from(effect.to)];
-        *to = *to & KEPT[size] | value;
+        self.values[usize::from(effect.to)] = loaded & LOW[usize::from(effect.sizes & 15)];
     }
 
     /// Runs `effect` of an instruction whose operand in memory is at `address`, if it computes with that, and whose
@@ -418,35 +444,40 @@ impl Contents {
         if let Some(address) = address {
             self.values[usize::from(ADDRESS)] = address;
         }
+        let value = match effect.kind {
+            Kind::Fresh => self.fresh() & LOW[usize::from(effect.sizes & 15)],
+            kind if kind as i8 > 0 => self.rare(effect),
+            kind => {
+                let second = self.get(effect.second);
+                let second = second.wrapping_add(effect.immediate as i64 as u64);
+                // Sum or difference without a branch. Their lower bytes follow from those of the operands.
+                let minus = kind as i8 as i64 as u64;
+                let first = self.get(effect.first);
+                let sum = first.wrapping_add(second ^ minus).wrapping_sub(minus);
+                sum & LOW[usize::from(effect.sizes & 15)]
+            }
+        };
+        if stack {
+            self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
+        }
+        // A write of 32 bits clears the rest.
+        self.values[usize::from(effect.to)] = value;
+        value
+    }
+
+    /// The value of what is neither sum nor difference of whole registers.
+    #[inline(never)]
+    fn rare(&mut self, effect: &Effect) -> u64 {
         if effect.second == UNKNOWN {
             self.values[usize::from(UNKNOWN)] = self.fresh();
         }
         let size = usize::from(effect.sizes & 15);
-        let from = usize::from(effect.sizes >> 4);
         let first = self.get(effect.first);
-        let second = self.get(effect.second) & LOW[from];
+        let second = self.get(effect.second) & LOW[usize::from(effect.sizes >> 4)];
         let second = second.wrapping_add(effect.immediate as i64 as u64);
-        // Sum or difference without a branch.
-        let minus = effect.kind as i8 as i64 as u64;
-        // Its upper bytes do not count: the result is cut off.
-        let mut value = first.wrapping_add(second ^ minus).wrapping_sub(minus);
-        if effect.kind as i8 > 0 {
-            value = self.rare(effect, first, second);
-        }
-        if stack {
-            self.values[STACK] = self.values[STACK].wrapping_add(effect.stack as i64 as u64);
-        }
-        value &= LOW[size];
-        let to = &mut self.values[usize::from(effect.to)];
-        // A write of 32 bits clears the rest, smaller ones keep it.
-        *to = *to & KEPT[size] | value;
-        value
-    }
-
-    /// The value of what is neither sum nor difference.
-    #[inline(never)]
-    fn rare(&mut self, effect: &Effect, first: u64, second: u64) -> u64 {
-        match effect.kind {
+        let value = match effect.kind {
+            Kind::Fresh | Kind::OddSum | Kind::Sum => first.wrapping_add(second),
+            Kind::OddDifference | Kind::Difference => first.wrapping_sub(second),
             Kind::Extend => {
                 let unused = 64 - 8 * u32::from((effect.sizes >> 4).clamp(1, 8));
                 ((second << unused) as i64 >> unused) as u64
@@ -460,7 +491,7 @@ impl Contents {
                 self.values[FRAME] = loaded;
                 loaded
             }
-            Kind::Sum | Kind::Difference | Kind::Several => {
+            Kind::Several => {
                 let mut left = effect.written;
                 if effect.stack != 0 {
                     left &= !(1 << (STACK - 1));
@@ -472,6 +503,12 @@ impl Contents {
                 }
                 self.fresh()
             }
+        };
+        let value = value & LOW[size];
+        match effect.to {
+            NOBODY => value,
+            // Writes of fewer than 32 bits keep the rest.
+            to => self.get(to) & KEPT[size] | value,
         }
     }
 

@@ -376,10 +376,17 @@ impl Scoreboard {
     /// loop needs no number of the instruction); when the last one was executed.
     #[inline(always)]
     fn run(&mut self, program: &Program, piece: &Piece, run: &[Inst], last: *const Inst) -> u64 {
+        self.calendar.advance(self.issue.cycle());
         let free = self.has_room(&piece.demand);
+        let alone = run.get(..run.len() - usize::from(piece.paired));
         let mut executed = self.retire.cycle();
-        for inst in run {
+        for inst in alone.unwrap_or_default() {
             executed = self.instruction(program, inst, last, free);
+        }
+        if piece.paired {
+            // The branch of the pair, which was executed with what it is fused with.
+            executed = executed.max(self.issue.cycle());
+            self.retire_one::<false>(0, executed, !last.is_null());
         }
         executed
     }
@@ -400,6 +407,7 @@ impl Scoreboard {
         let mut executed = self.retire.cycle();
         for (at, inst) in run.iter().enumerate() {
             self.place = piece.start as usize + at;
+            self.calendar.advance(self.issue.cycle());
             executed = self.rare(program, inst, last, false);
             self.times[at] = self.retire.cycle();
         }

@@ -108,6 +108,11 @@ impl<const COUNT: usize> Links<COUNT> {
         self.values.into_iter()
     }
 
+    /// Value and cycles of all.
+    pub(super) fn links(&self) -> impl Iterator<Item = (u8, i64)> {
+        self.values().zip(self.cycles.map(i64::from))
+    }
+
     /// Leaves out those of which `keep` says no by their value, and fills up with links of `rest`; how many there are
     /// then of another value than `rest`.
     pub(super) fn keep(&mut self, rest: u8, keep: impl Fn(u8) -> bool) -> usize {

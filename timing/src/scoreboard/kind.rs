@@ -204,6 +204,8 @@ pub(super) const KINDS: [Kind; 19] = [
     },
 ];
 
+/// What is fused with the instruction before it.
+pub(super) const FUSED: usize = 0;
 /// The kind of all others.
 pub(super) const OTHER: usize = KINDS.len() - 1;
 

@@ -2,10 +2,11 @@
 
 use core::ops::Range;
 
-use crate::lower::SINK;
+use crate::dependence::NO_VALUE;
+use crate::lower::{LOADED, SINK};
 use crate::scoreboard::core::{Leave, RING};
 use crate::scoreboard::inst::{Flags, Inst, MANY};
-use crate::scoreboard::kind::KINDS;
+use crate::scoreboard::kind::{FUSED, KINDS, OTHER};
 use crate::scoreboard::program::Program;
 
 /// What instructions take of the buffers of a core, at most.
@@ -27,6 +28,8 @@ pub(crate) struct Piece {
     pub(super) leave: Leave,
     /// More has to be looked at than the code for a kind of instructions does.
     pub(super) closely: bool,
+    /// The last one is a branch that is done when what it is fused with is done, just before it.
+    pub(super) paired: bool,
     pub(super) demand: Demand,
 }
 
@@ -58,6 +61,7 @@ impl Program {
             retired: run.len() as u32,
             leave,
             closely: closely(run, leave),
+            paired: paired(run),
             demand: self.demand(run),
         }
     }
@@ -138,6 +142,37 @@ impl Program {
             overwritten &= !reads;
         }
     }
+}
+
+/// Whether the last one of `run` is a branch that is fused with the instruction before it, reads nothing but what that
+/// computes, and so is done when that is.
+fn paired(run: &[Inst]) -> bool {
+    let [.., first, branch] = run else {
+        return false;
+    };
+    let plain = usize::from(branch.kind) == FUSED && usize::from(first.kind) != OTHER;
+    let latency = i64::from(first.latency);
+    // Cycles from the beginning of the operation until the branch has what it reads.
+    let mut done = Some(i64::from(branch.latency));
+    for (value, cycles) in branch.inputs.links() {
+        if value != NO_VALUE as u8 {
+            let computed = first.outputs.links().find(|&(output, _)| output == value);
+            let ready = computed.map(|(_, behind)| latency + behind + cycles);
+            done = done.and_then(|done| Some(done.max(ready?)));
+        }
+    }
+    // What it loads is waited for by the operation, not by retirement alone.
+    let waits = !first.flags.any(Flags::LOADS)
+        || first
+            .inputs
+            .links()
+            .any(|(value, before)| value == LOADED as u8 && latency + before >= 0);
+    plain
+        && waits
+        && !first.flags.any(Flags::STORES)
+        && first.ports != 0
+        && branch.whole == 0
+        && done == Some(first.whole.into())
 }
 
 /// Whether more has to be looked at of `run` than the code for a kind of instructions does.

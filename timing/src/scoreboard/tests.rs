@@ -423,7 +423,27 @@ fn any_instruction_or_pointer() -> impl Strategy<Value = Vec<u8>> {
         vec![0xbf, 1, 0, 0, 0],       // mov edi, 1
         vec![0x48, 0xa5],             // movsq
     ]);
-    prop_oneof![3 => any_instruction(), 1 => pointers]
+    prop_oneof![12 => any_instruction(), 4 => pointers, 1 => any_pair()]
+}
+
+/// A conditional branch to what lies behind it and what is fused with it, if it is.
+fn any_pair() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![
+        vec![0x85, 0xc0, 0x75, 0],             // test eax, eax; jne
+        vec![0x48, 0x39, 0xc3, 0x7c, 0],       // cmp rbx, rax; jl
+        vec![0x48, 0x3b, 0x07, 0x72, 0],       // cmp rax, [rdi]; jb
+        vec![0x48, 0x85, 0x07, 0x74, 0],       // test [rdi], rax; je
+        vec![0x48, 0x83, 0x3f, 1, 0x74, 0],    // cmp [rdi], 1; je: fused on no core
+        vec![0x48, 0x01, 0xd8, 0x75, 0],       // add rax, rbx; jne
+        vec![0x48, 0x2b, 0x47, 0x08, 0x77, 0], // sub rax, [rdi+8]; ja
+        vec![0x48, 0x23, 0x07, 0x74, 0],       // and rax, [rdi]; je
+        vec![0xff, 0xc9, 0x74, 0],             // dec ecx; je
+        vec![0xff, 0xc9, 0x72, 0],             // dec ecx; jb: not fused
+        vec![0xff, 0x07, 0x75, 0],             // inc [rdi]; jne
+        vec![0x84, 0xe4, 0x79, 0],             // test ah, ah; jns
+        vec![0x48, 0x0f, 0xaf, 0xc3, 0x70, 0], // imul rax, rbx; jo: not fused
+        vec![0x75, 0],                         // jne
+    ])
 }
 
 /// A core with buffers of few entries.
@@ -553,9 +573,9 @@ proptest! {
     /// reads) changes nothing: times and slots are those of instructions that are looked at one by one.
     #[test]
     fn what_is_left_out_changes_nothing(
-        // Instructions, and whether steps may leave some of them out.
+        // Instructions, the branch at their end, and whether steps may leave some of them out.
         blocks in prop::collection::vec(
-            (prop::collection::vec(any_instruction_or_pointer(), 1..12), any::<bool>()),
+            (prop::collection::vec(any_instruction_or_pointer(), 1..12), any_pair(), any::<bool>()),
             1..5,
         ),
         // Block, instructions left out of it, how it is left, whether the branch was mispredicted.
@@ -570,10 +590,9 @@ proptest! {
         let mut whole = Program::default();
         let mut brief = Program::default();
         let mut parts = Vec::new();
-        for (number, (block, parted)) in blocks.iter().enumerate() {
+        for (number, (block, pair, parted)) in blocks.iter().enumerate() {
             let mut bytes = block.concat();
-            // test eax, eax; jne: fused.
-            bytes.extend([0x85, 0xc0, 0x75, 0]);
+            bytes.extend(pair);
             let start = whole.len();
             let address = 0x40_0000 + 0x1234 * number as u64;
             programmer.append(&bytes, address, 64, &mut whole).expect("instructions");

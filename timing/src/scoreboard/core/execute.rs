@@ -6,11 +6,8 @@ use super::{LOADED, LOADS, MOST_STORES, NEVER, RING, Scoreboard, memory};
 use crate::lower::STEP;
 use crate::scoreboard::calendar::Divider;
 use crate::scoreboard::inst::{Extra, Flags, INPUTS, Inst, MANY, OUTPUTS};
-use crate::scoreboard::kind::{KINDS, OTHER};
+use crate::scoreboard::kind::{FUSED, KINDS, OTHER};
 use crate::scoreboard::program::Program;
-
-/// What is fused with the instruction before it.
-const FUSED: usize = 0;
 
 /// Calls `through` with the number of a kind as a constant.
 macro_rules! by_kind {
@@ -297,7 +294,7 @@ impl Scoreboard {
 
     /// In order, so many a cycle, at most one taken branch. `ALONE`: it is known to be at least one micro-operation.
     #[inline(always)]
-    fn retire_one<const ALONE: bool>(&mut self, issued: usize, done: u64, taken: bool) {
+    pub(super) fn retire_one<const ALONE: bool>(&mut self, issued: usize, done: u64, taken: bool) {
         let mut least = done;
         if taken {
             least = least.max(self.taken + 1);

@@ -55,7 +55,6 @@ impl Scoreboard {
                 self.issue_ring[(n as usize + number) % RING] = self.issue.cycle();
             }
         }
-        self.calendar.advance(start);
         start
     }
 
@@ -84,7 +83,8 @@ impl Scoreboard {
             let slot = self.loads.wrapping_sub(buffer) as usize % LOADS;
             room = room.max(self.load_ring[slot]);
         }
-        room.max(self.calendar.room(inst.entries.into()))
+        let now = self.issue.cycle();
+        room.max(self.calendar.room(inst.entries.into(), now))
     }
 
     /// Joins high bytes that are renamed apart where the instruction reads the whole.
@@ -110,6 +110,7 @@ impl Scoreboard {
             let lost = (cycle - self.issue.cycle()) * width - u64::from(self.issue.used());
             lose(&mut self.slots, stall, lost);
             self.issue.not_before(cycle);
+            self.calendar.advance(cycle);
         }
     }
 
