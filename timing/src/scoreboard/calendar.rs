@@ -24,8 +24,8 @@ pub(super) enum Divider {
 /// scheduler.
 type Cycle = u32;
 
-/// Cycles in which a free port is looked for one by one.
-const NEAR: u64 = 6;
+/// Cycles in which a free port is looked for two by two.
+const NEAR: usize = 8;
 
 /// All ports.
 const EVERY: u16 = u16::MAX;
@@ -181,29 +181,33 @@ impl Calendar {
     /// The first cycle behind `from`, in which all of `ports` are taken, that has one of them free.
     #[inline(never)]
     fn search(&mut self, ports: u16, from: u64) -> u64 {
-        let end = self.end;
-        let taken = |cycles: &[Cycle; REACH as usize], cycle: u64| {
-            let busy = cycles[(cycle & MASK) as usize] as u16;
-            ports & !busy == 0
+        let mut cycle = from + 1;
+        let at = (cycle & MASK) as usize;
+        if from + NEAR as u64 >= self.end {
+            return self.search_far(ports, from, cycle);
+        }
+        let Some(near) = self.cycles[at..].first_chunk::<NEAR>() else {
+            return self.search_far(ports, from, cycle);
         };
-        let (mut cycle, near) = (from + 1, from + NEAR);
-        if cycle > end {
-            return from;
-        }
-        // Most often one of the next has room.
-        while cycle < end && taken(&self.cycles, cycle) {
-            cycle += 1;
-            if cycle == near {
-                return self.search_far(ports, from, cycle);
+        // Most often one of the next has room. Two are looked at as one number.
+        let both = u64::from(ports) * (1 << 32 | 1);
+        for [first, second] in near.as_chunks().0 {
+            let free = both & !(u64::from(*first) | u64::from(*second) << 32);
+            if free != 0 {
+                return cycle + u64::from(free.trailing_zeros() / 32);
             }
+            cycle += 2;
         }
-        cycle
+        self.search_far(ports, from, cycle)
     }
 
     /// The same, if that is not before `cycle`; of a port alone it is remembered.
     #[inline(never)]
     fn search_far(&mut self, ports: u16, from: u64, cycle: u64) -> u64 {
         let end = self.end;
+        if from >= end {
+            return from;
+        }
         let single = ports.is_power_of_two();
         let mut full = (from, cycle);
         let port = ports.trailing_zeros() as usize;

@@ -166,9 +166,14 @@ impl FrontEnd {
         parameters: &Parameters,
         pipeline: &Pipeline,
     ) {
-        // Most often the uop cache goes on to another window.
-        let turns = self.path == Path::Cached && self.is_recent(inst.window);
-        if turns && inst.window != self.window {
+        let turns = inst.window != self.window;
+        // Most often the decoders go on, or the uop cache does to another window.
+        if self.path == Path::Decoded && !turns && uops <= IN_ONE {
+            self.predecode(inst);
+            self.decode(inst);
+            return;
+        }
+        if self.path == Path::Cached && turns && self.is_recent(inst.window) {
             self.turn(inst.window);
             if !inst.flags.any(self.undelivered) && uops <= IN_ONE {
                 self.cached(uops, parameters);
@@ -203,7 +208,13 @@ impl FrontEnd {
             self.set_path(Path::Decoded);
             self.switch(pipeline);
         }
-        self.decode(inst, uops, pipeline);
+        self.predecode(inst);
+        if uops > IN_ONE {
+            self.cycle = self.cycle.max(self.predecoded);
+            self.microcode(uops, pipeline);
+        } else {
+            self.decode(inst);
+        }
     }
 
     /// The uop cache goes on to another window.
@@ -272,17 +283,17 @@ impl FrontEnd {
         self.breaks = true;
     }
 
-    /// Decoders and predecoder: what they take in a cycle follows from the code, from where a block begins on.
+    /// The predecoder: what it takes in a cycle follows from the code, from where a block begins on.
     #[inline(always)]
-    fn decode(&mut self, inst: &Inst, uops: u32, pipeline: &Pipeline) {
+    fn predecode(&mut self, inst: &Inst) {
         let least = u64::from(!self.follows);
         self.follows = true;
         self.predecoded += least.max(inst.predecode.into());
-        if uops > IN_ONE {
-            self.cycle = self.cycle.max(self.predecoded);
-            self.microcode(uops, pipeline);
-            return;
-        }
+    }
+
+    /// The decoders, behind it: the same.
+    #[inline(always)]
+    fn decode(&mut self, inst: &Inst) {
         let begins = inst.flags.any(Flags::BEGINS_GROUP) | self.breaks;
         self.breaks = false;
         self.cycle = (self.cycle + u64::from(begins)).max(self.predecoded);
