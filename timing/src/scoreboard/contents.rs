@@ -5,8 +5,14 @@
 //! the instructions say: two addresses that are equal whatever the values come out equal, and two
 //! that have nothing to do with each other come out far apart.
 
+mod cells;
+#[cfg(test)]
+mod tests;
+
 use iced_x86::{Instruction, InstructionInfo, Mnemonic, OpKind, Register};
 
+pub(super) use self::cells::Source;
+use self::cells::{Cell, CellSet, SETS, is_within, places, set_of};
 use crate::lower::written;
 use crate::scoreboard::inst::Address;
 
@@ -284,96 +290,11 @@ const KEPT: [u64; 16] = {
     kept
 };
 
-/// What a store wrote, or a load found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cell {
-    address: u64,
-    value: u64,
-    /// Number of the store from 1 on, 0 for a load, times 256, and the number of bytes.
-    store: u64,
-}
-
-/// Sets of cells that are remembered, by their place in memory.
-const SETS: usize = 128;
-/// Cells of a set. Those of loads are forgotten first, then those of the oldest stores.
-const WAYS: usize = 4;
-/// No place.
-const NOWHERE: u64 = u64::MAX;
-
-/// Cells by the 8 bytes they are about, one more than any address shifted right has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(64))]
-struct CellSet {
-    places: [u64; WAYS],
-    cells: [Cell; WAYS],
-}
-
-impl CellSet {
-    const EMPTY: Self = Self {
-        places: [NOWHERE; WAYS],
-        cells: [Cell {
-            address: 0,
-            value: 0,
-            store: 0,
-        }; WAYS],
-    };
-
-    /// The way that has `place`, or [`WAYS`].
-    #[inline]
-    fn way(&self, place: u64) -> usize {
-        let mut way = WAYS;
-        for (number, &at) in self.places.iter().enumerate() {
-            way = if at == place { number } else { way };
-        }
-        way
-    }
-
-    /// Keeps `cell` in `way`, or if that is [`WAYS`] instead of the oldest.
-    #[inline]
-    fn keep(&mut self, way: usize, place: u64, cell: Cell) {
-        let way = match way {
-            WAYS => self.oldest(),
-            way => way,
-        };
-        self.places[way % WAYS] = place;
-        self.cells[way % WAYS] = cell;
-    }
-
-    /// The way whose store is the oldest.
-    #[inline]
-    fn oldest(&self) -> usize {
-        let store = |way: usize| self.cells[way].store >> 8;
-        let older = |a: usize, b: usize| if store(b) < store(a) { b } else { a };
-        older(older(0, 1), older(2, 3))
-    }
-}
-
 /// What a load finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) value: u64,
     pub(super) source: Source,
-}
-
-/// Where a load has its bytes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The cache.
-    Cache,
-    /// A store, by number.
-    Store(u64),
-    /// A store of only some of the bytes, which has to leave the store buffer.
-    Blocked(u64),
-}
-
-impl Source {
-    /// The store; 0 for the cache.
-    fn number(self) -> u64 {
-        match self {
-            Self::Cache => 0,
-            Self::Store(number) | Self::Blocked(number) => number,
-        }
-    }
 }
 
 /// Stand-ins for what registers and memory hold.
@@ -512,43 +433,23 @@ impl Contents {
         }
     }
 
-    #[inline]
-    fn set(place: u64) -> usize {
-        (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SETS
-    }
-
-    #[inline]
-    fn keep(&mut self, place: u64, cell: Cell) {
-        let set = &mut self.sets[Self::set(place)];
-        let way = set.way(place);
-        set.keep(way, place, cell);
-    }
-
     /// A load of `size` bytes.
     #[inline]
     pub(super) fn load(&mut self, address: u64, size: u8) -> Found {
-        let last = address.wrapping_add(u64::from(size.max(1)) - 1);
-        let mut source = Source::Cache;
-        let mut known = None;
         let place = address >> 3;
-        let number = Self::set(place);
+        let number = set_of(place);
         let set = &self.sets[number];
         let way = set.way(place);
-        if way < WAYS {
-            let cell = &set.cells[way];
-            if cell.address == address && cell.size() == size {
-                known = Some(cell.value);
-                // A store of no bytes serves none.
-                source = match cell.store >> 8 {
-                    _ if size == 0 => Source::Cache,
-                    0 => Source::Cache,
-                    number => Source::Store(number),
-                };
-            } else {
-                source = cell.serves(address, size);
+        let mut source = Source::Cache;
+        let mut known = None;
+        if let Some(cell) = set.cell(way) {
+            if cell.is(address, size) {
+                (source, known) = (cell.source(), Some(cell.value));
+            } else if cell.number() > 0 {
+                (source, known) = set.find(cell, place, address, size);
             }
         }
-        if last >> 3 != place {
+        if !is_within(place, address, size) {
             let latest = self.latest(address, size, source);
             if latest != source {
                 (source, known) = (latest, None);
@@ -558,34 +459,23 @@ impl Contents {
             return Found { value, source };
         }
         let value = self.fresh();
-        if source == Source::Cache && size <= 8 {
+        if source == Source::Cache && (1..=8).contains(&size) {
             // The same load again gives the same value.
-            let store = u64::from(size);
-            let cell = Cell {
-                address,
-                value,
-                store,
-            };
-            self.sets[number].keep(way, place, cell);
+            let cell = Cell::new(address, size, value, 0);
+            self.sets[number].load(way, place, cell);
         }
         Found { value, source }
     }
 
-    /// The latest store that a load of several cells has bytes of, if that of the first one is `first`.
+    /// The latest store that a load of several places has bytes of, if that of the first one is `first`.
     #[inline(never)]
     fn latest(&self, address: u64, size: u8, first: Source) -> Source {
-        let behind = ((address & 7) + u64::from(size.max(1)) - 1) >> 3;
-        (1..=behind).fold(first, |latest, number| {
-            let place = (address >> 3).wrapping_add(number) & (NOWHERE >> 3);
-            let set = &self.sets[Self::set(place)];
-            let found = match set.cells.get(set.way(place)) {
-                Some(cell) => cell.serves(address, size),
-                None => Source::Cache,
-            };
-            if found.number() > latest.number() {
-                found
-            } else {
-                latest
+        let places = places(address, size).skip(1);
+        places.fold(first, |latest, place| {
+            let found = self.sets[set_of(place)].source(place, address, size);
+            match found.number() > latest.number() {
+                true => found,
+                false => latest,
             }
         })
     }
@@ -593,41 +483,19 @@ impl Contents {
     /// Store `number`, from 1 on, writes `size` bytes of `value`.
     #[inline]
     pub(super) fn store(&mut self, address: u64, size: u8, value: u64, number: u64) {
-        let store = number << 8 | u64::from(size);
-        let cell = Cell {
-            address,
-            value,
-            store,
-        };
-        let granules = ((address & 7) + u64::from(size.max(1))).div_ceil(8);
-        for granule in 0..granules {
-            self.keep((address >> 3).wrapping_add(granule) & (NOWHERE >> 3), cell);
+        let cell = Cell::new(address, size, value, number);
+        let place = address >> 3;
+        match is_within(place, address, size) {
+            true => self.sets[set_of(place)].store(place, cell),
+            false => self.store_across(cell, address, size),
         }
     }
-}
 
-impl Cell {
-    #[inline]
-    fn size(&self) -> u8 {
-        self.store as u8
-    }
-
-    /// What a load of `size` bytes at `address` has from this store.
-    #[inline]
-    fn serves(&self, address: u64, size: u8) -> Source {
-        let number = self.store >> 8;
-        let own = u64::from(self.size());
-        if number == 0 {
-            return Source::Cache;
+    /// A store to several places, or of nobody knows how many bytes, which serves no load.
+    #[inline(never)]
+    fn store_across(&mut self, cell: Cell, address: u64, size: u8) {
+        for place in places(address, size) {
+            self.sets[set_of(place)].store(place, cell);
         }
-        let from = address.wrapping_sub(self.address);
-        if from < own && from.wrapping_add(u64::from(size)) <= own {
-            return Source::Store(number);
-        }
-        let before = self.address.wrapping_sub(address) < u64::from(size);
-        if own > 0 && (from < own || before) {
-            return Source::Blocked(number);
-        }
-        Source::Cache
     }
 }
