@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use vlbr_arch::{BranchClass, CodeSize, Cpl, FarKind};
 use vlbr_cpu::run::{
-    Counting, Deferred, Eager, EntryKind, EntryRef, Lane, Op, Plan, RawRecord, Samples, Schedule,
-    Stack, StepIds,
+    Counting, Deferred, Eager, EntryKind, EntryRef, Lane, Op, Plan, RawRecord, RunTotals, Samples,
+    Schedule, Stack, StepIds, Tally,
 };
 use vlbr_cpu::{Block, Clock, Code, Exit, Feed, Interner, Mode, Step, StepId, Target};
 use vlbr_pmu::{Increments, Selector, SourceSet};
@@ -316,6 +316,97 @@ proptest! {
                 prop_assert_eq!(eager.record(ran.totals.pushes as usize, back), records[id.0 as usize]);
             }
         }
+    }
+
+    /// Steps that are lent, and steps asked for one by one, add up to what each of them counts, and no
+    /// more events are lent than were allowed.
+    #[test]
+    fn steps_lent_add_up_to_what_they_count(
+        picks in prop::collection::vec((0usize..1000, 0usize..2), 0..6000),
+        mosts in prop::collection::vec((any::<bool>(), prop_oneof![0u64..200, 0u64..9000]), 1..12),
+        event in prop_oneof![
+            3 => prop::sample::select(EVENTS.to_vec()),
+            1 => Just("mispredicted-branches"),
+        ],
+        others in prop::sample::subsequence(EVENTS.to_vec(), 0..=EVENTS.len()),
+    ) {
+        let code = code();
+        let mut counting = Counting {
+            others: others.into_iter().map(selector).collect(),
+            clock: Clock::Instructions,
+            ..Counting::sampled(selector(event))
+        };
+        counting.others.push(selector("mispredicted-branches"));
+        let feed = Feed::new(&code, counting.sources(), counting.clock);
+        let plans = [false, true].map(|mispredicted| {
+            let counting = Counting { mispredicted: Some(mispredicted), ..counting.clone() };
+            Plan::new(&code, 32, &counting, |_| Op::Push).unwrap()
+        });
+        let plans = plans.each_ref();
+
+        let mut expected = RunTotals::default();
+        let (mut tally, mut seen) = (Tally::default(), RunTotals::default());
+        let amounts = |expected: &RunTotals, (pick, side): (usize, usize)| {
+            let id = StepId((pick % code.steps().len()) as u32);
+            let op = code.transfer(id).map_or(Op::Ignore, |_| Op::Push);
+            let increments = feed.step_as(id, counting.inserts(op), side == 1);
+            let events = counting.sampled.as_ref().unwrap().amount(&increments);
+            let mut more = *expected;
+            more.steps += 1;
+            more.instructions += u64::from(code.step(id).retired);
+            more.events += events;
+            for (count, selector) in more.counts.iter_mut().zip(&counting.others) {
+                *count += selector.amount(&increments);
+            }
+            (id, side, events, more)
+        };
+        let mut picks = picks.into_iter().peekable();
+        for (lend, most) in mosts.into_iter().cycle().take(5000) {
+            if lend {
+                tally.lend(plans, most);
+                let mut lent = 0;
+                while let Some(&pick) = picks.peek() {
+                    let (id, side, counted, more) = amounts(&expected, pick);
+                    if !tally.add_lent(plans[side], side, id) {
+                        break;
+                    }
+                    (expected, lent) = (more, lent + counted);
+                    picks.next();
+                }
+                prop_assert!(lent <= most);
+                prop_assert_eq!(tally.reclaim(plans), lent);
+                prop_assert!(!tally.add_lent(plans[0], 0, StepId(0)), "taken back");
+            } else {
+                for _ in 0..=most {
+                    let Some(&pick) = picks.peek() else { break };
+                    let (id, side, counted, more) = amounts(&expected, pick);
+                    let added = tally.add_within(plans, side, id, most);
+                    prop_assert_eq!(added, (counted <= most).then_some(counted));
+                    if added.is_none() {
+                        break;
+                    }
+                    expected = more;
+                    picks.next();
+                }
+            }
+            if most % 16 == 0 {
+                add(&mut seen, &tally.take(plans));
+                prop_assert_eq!(seen, expected);
+            }
+        }
+        add(&mut seen, &tally.take(plans));
+        prop_assert_eq!(seen, expected);
+        prop_assert_eq!(tally.take(plans), RunTotals::default());
+    }
+}
+
+/// Adds one part of a run to another.
+fn add(sum: &mut RunTotals, part: &RunTotals) {
+    sum.steps += part.steps;
+    sum.instructions += part.instructions;
+    sum.events += part.events;
+    for (sum, part) in sum.counts.iter_mut().zip(part.counts) {
+        *sum += part;
     }
 }
 
